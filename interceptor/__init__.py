@@ -1,0 +1,48 @@
+"""interceptor: a transparent interception gateway for an app that knows nothing of it.
+
+Rules bring connections, a connection is decided once from plain data, then bytes move as fast as the kernel can,
+and everything that was decided can be explained.
+
+The map (each package is pure, or does I/O; imports go one way, top to bottom; ``lint-imports`` proves it)::
+
+    cli         sidecar-setup and interceptor: parse, call, print, exit code
+    runtime     composition root: settings -> services, one nursery, signals, drain
+    proxy       listener -> connection (THE path) -> hub; tracker of live flows
+    discovery   sources of configuration: files and names; the only writers of the store
+    admin       the admin and telemetry endpoints
+    telemetry   metrics, access log, program log
+    kernel      namespaces, iptables, sockets: the only home of iptc, pyroute2, ctypes, setns
+    state       snapshot (PURE): one immutable version of everything configured; store: current, publish
+    redirect    PURE: settings -> Ruleset -> diff, explain, renderings
+    routing     PURE: original destination -> decision
+    config      PURE: documents -> typed settings, all problems at once, with file and line
+    model       PURE: addresses, directions, flows, response flags
+    errors      what an operator reads when something is wrong
+
+Glossary (one word per concept; Envoy's, Istio's or the kernel's):
+
+    app                   the unmodified program whose connections are intercepted
+    access log            one line per connection, written at its end
+    capture               bring a connection to the proxy by a redirect rule
+    direct                not captured: the connection goes where its sender sent it
+    direction             ingress (a peer connects to the app) or egress (the app connects out)
+    document              one YAML mapping with apiVersion and kind
+    exempt                excluded from capture by a uid, gid, mark, port, CIDR or interface
+    flow                  one intercepted connection: the peer's side and the upstream side
+    foreign rule          a rule in the kernel that is not ours
+    hub                   the one epoll loop that relays the bytes of all flows
+    listener              a socket of ours that accepts: ingress 15006, egress 15001
+    namespace (netns)     a network namespace, by name, path or pid
+    original destination  where the peer meant to connect, before a rule redirected it
+    peer                  who opened the connection we accepted
+    plan                  the Ruleset that settings ask for
+    proxy ids             the uids, gids and mark by which the rules know the proxy's own traffic
+    registry              the services named by ServiceEntry documents
+    relay                 moving bytes between the two sides of a flow, and the way it is done
+    response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong
+    ruleset               all our rules, typed, for both families: the only source of every rendering
+    snapshot              one immutable version of everything decided by configuration
+    upstream              the address we dial for a flow
+"""
+
+from __future__ import annotations

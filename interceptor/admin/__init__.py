@@ -1,0 +1,1 @@
+"""The admin endpoint (loopback only) and the telemetry endpoint."""

@@ -1,0 +1,1 @@
+"""Where configuration comes from; the only writer of the store."""

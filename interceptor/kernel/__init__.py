@@ -1,0 +1,1 @@
+"""The only home of iptc, pyroute2, ctypes and setns: namespaces, rules, sockets."""

@@ -1,0 +1,89 @@
+"""Network namespaces: find one, enter it for good, or do one thing inside it.
+
+A namespace is entered by a process that is about to do all its work there, or by a throw-away thread; never by a
+thread that will be used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading  # noqa: TID251 (a throw-away thread is how a namespace is entered without moving the caller)
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from interceptor.errors import ConfigError, KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+CLONE_NEWNET: Final = 0x40000000  # include/uapi/linux/sched.h
+NAMED: Final = Path("/run/netns")  # where iproute2 keeps its named namespaces
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def resolve(spec: str) -> Path:
+    """The file behind a namespace given as a name (``ip netns``), a path or a process id.
+
+    Raises ConfigError when there is no such namespace.
+    """
+    if "/" in spec:
+        path = Path(spec)
+        remedy = "give the path of a bound namespace, such as /proc/PID/ns/net"
+    elif spec.isdigit():
+        path = Path("/proc", spec, "ns", "net")
+        remedy = "no process has this id; give the id of a running process in the namespace"
+    else:
+        path = NAMED / spec
+        remedy = "'ip netns list' shows the names there are; 'ip netns add' makes one"
+    if spec in {"", ".", ".."} or not path.exists():
+        raise ConfigError(f"network namespace '{spec}' does not exist ({path}): {remedy}")
+    return path
+
+
+def enter(path: Path) -> None:
+    """Move the calling thread into a namespace. Raises KernelError with the remedy."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(
+            f"cannot open the network namespace {path}: {error.strerror}; run as root"
+        ) from error
+    try:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise KernelError(
+                f"cannot enter the network namespace {path}: {os.strerror(number)}; "
+                "run as root (CAP_SYS_ADMIN), and give the path of a network namespace"
+            )
+    finally:
+        os.close(descriptor)
+
+
+def call_inside(path: Path, function: Callable[[], T]) -> T:
+    """Call a function in a namespace, in a throw-away thread; its result or exception is the caller's.
+
+    For short work that yields a descriptor or a value: a socket keeps the namespace it was made in.
+    """
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            enter(path)
+            result.append(function())
+        except BaseException as error:  # noqa: BLE001 (handed to the caller, who raises it)
+            failure.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failure:
+        with contextlib.ExitStack() as stack:
+            stack.callback(failure.clear)  # no reference cycle through the traceback
+            raise failure[0]
+    return result[0]

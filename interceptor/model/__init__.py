@@ -1,0 +1,1 @@
+"""PURE. The words every other package speaks: addresses, directions, flows, response flags."""

@@ -1,0 +1,60 @@
+"""A flow: one intercepted connection, and everything that is recorded of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
+
+
+class Direction(Enum):
+    """Which way a flow was opened, as seen from the app."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class ResponseFlag(Enum):
+    """How a flow ended: Envoy's short codes, plus DENY for a refusal by policy."""
+
+    NONE = "-"
+    UPSTREAM_FAILURE = "UF"  # could not connect to the upstream: refused, unreachable or timed out
+    UPSTREAM_RESET = "UR"  # the upstream reset the connection
+    DOWNSTREAM_RESET = "DC"  # the peer reset the connection
+    IDLE_TIMEOUT = "SI"  # nothing moved for the idle timeout
+    OVERFLOW = "UO"  # the connection limit was reached
+    NO_ROUTE = "NR"  # not redirected, or redirected to nowhere: no destination to go to
+    DENY = "DENY"  # a policy refused it
+    LOCAL_RESET = "LR"  # ended by us: the drain deadline passed, or a fault of ours that the log names
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Flow:
+    """One intercepted connection. Byte counts are from the peer's point of view, as in Envoy's access log.
+
+    Times: ``started_at`` is Unix time in seconds; the others are in seconds on the monotonic clock's scale.
+    """
+
+    id: int
+    direction: Direction
+    peer: PeerAddress
+    downstream_local: LocalAddress
+    started_at: float
+    opened: float  # monotonic
+    original_dst: OriginalDestination | None = None
+    upstream: UpstreamAddress | None = None
+    upstream_local: LocalAddress | None = None
+    upstream_cluster: str = "unknown"
+    destination_service: str = "unknown"
+    policy: str = "-"  # the document or setting that decided
+    relay: str = "-"
+    connect_seconds: float | None = None
+    closed: float | None = None  # monotonic
+    bytes_received: int = 0  # read from the peer
+    bytes_sent: int = 0  # written to the peer
+    flag: ResponseFlag = ResponseFlag.NONE
+    denied: str | None = None  # the reason label of interceptor_connections_denied_total, when it was refused
+    details: str = "-"  # one sentence: why it ended as it did

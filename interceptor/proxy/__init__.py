@@ -1,0 +1,1 @@
+"""Listeners, the path of a connection, the hub that relays."""

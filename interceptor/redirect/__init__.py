@@ -1,0 +1,1 @@
+"""PURE. Settings become one typed Ruleset; plan, diff, explain and every rendering come from it."""

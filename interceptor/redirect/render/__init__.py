@@ -1,0 +1,1 @@
+"""PURE. The Ruleset in the forms people and programs read."""

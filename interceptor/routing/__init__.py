@@ -1,0 +1,1 @@
+"""PURE. An original destination becomes a decision."""

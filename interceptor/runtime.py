@@ -1,0 +1,1 @@
+"""Composition root: settings become services in one nursery; signals, drain, deadline."""
