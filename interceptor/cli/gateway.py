@@ -1,7 +1,97 @@
-"""The ``interceptor`` command."""
+"""``interceptor``: the gateway's commands. Parse, call, print, exit code; the work is done elsewhere.
+
+Imports of the packages that do the work stand in the commands, so that ``--help`` starts without them.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from interceptor.cli import program
+
+app = typer.Typer(
+    help="A transparent interception gateway for an app that knows nothing of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[list[str], typer.Option("--config", metavar="FILE", help="YAML documents; '-' is standard input.")]
+Netns = Annotated[str | None, typer.Option("--netns", metavar="NAME|PATH|PID", help="Network namespace [this one].")]
+LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Form of messages on stderr.")]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")]
+
+
+@app.command()
+def proxy(
+    config: Config = [],  # noqa: B006 (typer's way to say: may be absent)
+    netns: Netns = None,
+    proxy_uid: Annotated[int, typer.Option(help="When started as root, run as this uid.")] = 1337,
+    log_format: LogFormat = "text",
+    log_level: LogLevel = "info",
+    control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run the proxy; program log to stderr, access log to stdout. SIGTERM drains, a second one forces."""
+    from interceptor import runtime  # noqa: PLC0415 (--help starts without it)
+
+    runtime.run_proxy(
+        config,
+        namespace=netns,
+        proxy_uid=proxy_uid,
+        log_format=log_format,
+        log_level=log_level,
+        control_fd=control_fd,
+    )
+
+
+@app.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD [ARG]...", help="The unmodified app.")],
+    config: Config = [],  # noqa: B006 (typer's way to say: may be absent)
+    user: Annotated[str | None, typer.Option(help="Run CMD as this user [the caller's].")] = None,
+    netns: Netns = None,
+    create_netns: Annotated[bool, typer.Option("--create-netns", help="Make the namespace, and remove it again.")] = False,
+    log_format: LogFormat = "text",
+    log_level: LogLevel = "info",
+) -> None:
+    """Run an app behind its gateway: rules on, proxy ready and proved, then CMD; all of it removed at the end.
+
+    Rules follow the SIDECAR_SETUP_* environment, as in sidecar-setup. Exits with CMD's status.
+    """
+    from interceptor import launch  # noqa: PLC0415 (--help starts without it)
+
+    status = launch.main(
+        command,
+        config=config,
+        user=user,
+        named=netns,
+        create=create_netns,
+        environment=os.environ,
+        proxy_arguments=(
+            *(f"--config={file}" for file in config),
+            f"--log-format={log_format}",
+            f"--log-level={log_level}",
+        ),
+        say=lambda sentence: print(f"interceptor: {sentence}", file=sys.stderr),
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def check(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML documents; '-' is standard input.")]) -> None:
+    """Validate configuration: every problem at once, with file and line."""
+    from interceptor.discovery.file import check as check_files  # noqa: PLC0415 (--help starts without it)
+
+    report = check_files(files)
+    print("\n".join(report.lines()))  # noqa: T201 (the command's output)
+    if not report.accepted:
+        raise typer.Exit(2)
+
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of the ``interceptor`` program."""
+    program.run(app, sys.argv[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import threading  # noqa: TID251 (a throw-away thread is how a namespace is entered without moving the caller)
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 CLONE_NEWNET: Final = 0x40000000  # include/uapi/linux/sched.h
 NAMED: Final = Path("/run/netns")  # where iproute2 keeps its named namespaces
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -43,6 +45,33 @@ def resolve(spec: str) -> Path:
     if spec in {"", ".", ".."} or not path.exists():
         raise ConfigError(f"network namespace '{spec}' does not exist ({path}): {remedy}")
     return path
+
+
+def make(name: str) -> None:
+    """Make a named namespace with loopback up. Raises ConfigError for a bad or taken name.
+
+    For a child process of its own (``child.call``): pyroute2 may leave threads.
+    """
+    from pyroute2 import IPRoute, netns as named  # noqa: PLC0415 (heavy, and seldom needed)
+
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"--create-netns: '{name}' is not a name for a namespace: letters, digits and _.- only")
+    if (NAMED / name).exists():
+        raise ConfigError(f"--create-netns: the network namespace '{name}' exists already; leave the flag out to use it")
+    try:
+        named.create(name)
+    except OSError as error:
+        raise KernelError(f"cannot make the network namespace '{name}': {error.strerror}; run as root") from error
+    enter(NAMED / name)
+    with IPRoute() as route:
+        route.link("set", index=route.link_lookup(ifname="lo")[0], state="up")
+
+
+def remove(name: str) -> None:
+    """Remove a named namespace; it lives on only as long as a process is in it."""
+    from pyroute2 import netns as named  # noqa: PLC0415 (heavy, and seldom needed)
+
+    named.remove(name)
 
 
 def enter(path: Path) -> None:
