@@ -1,0 +1,174 @@
+"""TCP sockets as the data plane needs them: listeners, original destinations, options, resets, descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from interceptor.errors import KernelError
+from interceptor.model.address import OriginalDestination, SocketAddress, from_sockaddr
+
+if TYPE_CHECKING:
+    from interceptor.model.address import PeerAddress, UpstreamAddress
+
+SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv4.h
+IP6T_SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv6/ip6_tables.h
+
+# Connections wait here while the hub serves a batch, or while accept backs off for 0.1 s; at 10 000 new connections
+# a second that is 1 000. A larger value costs nothing: the kernel caps it at net.core.somaxconn (4096 since 5.4).
+BACKLOG: Final = 4096
+
+# A vanished peer is noticed within 180 + 9 * 180 s: ztunnel's figures.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+)
+# Urgent data stays in the stream: the byte would otherwise be lost between the two sides.
+_LEG_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    *_KEEPALIVE,
+)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+DESCRIPTORS_PER_FLOW: Final = 2
+DESCRIPTOR_RESERVE: Final = 128  # listeners, log, admin and telemetry connections, name look-ups
+
+
+def open_listener(port: int) -> socket.socket:
+    """Listen on every address of both families (IPv4 only where the kernel has no IPv6), without blocking.
+
+    Accepted sockets inherit the options of a flow's leg, so that no connection pays for setting them. Raises
+    KernelError with the remedy.
+    """
+    listener = _bound(port)
+    for level, option, value in _LEG_OPTIONS:
+        listener.setsockopt(level, option, value)
+    listener.listen(BACKLOG)
+    listener.settimeout(0)
+    return listener
+
+
+def _bound(port: int) -> socket.socket:
+    """A stream socket bound to the port: dual-stack, or IPv4 where IPv6 is switched off."""
+    try:
+        return _bind(socket.AF_INET6, "::", port)
+    except OSError as error:
+        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise _bind_error(port, error) from error
+    try:
+        return _bind(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 (REDIRECT rewrites to any local address)
+    except OSError as error:
+        raise _bind_error(port, error) from error
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _bind_error(port: int, error: OSError) -> KernelError:
+    if error.errno == errno.EADDRINUSE:
+        return KernelError(
+            f"port {port} is in use by another program; 'ss -ltnp sport = :{port}' names it: "
+            "stop it, or choose another port in the Sidecar document and in the rules"
+        )
+    if error.errno == errno.EACCES:
+        return KernelError(
+            f"port {port} may not be opened by this user; choose a port of 1024 or above, or grant CAP_NET_BIND_SERVICE"
+        )
+    return KernelError(f"cannot listen on port {port}: {error.strerror}")
+
+
+def original_destination(accepted: socket.socket, peer: PeerAddress) -> OriginalDestination | None:
+    """Where the peer meant to connect, or None where the kernel knows of no redirection of this connection.
+
+    The peer's own family decides whom to ask: a v4-mapped one is in the IPv4 tables, whatever family our socket
+    is of. Where conntrack is on, a connection that was never redirected yields its local address instead of None.
+    """
+    try:
+        if peer.is_v6:
+            raw = accepted.getsockopt(socket.IPPROTO_IPV6, IP6T_SO_ORIGINAL_DST, 28)
+            _, port, _, packed, scope = struct.unpack("=HH4s16sI", raw)  # struct sockaddr_in6
+            host = socket.inet_ntop(socket.AF_INET6, packed)
+        else:
+            raw = accepted.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
+            _, port, packed = struct.unpack_from("=HH4s", raw)  # struct sockaddr_in
+            host, scope = socket.inet_ntop(socket.AF_INET, packed), 0
+    except OSError as error:
+        # ENOENT: no conntrack entry; ENOPROTOOPT and EOPNOTSUPP: no nat module for this family; ENOTCONN and
+        # EINVAL: the connection is already gone.
+        if error.errno in _NOT_REDIRECTED:
+            return None
+        raise
+    return OriginalDestination(SocketAddress(host, socket.ntohs(port), scope))
+
+
+_NOT_REDIRECTED: Final = frozenset(
+    (errno.ENOENT, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOTCONN, errno.EINVAL)
+)
+
+
+def local_address(sock: socket.socket) -> SocketAddress:
+    """The address of our end."""
+    return from_sockaddr(sock.getsockname())
+
+
+def open_upstream(address: UpstreamAddress) -> socket.socket:
+    """A non-blocking socket of the right family with the options of a flow's leg, not yet connected."""
+    family = socket.AF_INET6 if address.is_v6 else socket.AF_INET
+    upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    for level, option, value in _LEG_OPTIONS:
+        upstream.setsockopt(level, option, value)
+    return upstream
+
+
+def start_connect(upstream: socket.socket, address: UpstreamAddress) -> int:
+    """Begin to connect; the errno: 0 done, EINPROGRESS or EALREADY under way, else why not.
+
+    Asking a second time finds a connection to this machine done: its handshake ran inside the first call.
+    """
+    target = (address.host, address.port, 0, address.scope) if address.is_v6 else address[:2]
+    number = upstream.connect_ex(target)
+    return upstream.connect_ex(target) if number == errno.EINPROGRESS else number
+
+
+def pending_error(sock: socket.socket) -> int:
+    """Take the socket's pending errno; 0 when there is none."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST, so that the other end sees a failure and no orderly end."""
+    with contextlib.suppress(OSError):  # already closed, or not connected: nothing to reset
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()
+
+
+def raise_descriptor_limit(connections: int) -> str | None:
+    """Raise the soft limit on descriptors to the hard one; a sentence when ``connections`` flows do not fit in it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = connections * DESCRIPTORS_PER_FLOW + DESCRIPTOR_RESERVE
+    if hard == resource.RLIM_INFINITY or needed <= hard:
+        return None
+    return (
+        f"spec.limits.connections is {connections}, which needs {needed} file descriptors, and this process may open "
+        f"{hard}: raise RLIMIT_NOFILE (LimitNOFILE= in a systemd unit) or lower the limit to "
+        f"{(hard - DESCRIPTOR_RESERVE) // DESCRIPTORS_PER_FLOW}"
+    )

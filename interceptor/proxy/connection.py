@@ -1,0 +1,108 @@
+"""THE path: the life of one intercepted connection, from its original destination to its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.model.address import LocalAddress
+from interceptor.model.connection import Direction
+from interceptor.proxy import endings, upstream
+from interceptor.routing.destinations import Decision
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
+    from interceptor.model.connection import Flow
+    from interceptor.proxy.hub import Hub
+    from interceptor.proxy.tracker import Tracker
+
+
+class SnapshotView(Protocol):
+    """What the path asks one version of the configuration."""
+
+    def ingress(self, destination: OriginalDestination) -> Decision: ...
+
+    def egress(self, destination: OriginalDestination) -> Decision: ...
+
+
+@dataclass(slots=True)
+class Services:
+    """What every connection is served with."""
+
+    snapshot: Callable[[], SnapshotView]
+    tracker: Tracker
+    hub: Hub
+    connect_timeout: float
+    original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
+        sockets.original_destination
+    )
+    abort_reason: str = "the proxy was stopped"
+
+
+_NOT_REDIRECTED: Final = Decision(
+    upstreams=(),
+    cluster="BlackHoleCluster",
+    service="BlackHoleCluster",
+    policy="-",
+    denied="loop",
+    details="the connection was made straight to the proxy's own listener and not redirected to it: "
+    "connect to the app's port",
+)
+
+
+async def intercept(flow: Flow, downstream: socket.socket, services: Services) -> None:
+    """Serve one accepted connection, whose flow is registered; record it exactly once, however it ends.
+
+    Every end but an orderly one is a RST to the peer: it must never take a failure for a complete answer.
+    """
+    try:
+        decision = decide(flow, downstream, services)
+        services.tracker.decided(flow)
+        if decision.denied is not None:
+            flow.denied = decision.denied
+            flow.flag, flow.details = endings.of_denial(decision.denied, decision.details)
+            return
+        started = trio.current_time()
+        dialled, flow.upstream = await upstream.dial(decision.upstreams, timeout=services.connect_timeout)
+        flow.connect_seconds = trio.current_time() - started
+        flow.upstream_local = LocalAddress(sockets.local_address(dialled))
+        flow.relay = "copy"
+        ended = await services.hub.relay(flow, downstream, dialled)  # both sockets are the hub's from here
+        flow.flag, flow.details = endings.of_relay(ended)
+    except endings.DialError as failure:
+        flow.upstream = failure.address
+        flow.flag, flow.details = endings.of_dial(failure)
+    except trio.Cancelled:
+        flow.flag, flow.details = endings.of_abort(services.abort_reason)
+        raise
+    except BaseException:
+        flow.flag, flow.details = endings.FAULT
+        raise
+    finally:
+        if downstream.fileno() != -1:
+            sockets.reset(downstream)
+        services.tracker.close(flow)
+
+
+def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decision:
+    """Find the original destination and ask one snapshot; note both in the flow."""
+    view = services.snapshot()
+    destination = services.original_destination(downstream, flow.peer)
+    local: SocketAddress = flow.downstream_local  # conntrack names it for what was never redirected
+    if destination is None or destination == local:
+        decision = _NOT_REDIRECTED
+    elif flow.direction is Direction.INGRESS:
+        decision = view.ingress(destination)
+    else:
+        decision = view.egress(destination)
+    flow.original_dst = destination
+    flow.upstream_cluster = decision.cluster
+    flow.destination_service = decision.service
+    flow.policy = decision.policy
+    return decision

@@ -1,0 +1,147 @@
+"""How a flow ends, and the one table that says what each end is called: a response flag and a sentence."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from interceptor.errors import PeerError
+from interceptor.model.connection import ResponseFlag
+
+if TYPE_CHECKING:
+    from interceptor.model.address import UpstreamAddress
+
+
+class Side(Enum):
+    """Who ended a flow."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+    NEITHER = "neither"
+
+
+class Ending(Enum):
+    """How a relayed flow ended."""
+
+    FIN = "fin"  # both sides have finished; the side is the one that finished first
+    RESET = "reset"  # the side's connection broke
+    IDLE = "idle"  # nothing moved for the idle timeout
+    LINGER = "linger"  # nothing moved for the linger timeout after the side had finished
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a relayed flow."""
+
+    side: Side
+    how: Ending
+    errno: int = 0  # of a reset
+
+
+class DialError(PeerError):
+    """No upstream could be reached; the last one's address and errno."""
+
+    def __init__(self, address: UpstreamAddress, number: int) -> None:
+        super().__init__(f"{address}: {errno.errorcode.get(number, number)}")
+        self.address = address
+        self.errno = number
+
+
+class Outcome(NamedTuple):
+    """What is recorded of an end."""
+
+    flag: ResponseFlag
+    details: str
+
+
+FAULT: Final = Outcome(
+    ResponseFlag.LOCAL_RESET, "a fault of the proxy ended the flow; the program log has it"
+)
+
+_NO_DESCRIPTOR: Final = Outcome(
+    ResponseFlag.LOCAL_RESET,
+    "the proxy had no file descriptor or memory left to connect to {upstream}: raise RLIMIT_NOFILE, "
+    "or lower spec.limits.connections",
+)
+_UNREACHABLE: Final = Outcome(
+    ResponseFlag.UPSTREAM_FAILURE,
+    "{upstream} is unreachable: there is no route to it, or its network does not answer",
+)
+_FORBIDDEN: Final = Outcome(
+    ResponseFlag.UPSTREAM_FAILURE, "a firewall rule of this machine forbids connecting to {upstream}"
+)
+_DIAL: Final = {
+    errno.ECONNREFUSED: Outcome(
+        ResponseFlag.UPSTREAM_FAILURE,
+        "{upstream} refused the connection: no program listens there, or a firewall rejects it",
+    ),
+    errno.ETIMEDOUT: Outcome(
+        ResponseFlag.UPSTREAM_FAILURE,
+        "{upstream} did not answer within spec.timeouts.connect: it is down, or a firewall drops the packets",
+    ),
+    errno.ECONNRESET: Outcome(
+        ResponseFlag.UPSTREAM_FAILURE, "{upstream} reset the connection while it was being opened"
+    ),
+    errno.EHOSTUNREACH: _UNREACHABLE,
+    errno.ENETUNREACH: _UNREACHABLE,
+    errno.EPERM: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.EADDRNOTAVAIL: Outcome(
+        ResponseFlag.UPSTREAM_FAILURE,
+        "no local port was free to connect to {upstream}: widen net.ipv4.ip_local_port_range",
+    ),
+    errno.EMFILE: _NO_DESCRIPTOR,
+    errno.ENFILE: _NO_DESCRIPTOR,
+    errno.ENOBUFS: _NO_DESCRIPTOR,
+    errno.ENOMEM: _NO_DESCRIPTOR,
+}
+_OTHER_DIAL: Final = Outcome(ResponseFlag.UPSTREAM_FAILURE, "the connection to {upstream} failed: {errno}")
+
+_IN_ORDER: Final = Outcome(ResponseFlag.NONE, "-")
+_RELAY: Final = {
+    (Side.DOWNSTREAM, Ending.FIN): _IN_ORDER,
+    (Side.UPSTREAM, Ending.FIN): _IN_ORDER,
+    (Side.DOWNSTREAM, Ending.RESET): Outcome(
+        ResponseFlag.DOWNSTREAM_RESET, "the connection to the peer broke: {errno}"
+    ),
+    (Side.UPSTREAM, Ending.RESET): Outcome(
+        ResponseFlag.UPSTREAM_RESET, "the connection to the upstream broke: {errno}"
+    ),
+    (Side.NEITHER, Ending.IDLE): Outcome(ResponseFlag.IDLE_TIMEOUT, "no byte moved for spec.timeouts.idle"),
+    (Side.DOWNSTREAM, Ending.LINGER): Outcome(
+        ResponseFlag.IDLE_TIMEOUT,
+        "the peer had finished, then no byte moved for spec.timeouts.linger",
+    ),
+    (Side.UPSTREAM, Ending.LINGER): Outcome(
+        ResponseFlag.IDLE_TIMEOUT,
+        "the upstream had finished, then no byte moved for spec.timeouts.linger",
+    ),
+}
+
+
+def of_denial(reason: str, details: str) -> Outcome:
+    """A flow that was not let through: to itself there is no route, anything else is policy."""
+    return Outcome(ResponseFlag.NO_ROUTE if reason == "loop" else ResponseFlag.DENY, details)
+
+
+def of_dial(failure: DialError) -> Outcome:
+    """A flow whose upstream could not be reached."""
+    flag, details = _DIAL.get(failure.errno, _OTHER_DIAL)
+    return Outcome(flag, details.format(upstream=failure.address, errno=_name(failure.errno)))
+
+
+def of_relay(ended: Ended) -> Outcome:
+    """A flow that was relayed."""
+    flag, details = _RELAY[ended.side, ended.how]
+    return Outcome(flag, details.format(errno=_name(ended.errno)))
+
+
+def of_abort(reason: str) -> Outcome:
+    """A flow that we ended while it ran."""
+    return Outcome(ResponseFlag.LOCAL_RESET, reason)
+
+
+def _name(number: int) -> str:
+    return errno.errorcode.get(number, f"errno {number}")

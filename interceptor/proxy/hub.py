@@ -1,0 +1,302 @@
+"""The hub: one edge-triggered epoll set that relays the bytes of all flows.
+
+A single trio task waits on the epoll's own descriptor and serves every ready socket in one synchronous batch, so a
+message costs its system calls and little more. A flow's own task hands both sockets over and is parked until the
+flow ends; from then on the sockets belong to the hub, which closes them.
+
+What keeps it right:
+
+- An edge tells once, so a socket is read until the kernel has no more. A read shorter than the buffer is such an end,
+  except after a FIN or urgent data was announced: then only a read of nothing is (``drain``).
+- What the sink did not take stays pending and its source is not read again until it did: exact backpressure, and a
+  flow never holds more than one buffer for each direction. So at an end of stream nothing is ever pending.
+- A turn is one buffer. A source that filled it goes to the run queue and has its next turn after the other events
+  of a fresh poll: a bulk flow delays a small one by one buffer, never by its length.
+- A RST is never turned into an orderly end: the other side is reset too, after what had arrived before was passed on.
+- Sockets leave the epoll set before they are closed, and an event is looked up by descriptor in ``_ends``: a flow
+  that ended earlier in a batch is not found by a later event of that batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import outcome
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.proxy.endings import Ended, Ending, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from interceptor.model.connection import Flow
+
+BUFFER: Final = 256 * 1024  # relay.md: recv_into of this size moves as much as splice
+BATCH: Final = 256  # events taken from the kernel at once
+# Turns served before other trio tasks (accepts, dials) run: about a millisecond of small messages.
+TURNS_BETWEEN_YIELDS: Final = 64
+
+_INTEREST: Final = (
+    select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+)  # EPOLLPRI: urgent data makes reads short
+_DRAIN: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP
+
+
+class _End:
+    """One socket of a flow, as the source of the bytes that go to ``other``."""
+
+    __slots__ = ("drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock")
+
+    other: _End
+    pair: _Pair
+
+    def __init__(self, side: Side, sock: socket.socket) -> None:
+        self.side = side
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.moved = 0  # bytes read from this socket
+        self.pending: memoryview | None = None  # of those, what the other one did not take yet
+        self.drain = False  # read until nothing comes: a short read proves nothing any more
+        self.eof = False
+        self.queued = False  # in the run queue
+
+
+class _Pair:
+    """Both ends of a flow."""
+
+    __slots__ = ("active", "downstream", "first_eof", "flow", "slot", "task", "upstream")
+
+    def __init__(self, flow: Flow, downstream: _End, upstream: _End, task: trio.lowlevel.Task) -> None:
+        self.flow = flow
+        self.downstream = downstream
+        self.upstream = upstream
+        self.task = task
+        self.active = 0.0  # when a byte moved last
+        self.first_eof: Side | None = None  # set: half-closed
+        self.slot = 0  # of the timer wheel
+        downstream.other, upstream.other = upstream, downstream
+        downstream.pair = upstream.pair = self
+
+    def count(self) -> None:
+        """Bring the flow's byte counts up to date."""
+        pending = self.upstream.pending
+        self.flow.bytes_received = self.downstream.moved
+        self.flow.bytes_sent = self.upstream.moved - (len(pending) if pending is not None else 0)
+
+
+class Hub:
+    """Relays bytes between pairs of connected, non-blocking sockets."""
+
+    def __init__(self, *, idle: float, linger: float, clock: Callable[[], float] = trio.current_time) -> None:
+        self._idle = idle
+        self._linger = linger
+        self._clock = clock
+        self._now = 0.0
+        self._epoll = select.epoll()
+        self._ends: dict[int, _End] = {}
+        self._queue: deque[_End] = deque()
+        self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
+        # One coarse timer wheel: a timeout is noticed late by at most a second or an eighth of itself.
+        self._tick = min(1.0, idle / 8, linger / 8)
+        self._wheel: dict[int, set[_Pair]] = {}
+        self._cursor = 0
+
+    async def relay(self, flow: Flow, downstream: socket.socket, upstream: socket.socket) -> Ended:
+        """Relay until the flow ends, then close both sockets; cancelled, both are reset.
+
+        The flow's byte counts are right from then on; before, ``count`` brings them up to date.
+        """
+        ends = _End(Side.DOWNSTREAM, downstream), _End(Side.UPSTREAM, upstream)
+        pair = _Pair(flow, *ends, trio.lowlevel.current_task())
+        pair.active = self._clock()
+        self._schedule(pair, pair.active + self._idle)
+        for end in ends:
+            self._ends[end.fd] = end
+            self._epoll.register(end.fd, _INTEREST)  # what already arrived is an event at once
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._remove(pair)
+            sockets.reset(downstream)
+            sockets.reset(upstream)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        ended: Ended = await trio.lowlevel.wait_task_rescheduled(abort)
+        return ended
+
+    def count(self) -> None:
+        """Bring the byte counts of all live flows up to date."""
+        for end in self._ends.values():
+            if end.side is Side.DOWNSTREAM:
+                end.pair.count()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_time)
+                while True:
+                    turns = 0
+                    while turns < TURNS_BETWEEN_YIELDS:
+                        served = self._round()
+                        turns += served
+                        # A small batch is most often a lone message, whose answer takes longer than asking again.
+                        if served < 2 and not self._queue:
+                            break
+                    if self._queue:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self._epoll)
+        finally:
+            self._epoll.close()
+
+    def _round(self) -> int:
+        """Serve what is ready now, then give each queued source one turn; how many turns that was."""
+        queued = len(self._queue)
+        self._now = self._clock()
+        events = self._epoll.poll(0, BATCH)
+        ends = self._ends
+        for fd, event in events:
+            end = ends.get(fd)
+            if end is None:
+                continue  # its flow ended earlier in this batch
+            if event & select.EPOLLERR:
+                self._broken(end, sockets.pending_error(end.sock))
+                continue
+            if event & _DRAIN:
+                end.drain = True
+            if end.other.pending is not None:  # room for what the other side sent, perhaps
+                self._turn(end.other)
+            if event & ~select.EPOLLOUT and not (end.eof or end.queued or end.pending) and fd in ends:
+                self._turn(end)
+        for _ in range(queued):
+            end = self._queue.popleft()
+            end.queued = False
+            if ends.get(end.fd) is end:
+                self._turn(end)
+        return len(events) + queued
+
+    def _turn(self, end: _End) -> None:
+        """Pass on what is pending, then one buffer."""
+        if end.pending is not None and not self._flush(end):
+            return
+        try:
+            size = end.sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._broken(end, error.errno or 0)
+            return
+        if not size:
+            self._end_of_stream(end)
+            return
+        end.moved += size
+        end.pair.active = self._now
+        try:
+            sent = end.other.sock.send(self._view[:size])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._broken(end.other, error.errno or 0)
+            return
+        if sent < size:
+            end.pending = memoryview(bytes(self._view[sent:size]))
+        elif size == BUFFER or end.drain:
+            end.queued = True
+            self._queue.append(end)
+
+    def _flush(self, end: _End) -> bool:
+        """Offer what is pending; whether all of it was taken."""
+        pending = end.pending
+        assert pending is not None
+        try:
+            sent = end.other.sock.send(pending)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._broken(end.other, error.errno or 0)
+            return False
+        end.pair.active = self._now
+        end.pending = pending[sent:] if sent < len(pending) else None
+        return end.pending is None
+
+    def _end_of_stream(self, end: _End) -> None:
+        """Pass a FIN on; the flow is over when both sides have sent theirs."""
+        end.eof = True
+        pair = end.pair
+        if pair.first_eof is not None:
+            self._finish(pair, Ended(pair.first_eof, Ending.FIN))
+            return
+        pair.first_eof = end.side
+        try:
+            end.other.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._broken(end.other, error.errno or 0)
+            return
+        pair.active = self._now
+        self._unschedule(pair)
+        self._schedule(pair, self._now + self._linger)
+
+    def _broken(self, end: _End, number: int) -> None:
+        """A connection broke: pass on what it still holds, then reset the other side."""
+        other = end.other
+        if not end.eof and end.pending is None:
+            with contextlib.suppress(OSError):
+                while size := end.sock.recv_into(self._buffer):
+                    end.moved += size
+                    other.sock.sendall(self._view[:size])  # non-blocking: ends at what is not taken
+        self._finish(end.pair, Ended(end.side, Ending.RESET, number or errno.ECONNRESET))
+
+    def _finish(self, pair: _Pair, ended: Ended) -> None:
+        """Close both sockets and wake the flow's task with the result."""
+        self._remove(pair)
+        close = socket.socket.close if ended.how is Ending.FIN else sockets.reset
+        close(pair.downstream.sock)
+        close(pair.upstream.sock)
+        trio.lowlevel.reschedule(pair.task, outcome.Value(ended))
+
+    def _remove(self, pair: _Pair) -> None:
+        """Forget a flow; its sockets are still open."""
+        pair.count()
+        self._unschedule(pair)
+        for end in (pair.downstream, pair.upstream):
+            del self._ends[end.fd]
+            self._epoll.unregister(end.fd)
+
+    def _schedule(self, pair: _Pair, due: float) -> None:
+        pair.slot = int(due / self._tick) + 1
+        self._wheel.setdefault(pair.slot, set()).add(pair)
+
+    def _unschedule(self, pair: _Pair) -> None:
+        slot = self._wheel[pair.slot]
+        slot.discard(pair)
+        if not slot:
+            del self._wheel[pair.slot]
+
+    async def _watch_time(self) -> None:
+        """End flows that were silent for too long; activity is looked at only when a flow's slot comes up."""
+        self._cursor = int(self._clock() / self._tick)
+        while True:
+            await trio.sleep(self._tick)
+            now = self._clock()
+            reached = int(now / self._tick)
+            for slot in range(self._cursor + 1, reached + 1):
+                for pair in tuple(self._wheel.get(slot, ())):
+                    self._check_silence(pair, now)
+            self._cursor = reached
+
+    def _check_silence(self, pair: _Pair, now: float) -> None:
+        half_closed = pair.first_eof is not None
+        due = pair.active + (self._linger if half_closed else self._idle)
+        if due > now:
+            self._unschedule(pair)
+            self._schedule(pair, due)
+            return
+        how = Ending.LINGER if half_closed else Ending.IDLE
+        self._finish(pair, Ended(pair.first_eof or Side.NEITHER, how))

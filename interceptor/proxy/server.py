@@ -1,0 +1,106 @@
+"""The proxy: listeners, hub and live flows of one process, from start to drained."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.proxy.connection import Services
+from interceptor.proxy.hub import Hub
+from interceptor.proxy.listener import Listener
+from interceptor.proxy.tracker import Tracker
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from interceptor.config.sidecar import Sidecar
+    from interceptor.model.address import OriginalDestination, PeerAddress
+    from interceptor.model.connection import Direction, Flow
+    from interceptor.proxy.connection import SnapshotView
+    from interceptor.proxy.tracker import Recorder
+
+
+class Proxy:
+    """Accepts on already open listeners and relays, until it is told to stop and its flows have ended."""
+
+    def __init__(
+        self,
+        settings: Sidecar,
+        listeners: Sequence[tuple[Direction, socket.socket]],
+        snapshot: Callable[[], SnapshotView],
+        recorder: Recorder,
+        *,
+        original_destination: Callable[
+            [socket.socket, PeerAddress], OriginalDestination | None
+        ] = sockets.original_destination,
+        wall_clock: Callable[[], float] = time.time,  # noqa: TID251 (for the log only; a test gives its own)
+    ) -> None:
+        timeouts = settings.spec.timeouts
+        self._sockets = listeners
+        self._services = Services(
+            snapshot=snapshot,
+            tracker=Tracker(
+                settings.spec.limits.connections, recorder, clock=trio.current_time, wall_clock=wall_clock
+            ),
+            hub=Hub(idle=timeouts.idle, linger=timeouts.linger),
+            connect_timeout=timeouts.connect,
+            original_destination=original_destination,
+        )
+        self._listeners: list[Listener] = []
+        self._accepting = trio.CancelScope()
+        self._flowing = trio.CancelScope()
+        self._drained = trio.Event()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until ``stop_accepting`` was called and the last flow has ended, or until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._services.hub.run)
+            with self._flowing:
+                async with trio.open_nursery() as flows:
+                    self._listeners = [
+                        Listener(direction, sock, self._services, flows) for direction, sock in self._sockets
+                    ]
+                    with self._accepting:
+                        async with trio.open_nursery() as accepts:
+                            for listener in self._listeners:
+                                accepts.start_soon(listener.run)
+                            task_status.started()
+            self._drained.set()
+            nursery.cancel_scope.cancel()
+
+    def stop_accepting(self) -> None:
+        """Accept what is already queued, then close the listeners; running flows go on."""
+        self._accepting.cancel()
+
+    async def wait_drained(self) -> None:
+        """Wait until the listeners are closed and the last flow has ended."""
+        await self._drained.wait()
+
+    def abort_all(self, reason: str) -> None:
+        """Stop accepting and reset every flow; each is recorded with the reason, a sentence."""
+        self._services.abort_reason = reason
+        self._flowing.cancel()
+
+    def connections(self) -> list[Flow]:
+        """The live flows, oldest first, with their byte counts as of now."""
+        self._services.hub.count()
+        return self._services.tracker.flows()
+
+    @property
+    def active(self) -> int:
+        """How many flows are live."""
+        return self._services.tracker.active
+
+    @property
+    def accept_failures(self) -> int:
+        """How often accepting failed for want of descriptors or memory."""
+        return sum(listener.accept_failures for listener in self._listeners)
+
+    @property
+    def faults(self) -> int:
+        """How many flows ended by a fault of the proxy."""
+        return sum(listener.faults for listener in self._listeners)

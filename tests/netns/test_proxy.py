@@ -1,0 +1,205 @@
+"""The proxy behind real redirect rules: original destinations, real peers, loops, as the uid it runs under."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Namespace, Topology, topology
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+PROXY_UID = 1337
+ROOT = Path(__file__).parents[2]
+
+
+class ProxyProcess:
+    """The proxy in the app's namespace."""
+
+    def __init__(self, where: Namespace, **given: object) -> None:
+        given.setdefault("listeners", {"ingress": 15006, "egress": 15001})
+        self.process = where.popen(
+            sys.executable,
+            "-m",
+            "tests.support.proxy_process",
+            json.dumps(given),
+            uid=PROXY_UID,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert "ready" in self.record()
+
+    def record(self) -> dict[str, object]:
+        """The next flow that ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the proxy died"
+        record = json.loads(line)
+        assert isinstance(record, dict)
+        return record
+
+
+@contextmanager
+def proxied(bed: Topology, **given: object) -> Iterator[ProxyProcess]:
+    """Redirect rules in the app's namespace, both families, and the proxy behind them."""
+    for tool in ("iptables-legacy", "ip6tables-legacy"):
+        for rule in (
+            ["PREROUTING", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15006"],
+            f"OUTPUT -m owner --uid-owner {PROXY_UID} -j RETURN".split(),
+            ["OUTPUT", "-o", "lo", "-j", "RETURN"],
+            ["OUTPUT", "-p", "tcp", "-j", "REDIRECT", "--to-ports", "15001"],
+        ):
+            # Nobody redirects the proxy's own listeners: a direct connection to them has to reach them.
+            own = ["!", "--dport", "15001:15006"] if rule[0] == "PREROUTING" else []
+            at = rule.index("-j")
+            bed.app.run(tool, "-w", "-t", "nat", "-A", *rule[:at], *own, *rule[at:])
+    proxy = ProxyProcess(bed.app, **given)
+    try:
+        yield proxy
+    finally:
+        proxy.process.terminate()
+        proxy.process.wait(10)
+        assert proxy.process.stdout is not None
+        proxy.process.stdout.close()
+
+
+def serve(where: Namespace, host: str, port: int) -> socket.socket:
+    """A listener in a namespace."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return where.call(lambda: socket.create_server((host, port), family=family))
+
+
+def connect(where: Namespace, host: str, port: int) -> socket.socket:
+    """A connection out of a namespace."""
+    return where.call(lambda: socket.create_connection((host, port), timeout=10))
+
+
+def exchange(client: socket.socket, server: socket.socket) -> tuple[str, int]:
+    """One message each way and an orderly end; who the server saw."""
+    with server, client:
+        client.sendall(b"question")
+        accepted, seen = server.accept()
+        with accepted:
+            assert accepted.recv(100) == b"question"
+            accepted.sendall(b"an answer")
+            assert client.recv(100) == b"an answer"
+            client.shutdown(socket.SHUT_WR)
+            assert accepted.recv(100) == b""
+        assert client.recv(100) == b""
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_ingress_knows_where_the_peer_wanted_to_go_and_who_it_is(family: int) -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        address = bed.app.address(family)
+        server = serve(bed.app, address, 8080)
+        client = connect(bed.peer, address, 8080)
+        source = client.getsockname()[:2]
+        exchange(client, server)
+        flow = proxy.record()
+    assert flow["direction"] == "ingress"
+    assert flow["peer"] == [*source, 0]
+    assert flow["original_dst"] == [address, 8080, 0]
+    assert flow["upstream"] == [address, 8080, 0]
+    assert flow["flag"] == "-"
+    assert (flow["bytes_received"], flow["bytes_sent"]) == (8, 9)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_egress_knows_where_the_app_wanted_to_go(family: int) -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        address = bed.peer.address(family)
+        server = serve(bed.peer, address, 9090)
+        seen = exchange(connect(bed.app, address, 9090), server)
+        flow = proxy.record()
+    assert flow["direction"] == "egress"
+    assert flow["original_dst"] == flow["upstream"] == [address, 9090, 0]
+    assert seen[0] == bed.app.address(family)
+    assert flow["upstream_local"] == [*seen, 0]
+
+
+def test_a_v4_mapped_socket_of_the_app_is_seen_as_ipv4() -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        server = serve(bed.peer, bed.peer.v4, 9090)
+        exchange(connect_v4_mapped(bed.app, bed.peer.v4, 9090), server)
+        flow = proxy.record()
+    assert flow["original_dst"] == [bed.peer.v4, 9090, 0]
+    assert flow["peer"][0] == bed.app.v4  # type: ignore[index]  # JSON
+
+
+def connect_v4_mapped(where: Namespace, host: str, port: int) -> socket.socket:
+    def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock.settimeout(10)
+        sock.connect((f"::ffff:{host}", port))
+        return sock
+
+    return where.call(connect)
+
+
+@pytest.mark.parametrize("port", [15001, 15006])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_connection_straight_to_a_listener_is_closed_and_recorded(family: int, port: int) -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        with connect(bed.peer, bed.app.address(family), port) as client:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        flow = proxy.record()
+    assert (flow["denied"], flow["flag"]) == ("loop", "NR")
+    assert flow["bytes_received"] == flow["bytes_sent"] == 0
+
+
+def test_without_conntrack_a_connection_straight_to_a_listener_is_refused_too() -> None:
+    with topology() as bed:
+        proxy = ProxyProcess(bed.app)
+        try:
+            with connect(bed.peer, bed.app.v4, 15006) as client, pytest.raises(ConnectionResetError):
+                client.recv(1)
+            flow = proxy.record()
+        finally:
+            proxy.process.kill()
+            proxy.process.communicate()
+    assert (flow["denied"], flow["flag"], flow["original_dst"]) == ("loop", "NR", None)
+
+
+def test_a_black_holed_upstream_times_out_and_the_app_is_reset() -> None:
+    with topology() as bed, proxied(bed, limits={"connect": 0.3}) as proxy:
+        bed.peer.run("iptables-legacy", "-w", "-A", "INPUT", "-p", "tcp", "--dport", "9090", "-j", "DROP")
+        with connect(bed.app, bed.peer.v4, 9090) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        flow = proxy.record()
+    assert flow["flag"] == "UF"
+    assert "did not answer" in str(flow["details"])
+
+
+def test_an_unreachable_upstream_is_named_and_the_app_is_reset() -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        bed.app.run("ip", "route", "add", "unreachable", "198.51.100.0/24", "metric", "1")
+        bed.app.run("ip", "route", "add", "198.51.100.7/32", "via", bed.peer.v4)
+        bed.peer.run("ip", "route", "add", "unreachable", "198.51.100.7/32")
+        bed.peer.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        with connect(bed.app, "198.51.100.7", 80) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        flow = proxy.record()
+    assert flow["flag"] == "UF"
+    assert "unreachable" in str(flow["details"])
+
+
+def test_a_peer_that_resets_at_once_leaves_a_record_and_the_proxy_serving() -> None:
+    with topology() as bed, proxied(bed) as proxy:
+        server = serve(bed.app, bed.app.v4, 8080)
+        for _ in range(20):
+            client = connect(bed.peer, bed.app.v4, 8080)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+        flags = {proxy.record()["flag"] for _ in range(20)}
+        assert flags == {"DC"}
+        server.close()
