@@ -6,20 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from interceptor.errors import ConfigError
 from interceptor.model.connection import Direction
 from interceptor.telemetry import access_log
 from interceptor.telemetry.access_log import AccessLog, json_line, text_line
 from tests.support.flows import DENIED, NOT_REDIRECTED, OK, RESET, UPSTREAM_FAILURE, flow
+from tests.support.until import until
 
 ISTIO_KEYS = [
     "start_time",
@@ -57,12 +58,6 @@ class Dropped:
 
     def __call__(self, lines: int) -> None:
         self.lines += lines
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 (files and counters send no event)
-            await trio.sleep(0.002)
 
 
 @asynccontextmanager
@@ -175,6 +170,7 @@ def test_text_line_is_golden() -> None:
     )
 
 
+@settings(deadline=None)  # a shared machine may pause for long
 @given(policy=st.text(), details=st.text(), cluster=st.text(), unix=st.floats(0, 4e9))
 def test_no_text_breaks_out_of_its_place(policy: str, details: str, cluster: str, unix: float) -> None:
     hostile = flow(
