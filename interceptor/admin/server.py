@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import socket
 
     from hypercorn.typing import ASGIFramework
+    from starlette.types import ASGIApp
 
 MAX_CONNECTIONS: Final = 64  # a few scrapers, probes and people
 IDLE_SECONDS: Final = 5  # between requests, and for the head of a request to be complete
@@ -29,9 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(
-    app: ASGIFramework, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: ASGIApp, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled, and then end at once. The socket is bound and listening; it is closed here."""
+    framework = ASGIWrapper(
+        cast("ASGIFramework", app)
+    )  # one protocol, annotated by each library in its own way
     config = _config()
     context = WorkerContext(None)
     live: dict[trio.SocketStream, None] = {}  # oldest first
@@ -46,7 +50,7 @@ async def serve(
         # Hypercorn annotates TLS streams only and tells plain ones by their attributes.
         plain = cast("trio.SSLStream[trio.SocketStream]", _Stream(stream))
         try:
-            await TCPServer(ASGIWrapper(app), config, context, ConnectionState({}), plain)
+            await TCPServer(framework, config, context, ConnectionState({}), plain)
         except Exception:  # noqa: BLE001 (the last resort: such a fault must not end the proxy)
             _log.exception("an HTTP connection was closed by a fault of the server")
         finally:
