@@ -49,6 +49,7 @@ class Flow:
     upstream_local: LocalAddress | None = None
     upstream_cluster: str = "unknown"
     destination_service: str = "unknown"
+    destination_namespace: str = "unknown"  # of the document that names the destination service
     policy: str = "-"  # the document or setting that decided
     relay: str = "-"
     connect_seconds: float | None = None

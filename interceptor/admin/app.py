@@ -1,0 +1,237 @@
+"""The admin app (loopback only: looks inside, and the few switches) and the telemetry app (metrics and health).
+
+What they show and switch is handed in as callables: nothing here knows the proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from interceptor.errors import ConfigError
+from interceptor.telemetry import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from prometheus_client import Metric
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from interceptor.model.address import SocketAddress
+    from interceptor.model.connection import Flow
+    from interceptor.telemetry.metrics import Metrics
+
+FLOWS_PER_TURN: Final = 200  # some 2 ms of work between two turns of the data path
+
+# Literal addresses cannot be rebound by DNS, and browsers resolve localhost themselves.
+_LOOPBACK: Final = r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
+_loopback_host = re.compile(_LOOPBACK, re.IGNORECASE).fullmatch
+_loopback_origin = re.compile(f"https?://{_LOOPBACK}", re.IGNORECASE).fullmatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controls:
+    """What runtime gives the admin app. What is returned must be plain data that JSON can hold, without secrets."""
+
+    metrics: Metrics
+    flows: Callable[[], Iterable[Flow]]  # the live ones
+    config_dump: Callable[[], Mapping[str, object]]
+    listeners: Callable[[], Sequence[Mapping[str, object]]]
+    clusters: Callable[[], Sequence[Mapping[str, object]]]
+    ready: Callable[[], str | None]  # None when ready, else what is pending
+    drain: Callable[[], None]  # readiness off, stop accepting, let flows end
+    quit: Callable[[], None]  # end the program; called after the answer was sent
+    now: Callable[[], float] = time.monotonic  # the clock of Flow.opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    method: str
+    path: str
+    answer: Callable[[Request], Awaitable[Response]]
+    does: str
+
+
+def admin_app(controls: Controls) -> Starlette:
+    """The app for 127.0.0.1:15000; a browser on a rebound or foreign page gets nothing from it."""
+    admin = _Admin(controls)
+    endpoints = (
+        _Endpoint("GET", "/config_dump", admin.config_dump, "the configuration in force, secrets redacted"),
+        _Endpoint("GET", "/connections", admin.connections, "the live flows"),
+        _Endpoint("GET", "/listeners", admin.listeners, "where this proxy listens"),
+        _Endpoint("GET", "/clusters", admin.clusters, "the destinations that are known"),
+        _Endpoint("GET", "/stats", admin.stats, "every counter and gauge, one a line"),
+        _Endpoint("GET", "/stats/prometheus", admin.prometheus, "the metrics as Prometheus reads them"),
+        _Endpoint("GET", "/ready", admin.ready, "200 when ready, else 503 and what is pending"),
+        _Endpoint("POST", "/logging", admin.logging, "?level=debug|info|warning|error: change the log level"),
+        _Endpoint("POST", "/drain", admin.drain, "readiness off, stop accepting, let flows end"),
+        _Endpoint("POST", "/quitquitquit", admin.quitquitquit, "end the program"),
+    )
+    index = "".join(f"{each.method:<5}{each.path:<19}{each.does}\n" for each in endpoints)
+
+    async def home(_: Request) -> Response:
+        return PlainTextResponse(index)
+
+    return Starlette(
+        routes=[
+            Route("/", home, methods=["GET"]),
+            *(Route(each.path, each.answer, methods=[each.method]) for each in endpoints),
+        ],
+        middleware=[Middleware(_LoopbackOnly)],
+    )
+
+
+def telemetry_app(metrics: Metrics, ready: Callable[[], str | None]) -> Starlette:
+    """The app for :15020, open to scrapers and probes: it changes nothing and names no client."""
+
+    async def scrape(_: Request) -> Response:
+        return _exposition(metrics)
+
+    async def answer_ready(_: Request) -> Response:
+        return _readiness(ready(), "ready")
+
+    async def answer_live(_: Request) -> Response:
+        return PlainTextResponse("live\n")
+
+    return Starlette(
+        routes=[
+            Route("/metrics", scrape, methods=["GET"]),
+            Route("/stats/prometheus", scrape, methods=["GET"]),
+            Route("/healthz/ready", answer_ready, methods=["GET"]),
+            Route("/healthz/live", answer_live, methods=["GET"]),
+        ]
+    )
+
+
+class _Admin:
+    """The endpoints of the admin app."""
+
+    def __init__(self, controls: Controls) -> None:
+        self._controls = controls
+
+    async def config_dump(self, _: Request) -> Response:
+        return _json(self._controls.config_dump())
+
+    async def listeners(self, _: Request) -> Response:
+        return _json(self._controls.listeners())
+
+    async def clusters(self, _: Request) -> Response:
+        return _json(self._controls.clusters())
+
+    async def connections(self, _: Request) -> Response:
+        """One flow a line; the data path gets its turns while thousands are written."""
+        now = self._controls.now()
+        lines: list[str] = []
+        for flow in tuple(self._controls.flows()):
+            lines.append(json.dumps(_flow(flow, now)))
+            if len(lines) % FLOWS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+        body = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
+        return Response(body, media_type="application/json")
+
+    async def stats(self, _: Request) -> Response:
+        return PlainTextResponse(envoy_stats(self._controls.metrics.collect()))
+
+    async def prometheus(self, _: Request) -> Response:
+        return _exposition(self._controls.metrics)
+
+    async def ready(self, _: Request) -> Response:
+        return _readiness(self._controls.ready(), "LIVE")  # Envoy's word
+
+    async def logging(self, request: Request) -> Response:
+        level = request.query_params.get("level", "")
+        try:
+            logs.set_level(level)
+        except ConfigError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        return PlainTextResponse(f"log level: {level}\n")
+
+    async def drain(self, _: Request) -> Response:
+        self._controls.drain()
+        return PlainTextResponse("draining\n")
+
+    async def quitquitquit(self, _: Request) -> Response:
+        async def end() -> None:  # async: a plain function would be called in another thread
+            self._controls.quit()
+
+        return PlainTextResponse("quitting\n", background=BackgroundTask(end))
+
+
+class _LoopbackOnly:
+    """Refuses what a web page could make a browser send here: a rebound Host, a change from a foreign Origin."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal(scope) if scope["type"] == "http" else None
+        app = self._app if refusal is None else PlainTextResponse(refusal, 403)
+        await app(scope, receive, send)
+
+
+def _refusal(scope: Scope) -> str | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+    if not hosts or not all(map(_loopback_host, hosts)):
+        return "this endpoint answers only to a loopback Host; use http://127.0.0.1 or http://localhost\n"
+    if scope["method"] not in ("GET", "HEAD") and not all(map(_loopback_origin, origins)):
+        return "a page of another origin may not change anything here\n"
+    return None
+
+
+def envoy_stats(families: Iterable[Metric]) -> str:
+    """Envoy's form: name, then label and value by dots, a colon, the value. Histograms keep count and sum."""
+    lines = (
+        f"{'.'.join((sample.name, *(part for pair in sample.labels.items() for part in pair)))}: {sample.value:.15g}"
+        for family in families
+        for sample in family.samples
+        if not sample.name.endswith("_bucket")
+    )
+    return "".join(f"{logs.printable(line)}\n" for line in sorted(lines))
+
+
+def _flow(flow: Flow, now: float) -> dict[str, object]:
+    return {
+        "id": flow.id,
+        "direction": flow.direction.value,
+        "peer": str(flow.peer),
+        "original_dst": _address(flow.original_dst),
+        "upstream": _address(flow.upstream),
+        "service": flow.destination_service,
+        "policy": flow.policy,
+        "relay": flow.relay,
+        "age": round(now - flow.opened, 3),
+        "bytes_received": flow.bytes_received,
+        "bytes_sent": flow.bytes_sent,
+    }
+
+
+def _address(address: SocketAddress | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _readiness(pending: str | None, ready: str) -> Response:
+    if pending is None:
+        return PlainTextResponse(f"{ready}\n")
+    return PlainTextResponse(f"not ready: {pending}\n", 503)
+
+
+def _exposition(metrics: Metrics) -> Response:
+    return Response(metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _json(value: object) -> Response:
+    return Response(json.dumps(value, indent=2) + "\n", media_type="application/json")

@@ -1,0 +1,338 @@
+"""What is counted, under Istio's names where Istio has one, and the text that a scrape reads.
+
+Label children are looked up once per bounded key and kept; a key is made of configuration (services) and of fixed
+sets (directions, flags, relays), never of an address. All of it runs in the one trio thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from interceptor.model.connection import Direction, ResponseFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
+
+    from interceptor.config.sidecar import Sidecar
+    from interceptor.model.connection import Flow
+
+UNKNOWN: Final = "unknown"  # Istio's word for an absent value; a label is never left out
+
+# From a connect on loopback (some 50 us) to beyond the default connect timeout (10 s).
+CONNECT_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+# From one short request to a database pool's connection: flows live for milliseconds or for hours (the default idle
+# timeout is 1 h), so the steps are coarse and even on a logarithmic scale.
+DURATION_BUCKETS: Final = (
+    *(0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0),
+    *(60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0),
+)
+
+# Clusters that stand for no service: Istio puts their name in destination_service_name.
+_NO_SERVICE: Final = frozenset(("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"))
+
+_WORKLOAD_LABELS: Final = (
+    *("workload", "workload_namespace", "principal", "app", "version"),
+    *("canonical_service", "canonical_revision", "cluster"),
+)
+ISTIO_TCP_LABELS: Final = (
+    "reporter",
+    *(f"source_{name}" for name in _WORKLOAD_LABELS),
+    *(f"destination_{name}" for name in _WORKLOAD_LABELS),
+    *("destination_service", "destination_service_name", "destination_service_namespace"),
+    *("request_protocol", "response_flags", "connection_security_policy"),
+)
+
+
+class _Tally:
+    """A counter's child and what is still to be added to it.
+
+    Adding to the child takes a lock and some checks; a flow adds to a plain number instead, and a scrape brings it over.
+    """
+
+    __slots__ = ("_counter", "pending")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self.pending = 0
+
+    def flush(self) -> None:
+        self._counter.inc(self.pending)
+        self.pending = 0
+
+
+@dataclass(slots=True)
+class _Series:
+    """Istio's four counters for one set of labels."""
+
+    opened: _Tally
+    closed: _Tally
+    sent: _Tally
+    received: _Tally
+
+
+@dataclass(slots=True)
+class _Side:
+    """What is kept for one direction."""
+
+    direction: Direction
+    connect: Histogram
+    duration: Histogram
+    active: int = 0
+    series: dict[tuple[str, str, ResponseFlag], _Series] = field(default_factory=dict)
+    relays: dict[str, _Tally] = field(default_factory=dict)
+
+
+class Metrics:
+    """Every series of this proxy, in a registry of its own.
+
+    The tracker calls ``opened`` and ``closed`` exactly once for each flow. Like Istio, which reports long-lived
+    connections while they last, a scrape counts what live flows have moved so far.
+    """
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        # A second series for each counter that no dashboard of Istio's reads; the library leaves it unannotated.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._sidecar = sidecar
+        self._registry = registry = CollectorRegistry()
+        # What was counted of a live flow: (received, sent), or None before it counted as opened.
+        self._live: dict[Flow, tuple[int, int] | None] = {}
+        self._tallies: list[_Tally] = []
+        self._istio = tuple(
+            Counter(name, help_, ISTIO_TCP_LABELS, registry=registry)
+            for name, help_ in (
+                ("istio_tcp_connections_opened_total", "Connections opened."),
+                ("istio_tcp_connections_closed_total", "Connections closed."),
+                ("istio_tcp_sent_bytes_total", "Bytes sent to the peer (the response)."),
+                ("istio_tcp_received_bytes_total", "Bytes received from the peer (the request)."),
+            )
+        )
+        self._create_own(registry)
+        ProcessCollector(registry=registry)
+
+    def _create_own(self, registry: CollectorRegistry) -> None:
+        """Create the series that are ours, and the children that are known beforehand."""
+        active = Gauge(
+            "interceptor_connections_active", "Flows that are open now.", ("direction",), registry=registry
+        )
+        self._denied = Counter(
+            "interceptor_connections_denied_total",
+            "Flows refused, by the reason.",
+            ("direction", "reason"),
+            registry=registry,
+        )
+        self._errors = Counter(
+            "interceptor_connection_errors_total",
+            "Flows that ended with something wrong, by Envoy's response flag; refusals by policy are not among them.",
+            ("direction", "response_flags"),
+            registry=registry,
+        )
+        self._relay_bytes = Counter(
+            "interceptor_relay_bytes_total",
+            "Bytes moved, both ways together, by the relay that moved them.",
+            ("direction", "relay"),
+            registry=registry,
+        )
+        connect = Histogram(
+            "interceptor_connect_duration_seconds",
+            "Time until the upstream accepted.",
+            ("direction",),
+            buckets=CONNECT_BUCKETS,
+            registry=registry,
+        )
+        duration = Histogram(
+            "interceptor_connection_duration_seconds",
+            "Time from accept to the end of the flow.",
+            ("direction",),
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self._ingress, self._egress = (
+            _Side(direction, connect.labels(direction.value), duration.labels(direction.value))
+            for direction in (Direction.INGRESS, Direction.EGRESS)
+        )
+        active.labels("ingress").set_function(lambda: self._ingress.active)
+        active.labels("egress").set_function(lambda: self._egress.active)
+        self._config = Info("interceptor_config_version", "The configuration in force.", registry=registry)
+        self.config_version(UNKNOWN)
+        Info("interceptor_build", "This build.", registry=registry).info({"version": version("interceptor")})
+        self._log_dropped = Counter(
+            "interceptor_access_log_dropped_total",
+            "Access log lines lost because their reader was slow or gone.",
+            registry=registry,
+        )
+        self._accept_errors = Counter(
+            "interceptor_accept_errors_total", "Failed accepts, by errno.", ("errno",), registry=registry
+        )
+        self._internal_errors = Counter(
+            "interceptor_internal_errors_total", "Faults of ours, each with a log line.", registry=registry
+        )
+
+    def opened(self, flow: Flow) -> None:
+        """A flow was accepted and registered. Istio's count of it waits until its destination is decided."""
+        self._live[flow] = None
+        self._side(flow).active += 1
+
+    def closed(self, flow: Flow) -> None:
+        """A flow ended; its counters, flag and times are final."""
+        self._count(flow).closed.pending += 1
+        del self._live[flow]
+        side = self._side(flow)
+        side.active -= 1
+        if flow.connect_seconds is not None:
+            side.connect.observe(flow.connect_seconds)
+        if flow.closed is not None:
+            side.duration.observe(flow.closed - flow.opened)
+        if flow.denied is not None:
+            self._denied.labels(flow.direction.value, flow.denied).inc()
+        if flow.flag is not ResponseFlag.NONE and flow.flag is not ResponseFlag.DENY:
+            self._errors.labels(flow.direction.value, flow.flag.value).inc()
+
+    def config_version(self, name: str) -> None:
+        """Another version of the configuration is in force."""
+        self._config.info({"version": name})
+
+    def access_log_dropped(self, lines: int) -> None:
+        """Access log lines were lost."""
+        self._log_dropped.inc(lines)
+
+    def accept_error(self, number: int) -> None:
+        """An accept failed with this errno."""
+        self._accept_errors.labels(errno.errorcode.get(number, UNKNOWN)).inc()
+
+    def internal_error(self) -> None:
+        """Something of ours went wrong and was logged."""
+        self._internal_errors.inc()
+
+    def render(self) -> bytes:
+        """The exposition text (Prometheus 0.0.4) of everything, live flows included."""
+        self._bring_up_to_date()
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The same as objects, for other renderings."""
+        self._bring_up_to_date()
+        return self._registry.collect()
+
+    def _bring_up_to_date(self) -> None:
+        for flow in self._live:
+            if flow.upstream_cluster != UNKNOWN:  # decided: its labels will not change but for the flag
+                self._count(flow)
+        for tally in self._tallies:
+            tally.flush()
+
+    def _side(self, flow: Flow) -> _Side:
+        return self._egress if flow.direction is Direction.EGRESS else self._ingress
+
+    def _count(self, flow: Flow) -> _Series:
+        """Count what the flow did since it was counted last."""
+        side = self._side(flow)
+        key = (flow.destination_service, flow.destination_namespace, flow.flag)
+        series = side.series.get(key)
+        if series is None:
+            labels = tcp_labels(self._sidecar, side.direction, *key)
+            series = side.series[key] = _Series(*(self._tally(each.labels(**labels)) for each in self._istio))
+        counted = self._live[flow]
+        if counted is None:
+            series.opened.pending += 1
+            counted = (0, 0)
+        # Istio reports both from the opener's request and response, for either reporter: received is the request,
+        # read from the peer (Envoy's downstream bytes received), sent is the response, written to the peer.
+        received = flow.bytes_received - counted[0]
+        sent = flow.bytes_sent - counted[1]
+        if received or sent:
+            series.received.pending += received
+            series.sent.pending += sent
+            relay = side.relays.get(flow.relay)
+            if relay is None:
+                child = self._relay_bytes.labels(side.direction.value, flow.relay)
+                relay = side.relays[flow.relay] = self._tally(child)
+            relay.pending += received + sent
+        self._live[flow] = (flow.bytes_received, flow.bytes_sent)
+        return series
+
+    def _tally(self, counter: Counter) -> _Tally:
+        tally = _Tally(counter)
+        self._tallies.append(tally)
+        return tally
+
+
+def tcp_labels(
+    sidecar: Sidecar, direction: Direction, service: str, namespace: str, flag: ResponseFlag
+) -> dict[str, str]:
+    """Istio's labels of a TCP flow: our workload is the source on egress and the destination on ingress."""
+    egress = direction is Direction.EGRESS
+    ours = _workload(sidecar)
+    unknown = dict.fromkeys(_WORKLOAD_LABELS, UNKNOWN)
+    source, destination = (ours, unknown) if egress else (unknown, ours)
+    host, name, host_namespace = _service(sidecar, direction, service, namespace)
+    return {
+        "reporter": "source" if egress else "destination",
+        **{f"source_{key}": value for key, value in source.items()},
+        **{f"destination_{key}": value for key, value in destination.items()},
+        "destination_service": host,
+        "destination_service_name": name,
+        "destination_service_namespace": host_namespace,
+        "request_protocol": "tcp",
+        "response_flags": flag.value,
+        # Only the end that terminates can tell: Istio's source reporter says unknown.
+        "connection_security_policy": UNKNOWN if egress else "none",
+    }
+
+
+def _workload(sidecar: Sidecar) -> dict[str, str]:
+    """Our own side. The canonical names fall back in Istio's order, so that its dashboards group as they do there."""
+    labels = sidecar.metadata.labels
+    name = sidecar.metadata.name
+    return {
+        "workload": name,
+        "workload_namespace": sidecar.metadata.namespace,
+        "principal": UNKNOWN,  # a principal is what a certificate proved, not what a document says
+        "app": labels.get("app", UNKNOWN),
+        "version": labels.get("version", UNKNOWN),
+        "canonical_service": _first(
+            labels, "service.istio.io/canonical-name", "app.kubernetes.io/name", "app", default=name
+        ),
+        "canonical_revision": _first(
+            labels,
+            *("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"),
+            default="latest",
+        ),
+        "cluster": UNKNOWN,
+    }
+
+
+def _first(labels: dict[str, str], *names: str, default: str) -> str:
+    return next((labels[name] for name in names if name in labels), default)
+
+
+def _service(sidecar: Sidecar, direction: Direction, service: str, namespace: str) -> tuple[str, str, str]:
+    """The destination service as Istio splits it: host, name, namespace."""
+    if service in _NO_SERVICE:
+        return UNKNOWN, service, UNKNOWN
+    if service != UNKNOWN:
+        return service, service, namespace  # Istio's name of a ServiceEntry's service is its host
+    own = sidecar.spec.serviceName
+    if direction is Direction.EGRESS or own is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    ours = sidecar.metadata.namespace
+    host = own if "." in own else f"{own}.{ours}.svc.cluster.local"  # Kubernetes' default cluster domain
+    return host, own.partition(".")[0], ours

@@ -1,0 +1,28 @@
+"""Where a flow is recorded: the sink that the proxy's tracker calls, exactly once at each end of a flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interceptor.model.connection import Flow
+    from interceptor.telemetry.access_log import AccessLog
+    from interceptor.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Counts a flow and, at its end, writes its line."""
+
+    metrics: Metrics
+    access_log: AccessLog
+
+    def opened(self, flow: Flow) -> None:
+        """A flow was accepted and registered."""
+        self.metrics.opened(flow)
+
+    def closed(self, flow: Flow) -> None:
+        """A flow ended; everything recorded of it is final."""
+        self.metrics.closed(flow)
+        self.access_log.write(flow)

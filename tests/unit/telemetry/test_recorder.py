@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from interceptor.config.sidecar import Sidecar
+from interceptor.telemetry.access_log import AccessLog
+from interceptor.telemetry.metrics import Metrics
+from interceptor.telemetry.recorder import Recorder
+from tests.support.sample_flows import flow
+
+
+async def test_a_flow_is_counted_at_both_ends_and_logged_at_its_end(tmp_path: Path) -> None:
+    metrics = Metrics(Sidecar.model_validate({"metadata": {"name": "web"}}))
+    path = tmp_path / "access.log"
+    access_log = AccessLog(str(path), "json", metrics.access_log_dropped)
+    recorder = Recorder(metrics, access_log)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(access_log.run)
+        recorded = flow()
+        recorder.opened(recorded)
+        assert b'interceptor_connections_active{direction="egress"} 1.0' in metrics.render()
+        recorder.closed(recorded)
+        nursery.cancel_scope.cancel()
+    assert b'interceptor_connections_active{direction="egress"} 0.0' in metrics.render()
+    assert path.read_text().count("\n") == 1
