@@ -5,52 +5,44 @@ Durations are seconds (written ``10s``, ``1m30s``, ``1h``); addresses are ``host
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-ADMIN_PORT: Final = 15000
-EGRESS_PORT: Final = 15001
-INGRESS_PORT: Final = 15006
-TELEMETRY_PORT: Final = 15020
-DNS_PORT: Final = 15053
+from interceptor.config.addresses import is_loopback, socket_address
+from interceptor.config.base import Document, Duration, Fault, Port, Strict
+from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-def _seconds(value: object) -> object:
-    """Istio's duration form (Go's) in seconds; anything else is left for the type to refuse."""
-    if not isinstance(value, str):
-        raise ValueError("is not a duration; write it like 10s, 1m30s or 500ms")  # noqa: TRY004 (pydantic collects ValueError)
-    match = _DURATION.fullmatch(value)
-    if not match or not any(match.groups()):
-        raise ValueError(f"'{value}' is not a duration; write it like 10s, 1m30s or 500ms")
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    from interceptor.model.address import SocketAddress
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400 * 30)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+def _listen(value: str) -> str:
+    return str(socket_address(value))
 
 
-class Strict(BaseModel):
-    """A field we do not honour is an error by name, never ignored in silence."""
+def _loopback(value: str) -> str:
+    if not is_loopback(socket_address(value).host):
+        raise ValueError(
+            f"'{value}' can be reached from outside; the admin endpoint stays on loopback: "
+            f"write 127.0.0.1:{ADMIN_PORT} or [::1]:{ADMIN_PORT}"
+        )
+    return value
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=False)
 
-
-class Metadata(Strict):
-    """The workload this proxy stands beside."""
-
-    name: str = Field(min_length=1, max_length=253)
-    namespace: str = Field(default="default", min_length=1, max_length=253)
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+ListenAddress = Annotated[str, AfterValidator(_listen)]
+LoopbackAddress = Annotated[ListenAddress, AfterValidator(_loopback)]
 
 
 class AppPort(Strict):
     """A port the app serves; ``tcp`` and ``auto`` are relayed as they are."""
+
+    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
+        "protocol": frozenset({"http", "http2", "grpc", "tls"})
+    }
 
     port: Port
     protocol: Literal["auto", "tcp"] = "auto"
@@ -73,13 +65,13 @@ class Egress(Strict):
 class Admin(Strict):
     """The admin endpoint: loopback only."""
 
-    address: str = f"127.0.0.1:{ADMIN_PORT}"
+    address: LoopbackAddress = f"127.0.0.1:{ADMIN_PORT}"
 
 
 class TelemetryEndpoint(Strict):
     """Metrics and health, for scrapers and probes: all addresses."""
 
-    address: str = f"[::]:{TELEMETRY_PORT}"
+    address: ListenAddress = f"[::]:{TELEMETRY_PORT}"
 
 
 class AccessLog(Strict):
@@ -108,10 +100,12 @@ class Timeouts(Strict):
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
-    serviceName: str | None = None  # noqa: N815 (the document's spelling, here and below)
-    meshId: str | None = None  # noqa: N815
-    trustDomain: str = "cluster.local"  # noqa: N815
-    serviceAccount: str = "default"  # noqa: N815
+    unsupported: ClassVar[frozenset[str]] = frozenset({"workers", "tls", "middleware", "discovery"})
+
+    serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
+    meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
+    trustDomain: str = Field(default="cluster.local", min_length=1)  # noqa: N815
+    serviceAccount: str = Field(default="default", min_length=1)  # noqa: N815
     ingress: Ingress = Ingress()
     egress: Egress = Egress()
     admin: Admin = Admin()
@@ -120,16 +114,57 @@ class SidecarSpec(Strict):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
 
-
-class Sidecar(Strict):
-    """``apiVersion: interceptor/v1``, ``kind: Sidecar``."""
-
-    metadata: Metadata
-    spec: SidecarSpec = SidecarSpec()
+    @property
+    def admin_listen(self) -> SocketAddress:
+        """Where the admin endpoint listens."""
+        return socket_address(self.admin.address)
 
     @property
+    def telemetry_listen(self) -> SocketAddress:
+        """Where metrics and health are served."""
+        return socket_address(self.telemetry.address)
+
+
+class Sidecar(Document):
+    """``apiVersion: interceptor/v1``, ``kind: Sidecar``."""
+
+    spec: SidecarSpec = SidecarSpec()
+
+    @cached_property  # asked for once a flow
     def own_ports(self) -> frozenset[int]:
         """The ports this proxy listens on: never captured on ingress, never an upstream."""
-        endpoints = (self.spec.admin.address, self.spec.telemetry.address)
-        named = (int(address.rpartition(":")[2]) for address in endpoints)
-        return frozenset((self.spec.ingress.port, self.spec.egress.port, DNS_PORT, *named))
+        return frozenset((DNS_PORT, *(port for _, port in self._listeners())))
+
+    @cached_property
+    def app_ports(self) -> frozenset[int]:
+        """The ports the app is declared to serve."""
+        return frozenset(app.port for app in self.spec.ingress.ports)
+
+    @property
+    def service_name(self) -> str:
+        """The name this workload is known by in logs and metrics."""
+        return self.spec.serviceName or self.metadata.name
+
+    def faults(self) -> Iterator[Fault]:
+        """No two listeners on one port, and none of them declared as the app's."""
+        taken: dict[int, str] = {DNS_PORT: "DNS"}
+        for location, port in self._listeners():
+            if port in taken:
+                message = f"port {port} is taken by {taken[port]}; give every listener a port of its own"
+                yield Fault(location, message)
+            taken.setdefault(port, ".".join(map(str, location)))
+        for index, app in enumerate(self.spec.ingress.ports):
+            location = ("spec", "ingress", "ports", index, "port")
+            if app.port in taken:
+                message = f"port {app.port} is taken by {taken[app.port]}; an app's port must be another one"
+                yield Fault(location, message)
+            taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
+
+    def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:
+        spec = self.spec
+        return (
+            (("spec", "ingress", "port"), spec.ingress.port),
+            (("spec", "egress", "port"), spec.egress.port),
+            (("spec", "admin", "address"), spec.admin_listen.port),
+            (("spec", "telemetry", "address"), spec.telemetry_listen.port),
+        )

@@ -6,11 +6,24 @@ longest prefix for CIDRs.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from interceptor.config.addresses import is_loopback
+from interceptor.model.address import SocketAddress, UpstreamAddress
 
 if TYPE_CHECKING:
-    from interceptor.model.address import UpstreamAddress
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.config.sidecar import Sidecar
+    from interceptor.model.address import OriginalDestination
+
+PASSTHROUGH: Final = "PassthroughCluster"  # Istio's names; its dashboards look for them
+BLACK_HOLE: Final = "BlackHoleCluster"
+
+EgressPolicy: TypeAlias = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +34,120 @@ class Decision:
     cluster: (
         str  # Envoy's cluster names: PassthroughCluster, BlackHoleCluster, outbound|443||host, inbound|8080||
     )
-    service: (
-        str  # the ServiceEntry host, or Istio's PassthroughCluster, BlackHoleCluster; "unknown" on ingress
-    )
+    service: str  # the ServiceEntry host, Istio's PassthroughCluster or BlackHoleCluster, or this workload on ingress
     policy: str  # the document or setting that decided, for the log: "egress.policy=ALLOW_ANY", "ServiceEntry ns/name"
     denied: str | None = None  # the reason label when refused ("registry", "loop"); upstreams is then empty
-    details: str = "-"  # one sentence for the operator
+    details: str = "-"  # one sentence for the operator: why it was refused
+    hint: str = "-"  # one sentence to add where every upstream refused the connection
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One host of a ServiceEntry at one of its ports."""
+
+    entry: str  # namespace/name
+    host: str
+    port: int
+
+    @property
+    def cluster(self) -> str:
+        """Envoy's name for it, as Istio writes it."""
+        return f"outbound|{self.port}||{self.host}"
+
+
+class Registry:
+    """The services named by ServiceEntry documents, found by address and port; immutable once made.
+
+    The most specific match wins; among equals the oldest document (by creationTimestamp; one without a timestamp
+    counts as younger), then the one given first.
+    """
+
+    def __init__(
+        self, entries: Sequence[ServiceEntry] = (), resolved: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self._single: dict[tuple[str, int], Service] = {}
+        # IP version -> prefix length, longest first -> (network address as a number, port) -> service
+        self._networks: dict[int, dict[int, dict[tuple[int, int], Service]]] = {4: {}, 6: {}}
+        for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
+            for service, address in _named(entry, resolved or {}):
+                self._add(service, address)
+        self._networks = {
+            version: dict(sorted(lengths.items(), reverse=True))
+            for version, lengths in self._networks.items()
+        }
+
+    def _add(self, service: Service, address: str) -> None:
+        network = ipaddress.ip_network(address)
+        if network.prefixlen == network.max_prefixlen:
+            self._single.setdefault((str(network.network_address), service.port), service)
+        else:
+            networks = self._networks[network.version].setdefault(network.prefixlen, {})
+            networks.setdefault((int(network.network_address), service.port), service)
+
+    def find(self, destination: SocketAddress) -> Service | None:
+        """The service behind an address and a port, if a document names it."""
+        single = self._single.get((destination.host, destination.port))
+        if single is not None:
+            return single
+        address = ipaddress.ip_address(destination.host)
+        number = int(address)
+        for length, networks in self._networks[address.version].items():
+            shift = address.max_prefixlen - length
+            found = networks.get((number >> shift << shift, destination.port))
+            if found is not None:
+                return found
+        return None
+
+
+def _named(entry: ServiceEntry, resolved: Mapping[str, Sequence[str]]) -> Iterator[tuple[Service, str]]:
+    """Every service of an entry, with every address or CIDR that means it."""
+    spec = entry.spec
+    given = (*spec.addresses, *(endpoint.address for endpoint in spec.endpoints))
+    for port in spec.ports:
+        for address in given:
+            # An address given for several hosts does not tell them apart: it is reported as the first.
+            yield Service(entry.full_name, spec.hosts[0], port.number), address
+        for host in spec.hosts_to_resolve:
+            for address in resolved.get(host, ()):
+                yield Service(entry.full_name, host, port.number), address
+
+
+def egress_decision(policy: EgressPolicy, registry: Registry, destination: OriginalDestination) -> Decision:
+    """Where a connection of the app may go. In this version the upstream is the original destination itself."""
+    service = registry.find(destination)
+    setting = f"egress.policy={policy}"
+    if service is not None:
+        upstreams = (UpstreamAddress(destination),)
+        return Decision(upstreams, service.cluster, service.host, f"ServiceEntry {service.entry}")
+    if policy == "ALLOW_ANY":
+        return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
+    details = (
+        f"no ServiceEntry names {destination} and spec.egress.policy is REGISTRY_ONLY; to allow it, add a ServiceEntry "
+        f"with the host or the address {destination.host} and the port {destination.port}"
+    )
+    return Decision((), BLACK_HOLE, BLACK_HOLE, setting, denied="registry", details=details)
+
+
+def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Decision:
+    """Where a peer's connection goes: to the app, at the address the peer dialled.
+
+    An app that listens only on loopback is reached at the ports declared in the Sidecar, and at no other: a service
+    bound to loopback on purpose stays where it is.
+    """
+    port = destination.port
+    service = sidecar.service_name
+    if port in sidecar.own_ports:
+        policy = f"Sidecar {sidecar.full_name}"
+        details = f"{destination} is a listener of this proxy, not of the app; connect to a port of the app"
+        return Decision((), BLACK_HOLE, service, policy, denied="loop", details=details)
+    upstreams: tuple[UpstreamAddress, ...] = (UpstreamAddress(destination),)
+    hint = "-"
+    if port in sidecar.app_ports and not is_loopback(destination.host):
+        loopback = SocketAddress("::1" if destination.is_v6 else "127.0.0.1", port)
+        upstreams = (*upstreams, UpstreamAddress(loopback))
+    elif port not in sidecar.app_ports:
+        hint = (
+            f"port {port} is not declared in spec.ingress.ports, so an app that listens only on loopback is not "
+            "tried there; declare the port if it is meant to be reached"
+        )
+    return Decision(upstreams, f"inbound|{port}||", service, "-", hint=hint)

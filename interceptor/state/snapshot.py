@@ -1,1 +1,66 @@
 """PURE. One immutable version of everything decided by configuration; a flow sees one from start to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interceptor.routing.destinations import Registry, egress_decision, ingress_decision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from interceptor.config.documents import Configuration
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.model.address import OriginalDestination
+    from interceptor.routing.destinations import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The configuration, the addresses its hosts have now, and what follows from both."""
+
+    version: str  # equal where, and only where, both are
+    configuration: Configuration
+    resolved: Mapping[str, tuple[str, ...]]
+    registry: Registry
+
+    def ingress(self, destination: OriginalDestination) -> Decision:
+        """Where a peer's connection goes."""
+        return ingress_decision(self.configuration.sidecar, destination)
+
+    def egress(self, destination: OriginalDestination) -> Decision:
+        """Where a connection of the app goes."""
+        return egress_decision(self.configuration.sidecar.spec.egress.policy, self.registry, destination)
+
+    def dump(self) -> dict[str, object]:
+        """For ``/config_dump``: what was asked for, what became of each document, what the hosts resolve to."""
+        return {
+            "version": self.version,
+            "documents": [document.as_mapping() for document in self.configuration.documents],
+            **_canonical(self.configuration, self.resolved),
+        }
+
+
+def take(configuration: Configuration, resolved: Mapping[str, Sequence[str]] | None = None) -> Snapshot:
+    """A snapshot of a configuration with the addresses its hosts resolve to."""
+    addresses = {host: tuple(sorted(found)) for host, found in sorted((resolved or {}).items())}
+    canonical = json.dumps(_canonical(configuration, addresses), sort_keys=True)
+    version = hashlib.sha256(canonical.encode()).hexdigest()[:16]  # 64 bits: chance never makes two alike
+    return Snapshot(version, configuration, addresses, Registry(visible_entries(configuration), addresses))
+
+
+def visible_entries(configuration: Configuration) -> tuple[ServiceEntry, ...]:
+    """The service entries that are for this workload's namespace."""
+    namespace = configuration.sidecar.metadata.namespace
+    return tuple(entry for entry in configuration.service_entries if entry.visible_to(namespace))
+
+
+def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> dict[str, object]:
+    return {
+        "sidecar": configuration.sidecar.model_dump(mode="json"),
+        "serviceEntries": [entry.model_dump(mode="json") for entry in configuration.service_entries],
+        "resolved": {host: list(addresses) for host, addresses in resolved.items()},
+    }

@@ -1,0 +1,108 @@
+"""What every document has in common: strictness, metadata, and the types of single fields."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
+_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
+
+_TIMESTAMP: Final = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII
+)  # sorts as text, as the API server writes it
+
+
+def _seconds(value: object) -> object:
+    """Istio's duration form (Go's) in seconds."""
+    if not isinstance(value, str):
+        raise ValueError("must be text with a unit; write it like 10s, 1m30s or 500ms")  # noqa: TRY004 (pydantic collects ValueError)
+    match = _DURATION.fullmatch(value)
+    if not match or not any(match.groups()):
+        raise ValueError(f"'{value}' is not a duration; write it like 10s, 1m30s or 500ms")
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"'{value}' is not a name; use lower-case letters, digits, '-' and '.', a letter or digit at both ends"
+        )
+    return value
+
+
+def _timestamp(value: str) -> str:
+    if not _TIMESTAMP.fullmatch(value):
+        raise ValueError(f"'{value}' is not a time; write it like 2026-01-31T12:00:00Z")
+    return value
+
+
+Timestamp = Annotated[str, AfterValidator(_timestamp)]
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400 * 30)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[
+    str, Field(min_length=1, max_length=253), AfterValidator(_name)
+]  # Kubernetes' rule for names
+
+
+class Fault(NamedTuple):
+    """A problem between fields that are each well-formed: where it is to be mended, and a sentence."""
+
+    location: tuple[str | int, ...]
+    message: str
+
+
+class Strict(BaseModel):
+    """A field we do not honour is an error by name, never ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    # Fields, and values of fields, that the contract or Istio's schema knows and this version does not honour.
+    unsupported: ClassVar[frozenset[str]] = frozenset()
+    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {}
+
+
+class Metadata(Strict):
+    """Who a document is about. For a Sidecar it is the workload this proxy stands beside."""
+
+    name: Name
+    namespace: Name = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    # Written by the API server: of documents of equal rank the oldest wins (Istio's rule); `null` is what
+    # `kubectl create --dry-run` prints.
+    creationTimestamp: Timestamp | None = None  # noqa: N815 (the document's spelling, here and below)
+    # The API server's own bookkeeping. It says nothing about what the document asks for, so it is accepted from
+    # `kubectl get -o yaml` and dropped.
+    uid: Any = Field(default=None, exclude=True)
+    resourceVersion: Any = Field(default=None, exclude=True)  # noqa: N815
+    generation: Any = Field(default=None, exclude=True)
+    managedFields: Any = Field(default=None, exclude=True)  # noqa: N815
+    selfLink: Any = Field(default=None, exclude=True)  # noqa: N815
+    ownerReferences: Any = Field(default=None, exclude=True)  # noqa: N815
+    finalizers: Any = Field(default=None, exclude=True)
+
+
+class Document(Strict):
+    """What was asked for by one YAML mapping with apiVersion and kind."""
+
+    metadata: Metadata
+
+    @property
+    def full_name(self) -> str:
+        """``namespace/name``."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong between fields; each kind has its own rules."""
+        raise NotImplementedError
+
+    def notes(self) -> Iterator[str]:
+        """What an operator should know about a document that is accepted."""
+        yield from ()

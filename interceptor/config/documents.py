@@ -1,0 +1,260 @@
+"""Documents become one typed configuration; every problem of every document is found at once, with file and line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from interceptor.config.base import Document, Metadata
+from interceptor.config.problems import Problem
+from interceptor.config.sentences import described, did_you_mean, dotted, sentence
+from interceptor.config.service_entry import ServiceEntry
+from interceptor.config.sidecar import Sidecar
+from interceptor.config.tree import parse
+from interceptor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from interceptor.config.problems import Source
+    from interceptor.config.tree import Location, Node
+
+_NETWORKING: Final = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
+_SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
+
+# Every kind of the contract: the versions it is written in, and its model where this version honours it.
+_KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
+    "Sidecar": (("interceptor/v1",), Sidecar),
+    "ServiceEntry": (_NETWORKING, ServiceEntry),
+    "DestinationRule": (_NETWORKING, None),
+    "VirtualService": (_NETWORKING, None),
+    "PeerAuthentication": (_SECURITY, None),
+    "AuthorizationPolicy": (_SECURITY, None),
+}
+_API_VERSIONS: Final = tuple(
+    dict.fromkeys(version for versions, _ in _KINDS.values() for version in versions)
+)
+# `status` is written by a controller about the document and asks for nothing.
+_ENVELOPE: Final = frozenset({"apiVersion", "kind", "status"})
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStatus:
+    """What became of one document: accepted, or rejected and why."""
+
+    file: str
+    line: int
+    kind: str
+    namespace: str
+    name: str
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()  # of an accepted one: what an operator should know
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        verdict = "accepted" if self.accepted else f"rejected ({len(self.problems)} problems)"
+        if len(self.problems) == 1:
+            verdict = "rejected (1 problem)"
+        return f"{self.file}:{self.line}: {self.kind} {self.namespace}/{self.name}: {verdict}"
+
+    def as_mapping(self) -> dict[str, object]:
+        """For a dump as JSON."""
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "file": self.file,
+            "line": self.line,
+            "status": "accepted" if self.accepted else "rejected",
+            "problems": [str(problem) for problem in self.problems],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What was asked for, whole and valid."""
+
+    sidecar: Sidecar
+    service_entries: tuple[ServiceEntry, ...] = ()
+    documents: tuple[DocumentStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a set of sources says, valid or not."""
+
+    sidecar: Sidecar | None
+    service_entries: tuple[ServiceEntry, ...]
+    documents: tuple[DocumentStatus, ...]
+    problems: tuple[Problem, ...]  # all of them: the documents', and those of no document
+
+    def configuration(self) -> Configuration:
+        """The configuration; raises ConfigError with every problem when there are any."""
+        if self.problems or self.sidecar is None:
+            raise ConfigError(*map(str, self.problems))
+        return Configuration(self.sidecar, self.service_entries, self.documents)
+
+
+def default_configuration(name: str) -> Configuration:
+    """The configuration of a workload nobody wrote a Sidecar for: every default, and a name made of the one given."""
+    made = re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
+    return Configuration(Sidecar(metadata=Metadata(name=made or "app")))
+
+
+def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
+    """Read and validate every document of every source; never raises for what they say."""
+    outside: list[Problem] = []
+    found: list[_Found] = []
+    for source in sources:
+        tree = parse(source)
+        outside += tree.problems
+        if not tree.documents and not tree.problems:
+            outside.append(
+                Problem(source.name, 1, "", "the file holds no document; write one, or leave it out")
+            )
+        found += [_read(source.name, node, problems) for node, problems in tree.documents]
+    _refuse_duplicates(found)
+    sidecars = [each for each in found if each.kind == "Sidecar" and each.honoured]
+    if sidecar_required and not sidecars:
+        file = sources[0].name if sources else "configuration"
+        message = "there is no Sidecar document; add one with apiVersion interceptor/v1 and metadata.name"
+        outside.append(Problem(file, 0, "", message))
+    documents = [each.value for each in found]
+    problems = outside + [problem for each in found for problem in each.problems]
+    order = {source.name: index for index, source in enumerate(sources)}
+    return Loaded(
+        next((document for document in documents if isinstance(document, Sidecar)), None),
+        tuple(document for document in documents if isinstance(document, ServiceEntry)),
+        tuple(each.status() for each in found),
+        tuple(sorted(problems, key=lambda problem: (order.get(problem.file, 0), problem.line))),
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """A document while it is being judged."""
+
+    file: str
+    node: Node
+    problems: list[Problem]
+    kind: str = "?"
+    namespace: str = "default"
+    name: str = "?"
+    honoured: bool = False  # a kind and version with a model
+    value: Document | None = None
+
+    def refuse(self, location: Location, message: str) -> None:
+        line = self.node.line_of(location)
+        self.problems.append(Problem(self.file, line, dotted(location), message))
+
+    def status(self) -> DocumentStatus:
+        notes = tuple(self.value.notes()) if self.value and not self.problems else ()
+        problems = tuple(self.problems)
+        return DocumentStatus(
+            self.file, self.node.line, self.kind, self.namespace, self.name, problems, notes
+        )
+
+
+def _read(file: str, node: Node, problems: list[Problem]) -> _Found:
+    found = _Found(file, node, problems)
+    plain = node.plain()
+    if not isinstance(plain, dict):
+        message = f"a document must be a mapping with apiVersion, kind and metadata, not {described(plain)}"
+        found.refuse((), message)
+        return found
+    _identify(found, plain)
+    model = _model(found, plain)
+    if model is not None:
+        found.honoured = True
+        body = {key: value for key, value in plain.items() if key not in _ENVELOPE}
+        _validate(found, model, body)
+    return found
+
+
+def _identify(found: _Found, plain: Mapping[str, object]) -> None:
+    """Who the document says it is, as far as it says so."""
+    metadata = plain.get("metadata")
+    given = metadata if isinstance(metadata, dict) else {}
+    named = {"kind": plain.get("kind"), "name": given.get("name"), "namespace": given.get("namespace")}
+    for attribute, value in named.items():
+        if isinstance(value, str) and value:
+            setattr(found, attribute, value)
+
+
+def _model(found: _Found, plain: Mapping[str, object]) -> type[Document] | None:
+    """The model to judge the document by; none where its kind or version is not one we honour."""
+    version, kind = (_word(found, plain, field) for field in ("apiVersion", "kind"))
+    known_version = version in _API_VERSIONS
+    if version and not known_version:
+        found.refuse(("apiVersion",), f"unknown apiVersion '{version}'{did_you_mean(version, _API_VERSIONS)}")
+    if kind == "List":
+        found.refuse(
+            ("kind",), "a List is not read; write its items as documents, with a line '---' between them"
+        )
+        return None
+    if kind and kind not in _KINDS:
+        found.refuse(("kind",), f"unknown kind '{kind}'{did_you_mean(kind, _KINDS)}")
+    if kind not in _KINDS:
+        return None
+    versions, model = _KINDS[kind]
+    if known_version and version not in versions:
+        message = f"a {kind} is not of apiVersion '{version}' here; write {versions[0]}"
+        found.refuse(("apiVersion",), message)
+        return None
+    if model is None:
+        found.refuse(("kind",), f"{kind} is not supported by this version; remove the document")
+    return model
+
+
+def _word(found: _Found, plain: Mapping[str, object], field: str) -> str:
+    value = plain.get(field)
+    if field not in plain:
+        found.refuse((field,), "is required; add it")
+    elif not isinstance(value, str) or not value:
+        found.refuse((field,), f"must be text, not {described(value)}")
+    return value if isinstance(value, str) else ""
+
+
+def _validate(found: _Found, model: type[Document], body: Mapping[str, object]) -> None:
+    try:
+        document = model.model_validate(body)
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            found.refuse(*sentence(model, each))
+        return
+    for fault in document.faults():
+        found.refuse(*fault)
+    if not found.problems:
+        found.value = document
+
+
+def _refuse_duplicates(found: Sequence[_Found]) -> None:
+    """Each document once, and one Sidecar: the later one is refused and names the place of the first."""
+    seen: dict[tuple[str, ...], _Found] = {}
+    for each in _honoured(found):
+        key = ("Sidecar",) if each.kind == "Sidecar" else (each.kind, each.namespace, each.name)
+        first = seen.setdefault(key, each)
+        if first is each:
+            continue
+        place = f"{first.file}:{first.node.line}"
+        if (first.namespace, first.name) == (each.namespace, each.name):
+            message = f"{each.kind} {each.namespace}/{each.name} is given twice, first at {place}; keep one"
+        else:
+            message = (
+                f"Sidecar {each.namespace}/{each.name} is the second one, after "
+                f"{first.namespace}/{first.name} at {place}; a proxy has one"
+            )
+        each.refuse((), message)
+        each.value = None
+
+
+def _honoured(found: Sequence[_Found]) -> Iterator[_Found]:
+    return (each for each in found if each.honoured and each.name != "?")

@@ -1,0 +1,169 @@
+"""Istio's ServiceEntry: destinations that the registry knows.
+
+What it means in this version, where every flow is opaque TCP and goes on to the address the app dialled: a
+destination is the entry's when its port is one of ``ports`` and its address is one of ``addresses``, of the STATIC
+endpoints, or of what ``hosts`` resolve to. Hosts are resolved where ``addresses`` is empty and the resolution is not
+STATIC. No address or port is ever translated, so a document that asks for it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from interceptor.config.addresses import host_name, ip_address, ip_address_or_network
+from interceptor.config.base import Document, Fault, Port, Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+
+# Istio's names (pkg/config/protocol); all of them run over TCP and are relayed as they are.
+PROTOCOLS: Final = ("TCP", "TLS", "HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "REDIS", "MYSQL")
+
+
+def _protocol(value: str) -> str:
+    if value.upper() == "UDP":
+        raise ValueError("UDP is not captured, so it cannot be decided here; remove the port")
+    if value.upper() not in PROTOCOLS:
+        raise ValueError(f"'{value}' is not a protocol; use one of {', '.join(PROTOCOLS)}")
+    return value.upper()
+
+
+def _endpoint_address(value: str) -> str:
+    if value.startswith("unix:"):
+        raise ValueError("unix sockets are not supported by this version; give an IP address")
+    return ip_address(value)
+
+
+def _some(value: tuple[T, ...]) -> tuple[T, ...]:
+    """At least one; pydantic's ``min_length`` would complain of a list whose items are wrong as well."""
+    if not value:
+        raise ValueError("must name at least one")
+    return value
+
+
+class ServicePort(Strict):
+    """A port the service is dialled at."""
+
+    number: Port
+    name: str = Field(min_length=1, max_length=63)
+    protocol: Annotated[str, AfterValidator(_protocol)] = "TCP"
+    targetPort: Port | None = None  # noqa: N815 (the document's spelling)
+
+
+class Endpoint(Strict):
+    """One address of a STATIC service."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        {"labels", "locality", "network", "serviceAccount", "weight"}
+    )
+
+    address: Annotated[str, AfterValidator(_endpoint_address)]
+    ports: dict[str, Port] = Field(default_factory=dict)
+
+
+class ServiceEntrySpec(Strict):
+    """Hosts, the addresses behind them, and the ports they are dialled at."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"subjectAltNames", "workloadSelector"})
+    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
+        "resolution": frozenset({"DNS_ROUND_ROBIN", "DYNAMIC_DNS"})
+    }
+
+    hosts: Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], AfterValidator(_some)] = Field(
+        strict=False
+    )
+    addresses: tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...] = Field(
+        default=(), strict=False
+    )
+    ports: Annotated[tuple[ServicePort, ...], AfterValidator(_some)] = Field(strict=False)
+    location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
+    resolution: Literal["NONE", "STATIC", "DNS"] = "NONE"
+    endpoints: tuple[Endpoint, ...] = Field(default=(), strict=False)
+    exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
+
+    @property
+    def hosts_to_resolve(self) -> tuple[str, ...]:
+        """The hosts whose addresses decide, because the document gives none."""
+        return () if self.addresses or self.resolution == "STATIC" else self.hosts
+
+
+class ServiceEntry(Document):
+    """``apiVersion: networking.istio.io/v1``, ``kind: ServiceEntry``."""
+
+    spec: ServiceEntrySpec
+
+    def visible_to(self, namespace: str) -> bool:
+        """Whether a workload in a namespace may use it: ``*`` is every namespace, ``.`` the document's own."""
+        own = {".": self.metadata.namespace}
+        return any(name == "*" or own.get(name, name) == namespace for name in self.spec.exportTo)
+
+    def faults(self) -> Iterator[Fault]:
+        """Istio's rules between fields, and what this version cannot decide."""
+        yield from self._address_faults()
+        yield from self._port_faults()
+        yield from self._endpoint_faults()
+
+    def notes(self) -> Iterator[str]:
+        """Endpoints behind addresses are known, and not balanced over."""
+        if self.spec.addresses and self.spec.endpoints:
+            yield (
+                "spec.endpoints: both addresses and endpoints are known to the registry, but this version does not "
+                "balance over endpoints: a flow goes to the address the app dialled"
+            )
+
+    def _address_faults(self) -> Iterator[Fault]:
+        spec = self.spec
+        if spec.resolution == "DNS" and any("/" in address for address in spec.addresses):
+            message = "CIDRs need the resolution NONE or STATIC; change spec.resolution"
+            yield Fault(("spec", "addresses"), message)
+        for index, host in enumerate(spec.hosts):
+            if host.startswith("*.") and host in spec.hosts_to_resolve:
+                message = (
+                    f"'{host}' has no addresses of its own, and opaque TCP carries no host name to compare; "
+                    "name each host, or give spec.addresses"
+                )
+                yield Fault(("spec", "hosts", index), message)
+        if spec.resolution == "STATIC" and not spec.endpoints and not spec.addresses:
+            message = "the resolution STATIC needs addresses; give spec.endpoints or spec.addresses"
+            yield Fault(("spec", "resolution"), message)
+
+    def _port_faults(self) -> Iterator[Fault]:
+        numbers: dict[int, int] = {}
+        names: dict[str, int] = {}
+        for index, port in enumerate(self.spec.ports):
+            at = ("spec", "ports", index)
+            if (first := numbers.setdefault(port.number, index)) != index:
+                yield Fault(
+                    (*at, "number"), f"port {port.number} is given twice, first in spec.ports[{first}]"
+                )
+            if (first := names.setdefault(port.name, index)) != index:
+                yield Fault(
+                    (*at, "name"), f"the name '{port.name}' is given twice, first in spec.ports[{first}]"
+                )
+            if port.targetPort not in {None, port.number}:
+                yield Fault((*at, "targetPort"), _translated(port.targetPort, port.number))
+
+    def _endpoint_faults(self) -> Iterator[Fault]:
+        spec = self.spec
+        if spec.endpoints and spec.resolution != "STATIC":
+            message = f"endpoints with the resolution {spec.resolution} are not supported by this version; use STATIC"
+            yield Fault(("spec", "endpoints"), message)
+        numbers = {port.name: port.number for port in spec.ports}
+        for index, endpoint in enumerate(spec.endpoints):
+            for name, number in endpoint.ports.items():
+                at = ("spec", "endpoints", index, "ports", name)
+                if name not in numbers:
+                    yield Fault(at, f"no port of spec.ports is named '{name}'; name one that is")
+                elif number != numbers[name]:
+                    yield Fault(at, _translated(number, numbers[name]))
+
+
+def _translated(target: int | None, number: int) -> str:
+    return (
+        f"another port ({target}) than the one dialled ({number}) is not supported by this version: "
+        "a flow goes to the port the app dialled; leave the field out, and give that port as number"
+    )

@@ -1,0 +1,93 @@
+"""Configuration files: reads them, and says in one go everything that is wrong with them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from interceptor.config.documents import Configuration, DocumentStatus, Loaded, load as load_documents
+from interceptor.config.problems import Problem, Source
+from interceptor.config.tree import MAX_CHARACTERS, too_large
+from interceptor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+STDIN: Final = "-"
+_MAX_BYTES: Final = MAX_CHARACTERS * 4  # the longest UTF-8 character has four; the text is measured again
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``interceptor check`` says: every document with its status, every problem with its place."""
+
+    documents: tuple[DocumentStatus, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def lines(self) -> list[str]:
+        """For a terminal: the problems, then what became of each document, with what its reader should know."""
+        notes = [
+            f"{document.file}:{document.line}: {note}"
+            for document in self.documents
+            for note in document.notes
+        ]
+        return [*map(str, self.problems), *map(str, self.documents), *notes]
+
+
+def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Configuration:
+    """The configuration in some files (``-`` is standard input); raises ConfigError with every problem."""
+    loaded, unreadable = _load(paths, stdin, sidecar_required=True)
+    if unreadable:
+        raise ConfigError(*map(str, (*unreadable, *loaded.problems)))
+    return loaded.configuration()
+
+
+def check(paths: Sequence[str], stdin: BinaryIO | None = None) -> Report:
+    """Validate files, also ones without a Sidecar; never raises for what they say."""
+    loaded, unreadable = _load(paths, stdin, sidecar_required=False)
+    return Report(loaded.documents, (*unreadable, *loaded.problems))
+
+
+def _load(
+    paths: Sequence[str], stdin: BinaryIO | None, *, sidecar_required: bool
+) -> tuple[Loaded, list[Problem]]:
+    read = [_read(path, stdin, again=path in paths[:index]) for index, path in enumerate(paths)]
+    unreadable = [each for each in read if isinstance(each, Problem)]
+    sources = [each for each in read if isinstance(each, Source)]
+    # A file that cannot be read may well hold the Sidecar: do not claim that there is none.
+    return load_documents(sources, sidecar_required=sidecar_required and not unreadable), unreadable
+
+
+def _read(path: str, stdin: BinaryIO | None, *, again: bool) -> Source | Problem:
+    name = "standard input" if path == STDIN else path
+    if again:
+        return Problem(name, 0, "", "the file is given twice; give it once")
+    try:
+        data = _bytes(path, stdin)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; give the path of a file that this user may read"
+        return Problem(name, 0, "", message)
+    except ValueError:  # a NUL in the path
+        return Problem(repr(path), 0, "", "this is not the path of a file; give one")
+    if len(data) > _MAX_BYTES:
+        return Problem(name, 0, "", too_large())
+    try:
+        return Source(name, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(name, line, "", "this is not UTF-8 text; save the file as UTF-8")
+
+
+def _bytes(path: str, stdin: BinaryIO | None) -> bytes:
+    if path == STDIN:
+        return (stdin or sys.stdin.buffer).read(_MAX_BYTES + 1)
+    with Path(path).open("rb") as file:
+        return file.read(_MAX_BYTES + 1)

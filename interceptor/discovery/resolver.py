@@ -1,0 +1,142 @@
+"""Resolves the hosts of the registry, at start and again and again, and publishes what changed.
+
+An answer adds addresses at once and removes them slowly: an app goes on using the address it looked up a while ago,
+and a service with more addresses than fit one answer rotates them. A failed lookup removes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from interceptor.config.addresses import ip_address, is_ip_address
+from interceptor.state.snapshot import take, visible_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from interceptor.config.documents import Configuration
+    from interceptor.state.store import Store
+
+    Lookup: TypeAlias = Callable[[str], Awaitable[Iterable[str]]]
+
+INTERVAL: Final = (
+    30.0  # seconds; usual TTLs of services that move are 30 s and 60 s, and getaddrinfo hides them
+)
+ROUND_TIMEOUT: Final = 10.0  # seconds; glibc's own patience with a silent name server is 2 tries of 5 s
+GRACE_ROUNDS: Final = (
+    10  # 5 minutes at the interval above: as long as usual runtimes and pools keep an address
+)
+MAX_ADDRESSES: Final = 256  # for one host, the ones seen last; far above any one DNS answer
+MAX_LOOKUPS: Final = 8  # at a time: each occupies a thread while it waits
+LOCALHOST: Final = ("127.0.0.1", "::1")  # RFC 6761: the name is never asked of a name server
+
+_log: Final = logging.getLogger(__name__)
+
+Known: TypeAlias = dict[str, int]  # an address -> how many answers ago it was last seen
+
+
+async def system_lookup(host: str) -> list[str]:
+    """Ask the system's resolver for both families. Raises OSError where there is no answer."""
+    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+def merge(known: Known, answer: Iterable[str]) -> Known:
+    """What is known of a host after one more answer: new addresses in, and those long gone from the answers out."""
+    aged = {address: rounds + 1 for address, rounds in known.items() if rounds < GRACE_ROUNDS}
+    merged = {**aged, **dict.fromkeys((ip_address(text.partition("%")[0]) for text in answer), 0)}
+    return dict(sorted(merged.items(), key=lambda item: item[1])[:MAX_ADDRESSES])
+
+
+def fixed_addresses(host: str) -> tuple[str, ...]:
+    """The addresses of a host that needs no lookup; empty for one that does."""
+    if is_ip_address(host):
+        return (host,)
+    return LOCALHOST if host == "localhost" or host.endswith(".localhost") else ()
+
+
+class Resolver:
+    """Keeps the store's snapshot up to date with the addresses of one configuration's hosts."""
+
+    def __init__(self, configuration: Configuration, store: Store, lookup: Lookup = system_lookup) -> None:
+        self._configuration = configuration
+        self._store = store
+        self._lookup = lookup
+        entries = visible_entries(configuration)
+        hosts = dict.fromkeys(host for entry in entries for host in entry.spec.hosts_to_resolve)
+        self._fixed = {host: fixed for host in hosts if (fixed := fixed_addresses(host))}
+        self._known: dict[str, Known] = {host: {} for host in hosts if host not in self._fixed}
+        self._failing: set[str] = set()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that are looked up."""
+        return tuple(self._known)
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Resolve until cancelled; started once the first round is over, so that readiness can wait for it."""
+        await self.round()
+        task_status.started()
+        if not self._known:
+            return
+        while True:
+            await trio.sleep(INTERVAL)
+            await self.round()
+
+    async def round(self) -> None:
+        """Look every host up once, in bounded time, and publish a snapshot where addresses changed."""
+        # Hosts that failed come last: a name server that is silent for some must not starve the others.
+        waiting = deque(sorted(self._known, key=self._failing.__contains__))
+        asked: set[str] = set()
+        with trio.move_on_after(ROUND_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for _ in range(MAX_LOOKUPS):
+                    nursery.start_soon(self._work, waiting, asked)
+        for host in sorted(asked):
+            self._failed(host, "the name server did not answer in time")
+        if waiting:
+            _log.warning(
+                "there was no time to look up %d hosts; they come first in the next round", len(waiting)
+            )
+        self._store.publish(take(self._configuration, self.resolved()))
+
+    def resolved(self) -> Mapping[str, tuple[str, ...]]:
+        """The addresses of every host that has any."""
+        found = {host: tuple(known) for host, known in self._known.items() if known}
+        return {**self._fixed, **found}
+
+    async def _work(self, waiting: deque[str], asked: set[str]) -> None:
+        """Look up one host after the other; those still ``asked`` at the end had no answer."""
+        while waiting:
+            host = waiting.popleft()
+            asked.add(host)
+            try:
+                self._succeeded(host, await self._lookup(host))
+            except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
+                self._failed(host, error.strerror or str(error) if isinstance(error, OSError) else str(error))
+            asked.discard(host)
+
+    def _succeeded(self, host: str, answer: Iterable[str]) -> None:
+        self._known[host] = merge(self._known[host], answer)
+        if host in self._failing:
+            self._failing.discard(host)
+            _log.info("the host %s resolves again", host)
+
+    def _failed(self, host: str, reason: str) -> None:
+        """Say so once, not every round."""
+        if host in self._failing:
+            return
+        self._failing.add(host)
+        kept = len(self._known[host])
+        _log.warning(
+            "the host %s cannot be resolved: %s; %s; check the name in its ServiceEntry and the name server",
+            host,
+            reason,
+            f"its last {kept} addresses stay allowed"
+            if kept
+            else "it has no addresses, so none of it is known",
+        )

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.support.documents import configuration, problems, service_entry, service_entry_text
+
+PORTS = "ports: [{number: 443, name: https}]"
+
+
+def test_an_entry_is_read_and_made_canonical() -> None:
+    entry = service_entry(
+        "{hosts: [API.Example.com], addresses: [10.1.2.3/8, '::ffff:10.0.0.1'], location: MESH_INTERNAL, resolution: STATIC,"
+        " ports: [{number: 443, name: https, protocol: https, targetPort: 443}], exportTo: ['.'],"
+        " endpoints: [{address: 'FD00::5', ports: {https: 443}}]}"
+    )
+    assert entry.spec.hosts == ("api.example.com",)
+    assert entry.spec.addresses == ("10.0.0.0/8", "10.0.0.1")
+    assert entry.spec.ports[0].protocol == "HTTPS"
+    assert entry.spec.endpoints[0].address == "fd00::5"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha3"])
+def test_every_version_of_istios_is_read(version: str) -> None:
+    text = service_entry_text(f"{{hosts: [a.b], {PORTS}}}").replace("io/v1", f"io/{version}")
+    assert len(configuration(text).service_entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "resolved"),
+    [
+        ("resolution: DNS", ("a.b",)),
+        ("resolution: NONE", ("a.b",)),
+        ("resolution: DNS, addresses: [10.0.0.1]", ()),
+        ("resolution: STATIC, endpoints: [{address: 10.0.0.1}]", ()),
+    ],
+)
+def test_hosts_are_resolved_where_no_address_is_given(spec: str, resolved: tuple[str, ...]) -> None:
+    assert service_entry(f"{{hosts: [a.b], {PORTS}, {spec}}}").spec.hosts_to_resolve == resolved
+
+
+@pytest.mark.parametrize(
+    ("export_to", "seen_by"),
+    [
+        ("['*']", {"own", "other"}),
+        ("['.']", {"own"}),
+        ("[other]", {"other"}),
+        ("['~']", set()),
+        ("[]", set()),
+    ],
+)
+def test_export_to_names_the_namespaces_that_see_it(export_to: str, seen_by: set[str]) -> None:
+    spec = f"{{hosts: [a.b], {PORTS}, exportTo: {export_to}}}"
+    entry = service_entry(spec, "{name: entry, namespace: own}")
+    assert {name for name in ("own", "other") if entry.visible_to(name)} == seen_by
+
+
+def test_endpoints_behind_addresses_come_with_a_note() -> None:
+    spec = f"{{hosts: [a.b], {PORTS}, resolution: STATIC, endpoints: [{{address: 10.0.0.1}}]"
+    assert list(service_entry(f"{spec}}}").notes()) == []
+    [note] = service_entry(f"{spec}, addresses: [10.9.9.9]}}").notes()
+    assert "does not balance over endpoints" in note
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("{hosts: [a.b]}", "spec.ports: is required; add it"),
+        ("{hosts: [a.b], ports: []}", "spec.ports: must name at least one"),
+        (f"{{{PORTS}}}", "spec.hosts: is required; add it"),
+        (f"{{hosts: [], {PORTS}}}", "spec.hosts: must name at least one"),
+        (f"{{hosts: ['*'], {PORTS}}}", "spec.hosts[0]: '*' would name every host"),
+        (
+            f"{{hosts: [a.b, '*.b'], {PORTS}}}",
+            "spec.hosts[1]: '*.b' has no addresses of its own, and opaque TCP carries no host name to compare",
+        ),
+        (f"{{hosts: [a.b], addresses: [x], {PORTS}}}", "spec.addresses[0]: 'x' is not an IP address"),
+        (
+            f"{{hosts: [a.b], addresses: [10.0.0.0/99], {PORTS}}}",
+            "spec.addresses[0]: '10.0.0.0/99' is not a CIDR",
+        ),
+        (
+            f"{{hosts: [a.b], addresses: [10.0.0.0/8], resolution: DNS, {PORTS}}}",
+            "spec.addresses: CIDRs need the resolution NONE or STATIC",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, {PORTS}}}",
+            "spec.resolution: the resolution STATIC needs addresses",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: DNS_ROUND_ROBIN, {PORTS}}}",
+            "spec.resolution: 'DNS_ROUND_ROBIN' is not supported by this version; use NONE or STATIC or DNS",
+        ),
+        (f"{{hosts: [a.b], location: X, {PORTS}}}", "spec.location: 'X' is not a value of this field"),
+        (
+            f"{{hosts: [a.b], subjectAltNames: [x], {PORTS}}}",
+            "spec.subjectAltNames: is not supported by this version",
+        ),
+        (f"{{hosts: [a.b], workloadSelector: {{}}, {PORTS}}}", "spec.workloadSelector: is not supported"),
+        (
+            f"{{hosts: [a.b], endpoints: [{{address: 10.0.0.1}}], {PORTS}}}",
+            "spec.endpoints: endpoints with the resolution NONE are not supported by this version; use STATIC",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 'unix:///x'}}], {PORTS}}}",
+            "spec.endpoints[0].address: unix sockets are not supported",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: h.example}}], {PORTS}}}",
+            "spec.endpoints[0].address: 'h.example' is not an IP address",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, weight: 1}}], {PORTS}}}",
+            "spec.endpoints[0].weight: is not supported by this version",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, ports: {{x: 1}}}}], {PORTS}}}",
+            "spec.endpoints[0].ports.x: no port of spec.ports is named 'x'",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, ports: {{https: 1}}}}], {PORTS}}}",
+            "spec.endpoints[0].ports.https: another port (1) than the one dialled (443) is not supported",
+        ),
+        (
+            "{hosts: [a.b], ports: [{number: 80, name: a, targetPort: 81}]}",
+            "spec.ports[0].targetPort: another port (81) than the one dialled (80) is not supported",
+        ),
+        (
+            "{hosts: [a.b], ports: [{number: 80, name: a}, {number: 80, name: b}]}",
+            "spec.ports[1].number: port 80 is given twice, first in spec.ports[0]",
+        ),
+        (
+            "{hosts: [a.b], ports: [{number: 80, name: a}, {number: 81, name: a}]}",
+            "spec.ports[1].name: the name 'a' is given twice, first in spec.ports[0]",
+        ),
+        ("{hosts: [a.b], ports: [{number: 80}]}", "spec.ports[0].name: is required; add it"),
+        (
+            "{hosts: [a.b], ports: [{number: 80, name: a, protocol: UDP}]}",
+            "spec.ports[0].protocol: UDP is not captured",
+        ),
+        (
+            "{hosts: [a.b], ports: [{number: 80, name: a, protocol: X}]}",
+            "spec.ports[0].protocol: 'X' is not a protocol; use one of TCP, TLS, HTTP",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
+    [problem] = problems(service_entry_text(spec))
+    assert problem.startswith(f"4: {found}")

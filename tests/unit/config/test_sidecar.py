@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from interceptor.config.base import Metadata
+from interceptor.config.sidecar import Sidecar
+from interceptor.model.address import SocketAddress
+from tests.support.documents import SIDECAR, problems, sidecar
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    made = Sidecar(metadata=Metadata(name="app"))
+    assert made.own_ports == {15000, 15001, 15006, 15020, 15053}
+    assert made.app_ports == frozenset()
+    assert made.spec.admin_listen == SocketAddress("127.0.0.1", 15000)
+    assert made.spec.telemetry_listen == SocketAddress("::", 15020)
+    assert made.spec.egress.policy == "ALLOW_ANY"
+    assert made.service_name == "app"
+    assert list(made.faults()) == []
+    assert made == sidecar()
+
+
+def test_ports_and_names_follow_the_document() -> None:
+    made = sidecar(
+        "{serviceName: shop, ingress: {port: 1, ports: [{port: 80}]}, admin: {address: '[::1]:2'}}"
+    )
+    assert made.own_ports == {1, 2, 15001, 15020, 15053}
+    assert made.app_ports == {80}
+    assert made.service_name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        (
+            "{admin: {address: '0.0.0.0:15000'}}",
+            "spec.admin.address: '0.0.0.0:15000' can be reached from outside; the admin endpoint stays on loopback",
+        ),
+        ("{admin: {address: 'localhost:1'}}", "spec.admin.address: 'localhost' is not an IP address"),
+        ("{telemetry: {address: '15020'}}", "spec.telemetry.address: '15020' is not an address with a port"),
+        (
+            "{egress: {port: 15006}}",
+            "spec.egress.port: port 15006 is taken by spec.ingress.port; give every listener a port of its own",
+        ),
+        (
+            "{admin: {address: '127.0.0.1:15020'}}",
+            "spec.telemetry.address: port 15020 is taken by spec.admin.address",
+        ),
+        ("{ingress: {port: 15053}}", "spec.ingress.port: port 15053 is taken by DNS"),
+        (
+            "{ingress: {ports: [{port: 80}, {port: 15001}]}}",
+            "spec.ingress.ports[1].port: port 15001 is taken by spec.egress.port; an app's port must be another one",
+        ),
+        (
+            "{ingress: {ports: [{port: 80}, {port: 80}]}}",
+            "spec.ingress.ports[1].port: port 80 is taken by spec.ingress.ports[0].port",
+        ),
+        (
+            "{ingress: {ports: [{port: 80, protocol: grpc}]}}",
+            "spec.ingress.ports[0].protocol: 'grpc' is not supported",
+        ),
+        ("{workers: 2}", "spec.workers: is not supported by this version; remove it"),
+        ("{tls: {}}", "spec.tls: is not supported by this version; remove it"),
+        ("{middleware: []}", "spec.middleware: is not supported by this version; remove it"),
+        ("{discovery: {}}", "spec.discovery: is not supported by this version; remove it"),
+        ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),
+        ("{timeouts: {connect: 0s}}", "spec.timeouts.connect: 0s is out of bounds; it must be more than 0"),
+        ("{accessLog: {path: ''}}", "spec.accessLog.path: must not be empty"),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
+    [problem] = problems(f"{SIDECAR}spec: {spec}\n")
+    assert problem.startswith(f"4: {found}")

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+
+from interceptor.discovery.resolver import (
+    GRACE_ROUNDS,
+    INTERVAL,
+    MAX_ADDRESSES,
+    MAX_LOOKUPS,
+    ROUND_TIMEOUT,
+    Known,
+    Resolver,
+    fixed_addresses,
+    merge,
+    system_lookup,
+)
+from interceptor.state.snapshot import take
+from interceptor.state.store import Store
+from tests.support.documents import configuration, service_entry_text
+
+
+class Names:
+    """A name server: hosts with addresses, hosts that fail, and hosts that never answer."""
+
+    def __init__(self, **answers: Iterable[str] | Exception | None) -> None:
+        self.answers = {host.replace("_", "."): answer for host, answer in answers.items()}
+        self.asked: list[str] = []
+        self.now = 0
+        self.most = 0
+
+    async def lookup(self, host: str) -> Iterable[str]:
+        self.asked.append(host)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await trio.lowlevel.checkpoint()
+            answer = self.answers[host]
+            if answer is None:
+                await trio.sleep_forever()
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                return answer
+        finally:
+            self.now -= 1
+        raise AssertionError
+
+
+def unknown() -> OSError:
+    return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def resolver(names: Names, *hosts: str, spec: str = "resolution: DNS") -> tuple[Resolver, Store]:
+    listed = ", ".join(hosts or names.answers)
+    made = configuration(
+        service_entry_text(f"{{hosts: [{listed}], ports: [{{number: 1, name: x}}], {spec}}}")
+    )
+    store = Store(take(made))
+    return Resolver(made, store, names.lookup), store
+
+
+def allowed(store: Store) -> dict[str, tuple[str, ...]]:
+    return dict(store.current.resolved)
+
+
+async def test_a_round_publishes_what_the_hosts_resolve_to() -> None:
+    names = Names(a_example=["10.0.0.2", "fd00::1", "10.0.0.2"], b_example=["10.0.0.3"])
+    made, store = resolver(names)
+    await made.round()
+    assert allowed(store) == {"a.example": ("10.0.0.2", "fd00::1"), "b.example": ("10.0.0.3",)}
+
+
+async def test_equal_answers_publish_nothing() -> None:
+    names = Names(a_example=["10.0.0.2", "10.0.0.1"])
+    made, store = resolver(names)
+    await made.round()
+    before = store.current
+    names.answers["a.example"] = ["10.0.0.1", "10.0.0.2"]
+    await made.round()
+    assert store.current is before
+
+
+async def test_addresses_and_localhost_need_no_lookup() -> None:
+    names = Names(a_example=["10.0.0.1"])
+    made, store = resolver(names, "a.example", "10.9.9.9", "localhost", "x.localhost")
+    await made.round()
+    assert names.asked == ["a.example"]
+    assert made.hosts == ("a.example",)
+    assert allowed(store) == {
+        "10.9.9.9": ("10.9.9.9",),
+        "a.example": ("10.0.0.1",),
+        "localhost": ("127.0.0.1", "::1"),
+        "x.localhost": ("127.0.0.1", "::1"),
+    }
+
+
+def test_a_name_has_no_fixed_address() -> None:
+    assert fixed_addresses("a.example") == ()
+    assert fixed_addresses("fd00::1") == ("fd00::1",)
+
+
+async def test_hosts_of_invisible_entries_are_not_looked_up() -> None:
+    made, _ = resolver(Names(a_example=[]), spec="exportTo: [elsewhere]")
+    assert made.hosts == ()
+
+
+async def test_a_failed_lookup_keeps_the_last_addresses_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    names = Names(a_example=["10.0.0.1"])
+    made, store = resolver(names)
+    await made.round()
+    names.answers["a.example"] = unknown()
+    for _ in range(GRACE_ROUNDS + 2):
+        await made.round()
+    assert allowed(store) == {"a.example": ("10.0.0.1",)}
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        "the host a.example cannot be resolved: Name or service not known; its last 1 addresses stay allowed"
+    )
+    names.answers["a.example"] = ["10.0.0.2"]
+    await made.round()
+    assert caplog.records[-1].getMessage() == "the host a.example resolves again"
+    assert allowed(store) == {"a.example": ("10.0.0.1", "10.0.0.2")}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (unknown(), "Name or service not known"),
+        (OSError("odd"), "odd"),
+        (UnicodeError("label too long"), "label too"),
+    ],
+)
+async def test_one_failing_host_does_not_touch_another(
+    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, store = resolver(Names(bad_example=error, good_example=["10.0.0.1"]))
+    await made.round()
+    assert allowed(store) == {"good.example": ("10.0.0.1",)}
+    assert f"bad.example cannot be resolved: {reason}" in caplog.text
+    assert "it has no addresses, so none of it is known" in caplog.text
+
+
+async def test_a_silent_name_server_is_waited_for_in_bounded_time(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    made, store = resolver(Names(bad_example=None, good_example=["10.0.0.1"]))
+    began = trio.current_time()
+    await made.round()
+    assert trio.current_time() - began == pytest.approx(ROUND_TIMEOUT)
+    assert allowed(store) == {"good.example": ("10.0.0.1",)}
+    assert "bad.example cannot be resolved: the name server did not answer in time" in caplog.text
+
+
+async def test_hosts_without_an_answer_do_not_starve_the_others(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    silent = {f"h{n}_example": None for n in range(MAX_LOOKUPS)}
+    made, store = resolver(Names(**silent, last_example=["10.0.0.1"]))
+    await made.round()
+    assert allowed(store) == {}
+    assert "there was no time to look up 1 hosts; they come first in the next round" in caplog.text
+    await made.round()
+    assert allowed(store) == {"last.example": ("10.0.0.1",)}
+    assert caplog.text.count("cannot be resolved") == MAX_LOOKUPS
+
+
+async def test_lookups_are_bounded_in_number() -> None:
+    names = Names(**{f"h{n}_example": ["10.0.0.1"] for n in range(3 * MAX_LOOKUPS)})
+    made, _ = resolver(names)
+    await made.round()
+    assert len(names.asked) == 3 * MAX_LOOKUPS
+    assert names.most == MAX_LOOKUPS
+
+
+async def test_it_is_ready_after_the_first_round_and_goes_on(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    names = Names(a_example=["10.0.0.1"])
+    made, store = resolver(names)
+    await nursery.start(made.serve)
+    assert allowed(store) == {"a.example": ("10.0.0.1",)}
+    names.answers["a.example"] = ["10.0.0.2"]
+    with trio.fail_after(INTERVAL + 1):
+        changed = await store.wait_changed(store.current.version)
+    assert set(changed.resolved["a.example"]) == {"10.0.0.1", "10.0.0.2"}
+    nursery.cancel_scope.cancel()
+
+
+async def test_it_ends_where_there_is_nothing_to_look_up(nursery: trio.Nursery) -> None:
+    made, store = resolver(Names(), "10.0.0.1")
+    await nursery.start(made.serve)
+    assert allowed(store) == {"10.0.0.1": ("10.0.0.1",)}
+    with trio.fail_after(1):
+        while nursery.child_tasks:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_the_system_answers_for_an_address() -> None:
+    assert await system_lookup("127.0.0.1") == ["127.0.0.1"]
+
+
+def rounds(known: Known, answer: list[str], count: int) -> Known:
+    for _ in range(count):
+        known = merge(known, answer)
+    return known
+
+
+def test_an_address_that_vanishes_stays_for_the_grace() -> None:
+    known = merge({}, ["10.0.0.1"])
+    assert set(rounds(known, ["10.0.0.2"], GRACE_ROUNDS)) == {"10.0.0.1", "10.0.0.2"}
+    assert set(rounds(known, ["10.0.0.2"], GRACE_ROUNDS + 1)) == {"10.0.0.2"}
+
+
+def test_an_address_that_comes_back_is_new_again() -> None:
+    known = rounds(merge({}, ["10.0.0.1"]), ["10.0.0.2"], GRACE_ROUNDS)
+    assert merge(known, ["10.0.0.1"])["10.0.0.1"] == 0
+
+
+def test_addresses_are_made_as_connections_show_them() -> None:
+    assert merge({}, ["::ffff:10.0.0.1", "fe80::1%eth0", "FD00::1"]) == {
+        "10.0.0.1": 0,
+        "fe80::1": 0,
+        "fd00::1": 0,
+    }
+
+
+answers: Callable[..., st.SearchStrategy[list[list[str]]]] = st.lists
+
+
+@given(
+    answers(
+        st.lists(st.integers(0, 400).map(lambda n: f"10.0.{n // 256}.{n % 256}"), max_size=300), max_size=5
+    )
+)
+def test_known_addresses_are_bounded_and_the_newest_answer_is_among_them(drawn: list[list[str]]) -> None:
+    known: Known = {}
+    for answer in drawn:
+        known = merge(known, answer)
+        assert len(known) <= MAX_ADDRESSES
+        assert len(set(answer) & set(known)) == min(len(set(answer)), MAX_ADDRESSES)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.state.snapshot import Snapshot, take
+from tests.support.documents import SIDECAR, configuration, service_entry_text
+
+NAMED = service_entry_text("{hosts: [a.example], ports: [{number: 443, name: x}], resolution: DNS}")
+STRICT = f"{SIDECAR}spec: {{egress: {{policy: REGISTRY_ONLY}}}}\n"
+
+
+def to(host: str, port: int) -> OriginalDestination:
+    return OriginalDestination(SocketAddress(host, port))
+
+
+def test_a_snapshot_decides_by_its_own_configuration_and_addresses() -> None:
+    made = take(configuration(STRICT, NAMED), {"a.example": ["10.0.0.1"]})
+    assert made.egress(to("10.0.0.1", 443)).service == "a.example"
+    assert made.egress(to("10.0.0.2", 443)).denied == "registry"
+    assert made.ingress(to("10.0.0.9", 15006)).denied == "loop"
+    assert take(configuration(NAMED)).egress(to("10.0.0.1", 443)).service == "PassthroughCluster"
+
+
+def test_the_version_follows_what_decides_and_nothing_else() -> None:
+    made = take(configuration(NAMED), {"a.example": ["10.0.0.1", "10.0.0.2"]})
+    assert (
+        made.version
+        == take(configuration("# a comment\n" + NAMED), {"a.example": ["10.0.0.2", "10.0.0.1"]}).version
+    )
+    others = [
+        take(configuration(NAMED)),
+        take(configuration(NAMED), {"a.example": ["10.0.0.1"]}),
+        take(configuration(STRICT, NAMED), {"a.example": ["10.0.0.1", "10.0.0.2"]}),
+        take(configuration(NAMED.replace("443", "444")), {"a.example": ["10.0.0.1", "10.0.0.2"]}),
+    ]
+    assert len({made.version, *(other.version for other in others)}) == 5
+
+
+def test_a_snapshot_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        take(configuration()).version = "x"  # type: ignore[misc]  # that is the point
+
+
+def test_entries_of_other_namespaces_decide_only_where_they_are_exported() -> None:
+    def made(export_to: str) -> Snapshot:
+        spec = f"{{hosts: [a.b], addresses: [10.0.0.1], ports: [{{number: 443, name: x}}], exportTo: {export_to}}}"
+        return take(configuration(STRICT, service_entry_text(spec, "{name: entry, namespace: other}")))
+
+    assert made("['*']").egress(to("10.0.0.1", 443)).denied is None
+    assert made("['.']").egress(to("10.0.0.1", 443)).denied == "registry"
+
+
+def test_a_dump_is_json_with_documents_addresses_and_version() -> None:
+    made = take(configuration(NAMED), {"a.example": ["10.0.0.2", "10.0.0.1"]})
+    dumped = json.loads(json.dumps(made.dump()))
+    assert dumped["version"] == made.version
+    assert [(each["kind"], each["status"]) for each in dumped["documents"]] == [
+        ("Sidecar", "accepted"),
+        ("ServiceEntry", "accepted"),
+    ]
+    assert dumped["resolved"] == {"a.example": ["10.0.0.1", "10.0.0.2"]}
+    assert dumped["sidecar"]["spec"]["egress"] == {"port": 15001, "policy": "ALLOW_ANY"}
+    assert dumped["serviceEntries"][0]["spec"]["hosts"] == ["a.example"]
