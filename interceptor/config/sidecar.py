@@ -10,11 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-ADMIN_PORT: Final = 15000
-EGRESS_PORT: Final = 15001
-INGRESS_PORT: Final = 15006
-TELEMETRY_PORT: Final = 15020
-DNS_PORT: Final = 15053
+from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 
