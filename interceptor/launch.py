@@ -112,7 +112,12 @@ def _proxy(launch: Launch, events: process.SignalEvents, children: _Children) ->
         finally:
             # Its own end of the control socket tells the proxy that the app is gone: it drains without the delay.
             ours.shutdown(socket.SHUT_WR)
-            _end(lambda: [] if children.proxy in children.ended else [children.proxy], events, children, first=None)
+            _end(
+                lambda: [] if children.proxy in children.ended else [children.proxy],
+                events,
+                children,
+                first=None,
+            )
 
 
 def _await_ready(control: socket.socket, events: process.SignalEvents) -> None:
@@ -123,7 +128,9 @@ def _await_ready(control: socket.socket, events: process.SignalEvents) -> None:
         if any(descriptor == control.fileno() for descriptor, _ in ready):
             if control.recv(64) == b"READY=1\n":
                 return
-            raise KernelError("the proxy ended before it was ready: its own message above says why; the app was not started")
+            raise KernelError(
+                "the proxy ended before it was ready: its own message above says why; the app was not started"
+            )
         while event := events.read():
             if event[0] not in {signal.SIGCHLD, signal.SIGWINCH}:
                 raise KernelError(f"stopped by {event[0].name} before the app was started")
@@ -143,12 +150,18 @@ def _prove(launch: Launch, applied: rules.Applied, say: Callable[[str], None]) -
     say("verified: " + ", ".join(f"{o.probe.direction.value} IPv{o.probe.family}" for o in outcomes))
 
 
-def _app(launch: Launch, events: process.SignalEvents, children: _Children, say: Callable[[str], None]) -> int:
+def _app(
+    launch: Launch, events: process.SignalEvents, children: _Children, say: Callable[[str], None]
+) -> int:
     environment = dict(os.environ)
     if launch.user is not None and launch.user.name:
         environment |= {"HOME": launch.user.home, "USER": launch.user.name, "LOGNAME": launch.user.name}
     children.app = process.spawn(
-        launch.command, namespace=launch.namespace, identity=launch.user, environment=environment, own_session=False
+        launch.command,
+        namespace=launch.namespace,
+        identity=launch.user,
+        environment=environment,
+        own_session=False,
     )
 
     def app() -> list[int]:
@@ -194,7 +207,9 @@ def _end(
             if number is not None:
                 process.end(pid, number)
         asked.update(pids)
-        waiting.poll(100)  # SIGCHLD ends the wait; the bound is for the deadline and for orphans that come to us
+        waiting.poll(
+            100
+        )  # SIGCHLD ends the wait; the bound is for the deadline and for orphans that come to us
         while events.read():
             pass
         children.reap()
@@ -228,7 +243,9 @@ def main(
     if config:
         configuration = checked(lambda: file.load(config), configuration)
     sources = (redirect.from_environment(environment),)
-    asked = checked(lambda: redirect_flags.parse(sources, users.NAMES), redirect.Invocation(redirect.RedirectSettings()))
+    asked = checked(
+        lambda: redirect_flags.parse(sources, users.NAMES), redirect.Invocation(redirect.RedirectSettings())
+    )
     settings = _with_ports_of(asked.settings, configuration.sidecar)
     identity = None if user is None else checked(lambda: process.look_up(user), None)
     if (os.geteuid() if identity is None else identity.uid) in settings.proxy_uids:

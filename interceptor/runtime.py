@@ -116,7 +116,10 @@ class Gateway:
         self._access_log = AccessLog(self._spec.accessLog, self._metrics)
         listeners = ((Direction.INGRESS, bound.ingress), (Direction.EGRESS, bound.egress))
         self._proxy = Proxy(
-            configuration.sidecar, listeners, lambda: self._store.current, Recorder(self._metrics, self._access_log)
+            configuration.sidecar,
+            listeners,
+            lambda: self._store.current,
+            Recorder(self._metrics, self._access_log),
         )
         self._pending: str | None = "starting: the names in the registry are being resolved"
         self._app_is_gone = False
@@ -171,7 +174,9 @@ class Gateway:
         logger.info("draining: %d live connections", self._proxy.active)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_after, self._forced, nursery.cancel_scope)
-            if not self._app_is_gone:  # the delay is for what the app still opens, and for peers to look elsewhere
+            if (
+                not self._app_is_gone
+            ):  # the delay is for what the app still opens, and for peers to look elsewhere
                 await trio.sleep(timeouts.drainDelay)
             self._proxy.stop_accepting()
             with trio.move_on_after(timeouts.drain):

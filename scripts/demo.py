@@ -130,7 +130,9 @@ class Demo:
             quiet("ip", "netns", "add", name)
             self.stack.callback(quiet, "ip", "netns", "del", name)
             quiet("ip", "-n", name, "link", "set", "lo", "up")
-        quiet("ip", "link", "add", "eth0", "netns", APP, "type", "veth", "peer", "name", "eth0", "netns", PEER)
+        quiet(
+            "ip", "link", "add", "eth0", "netns", APP, "type", "veth", "peer", "name", "eth0", "netns", PEER
+        )
         for name, (v4, v6) in ADDRESS.items():
             quiet("ip", "-n", name, "addr", "add", f"{v4}/24", "dev", "eth0")
             quiet("ip", "-n", name, "addr", "add", f"{v6}/64", "dev", "eth0", "nodad")
@@ -147,7 +149,9 @@ class Demo:
             self.await_port(name, ADDRESS[name][0], port)
         stage = Table.grid(padding=(0, 2))
         stage.add_row(f"[bold]{APP}[/]", "10.9.0.2, fd09::2", "nginx :8080 (the app), curl, redis-cli, psql")
-        stage.add_row(f"[bold]{PEER}[/]", "10.9.0.1, fd09::1", "curl, nginx :80, redis-server :6379, PostgreSQL :5432")
+        stage.add_row(
+            f"[bold]{PEER}[/]", "10.9.0.1, fd09::1", "curl, nginx :80, redis-server :6379, PostgreSQL :5432"
+        )
         console.print(Panel(stage, title="two network namespaces, one link", border_style="dim"))
 
     def nginx(self, name: str, port: int, greeting: str) -> None:
@@ -156,7 +160,9 @@ class Demo:
         config.write_text(
             f"daemon off; worker_processes 1; pid {self.work}/{name}.pid; error_log stderr error;\n"
             "events { worker_connections 256; }\n"
-            "http { access_log off; " + "".join(f"{k}_temp_path {self.work}/{name}-{k}; " for k in TEMP_PATHS) + "\n"
+            "http { access_log off; "
+            + "".join(f"{k}_temp_path {self.work}/{name}-{k}; " for k in TEMP_PATHS)
+            + "\n"
             f'server {{ listen {port}; listen [::]:{port}; location / {{ return 200 "{greeting}\\n"; }} }} }}\n'
         )
         self.start(name, f"nginx {name}", "nginx", "-c", str(config))
@@ -166,7 +172,17 @@ class Demo:
         data = self.work / "postgres"
         data.mkdir(mode=0o700)
         shutil.chown(data, "postgres", "postgres")
-        initdb = (str(POSTGRES / "initdb"), "-D", str(data), "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        initdb = (
+            str(POSTGRES / "initdb"),
+            "-D",
+            str(data),
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
         inside(PEER, *initdb, user="postgres")
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all 10.9.0.0/24 trust\nhost all all fd09::/64 trust\n")
@@ -190,7 +206,9 @@ class Demo:
                 return True
             return False
 
-        wait_for(lambda: call_inside(Path("/run/netns", name), attempt), f"{name} {host}:{port} never listened")
+        wait_for(
+            lambda: call_inside(Path("/run/netns", name), attempt), f"{name} {host}:{port} never listened"
+        )
 
     def rules(self) -> str:
         """Every rule and counter of both families in the app's namespace."""
@@ -209,7 +227,9 @@ class Demo:
         scene(2, "Rules on, sidecar up: the app keeps running, nothing in it changes")
         show(str(BIN / "sidecar-setup"), "apply", "--netns", APP)
         show(str(BIN / "sidecar-setup"), "apply", "--netns", APP)
-        with self.expect_refused("Rules but no proxy yet: captured traffic is refused, never let past (fail closed)"):
+        with self.expect_refused(
+            "Rules but no proxy yet: captured traffic is refused, never let past (fail closed)"
+        ):
             show_inside(APP, "curl", "-sS", "--max-time", "5", "http://10.9.0.1/", user=APP_USER, check=False)
         self.sidecar("ALLOW_ANY")
 
@@ -225,7 +245,11 @@ class Demo:
             stdin=subprocess.DEVNULL, stderr=(self.work / "proxy.err").open("ab"), start_new_session=True,
         )  # fmt: skip
         self.stack.callback(end, self.proxy)
-        wait_for(lambda: self.get(15020, "/healthz/ready") is not None, "the proxy never became ready", self.proxy_error)
+        wait_for(
+            lambda: self.get(15020, "/healthz/ready") is not None,
+            "the proxy never became ready",
+            self.proxy_error,
+        )
         console.print("  ready", style="green")
 
     def scene_ingress(self) -> None:
@@ -240,7 +264,17 @@ class Demo:
         scene(4, "Egress: the app's side calls out with stock clients: HTTP, Redis, PostgreSQL")
         show_inside(APP, "curl", "-sS", "http://10.9.0.1/", user=APP_USER)
         show_inside(APP, "redis-cli", "-h", "10.9.0.1", "SET", "stock:apples", "42", user=APP_USER)
-        show_inside(APP, "psql", "-h", "10.9.0.1", "-U", "postgres", "-Atc", "SELECT 'six by nine is ' || 6*9", user=APP_USER)
+        show_inside(
+            APP,
+            "psql",
+            "-h",
+            "10.9.0.1",
+            "-U",
+            "postgres",
+            "-Atc",
+            "SELECT 'six by nine is ' || 6*9",
+            user=APP_USER,
+        )
         show_inside(APP, "curl", "-sS", "http://[fd09::1]/", user=APP_USER)
         self.tell_log(4)
 
@@ -248,7 +282,11 @@ class Demo:
         """What a scraper sees."""
         scene(5, "Metrics: Istio's names and labels, the app instruments nothing")
         typed("curl http://127.0.0.1:15020/metrics   # an excerpt")
-        wanted = ("istio_tcp_connections_opened_total", "istio_tcp_sent_bytes_total", "interceptor_connections_active")
+        wanted = (
+            "istio_tcp_connections_opened_total",
+            "istio_tcp_sent_bytes_total",
+            "interceptor_connections_active",
+        )
         for line in (self.get(15020, "/metrics") or "").splitlines():
             if line.startswith(wanted):
                 console.print("  " + shorten(line), style="dim", markup=False)
@@ -307,14 +345,25 @@ class Demo:
         wait_for(arrived, f"the access log did not get {count} lines", self.proxy_error)
         self.log_read = len(self.log.read_text())
         table = Table(title="access log", title_justify="left", border_style="dim", expand=False)
-        columns = ("direction", "peer", "original_dst", "upstream_cluster", "bytes_sent", "duration", "response_flags", "policy")
+        columns = (
+            "direction",
+            "peer",
+            "original_dst",
+            "upstream_cluster",
+            "bytes_sent",
+            "duration",
+            "response_flags",
+            "policy",
+        )
         for column in columns:
             table.add_column(column, overflow="fold")
         for line in lines:
             style = "red" if line["response_flags"] == "DENY" else ""
             table.add_row(*(str(line[column]) for column in columns), style=style)
         console.print(table)
-        reasons = [str(line["connection_termination_details"]) for line in lines if line["response_flags"] == "DENY"]
+        reasons = [
+            str(line["connection_termination_details"]) for line in lines if line["response_flags"] == "DENY"
+        ]
         for reason in reasons:
             console.print(f"  {reason}", style="red", markup=False)
 
@@ -351,10 +400,14 @@ def command(name: str, *argv: str, user: str | None = None) -> list[str]:
     return ["ip", "netns", "exec", name, *who, *argv]
 
 
-def inside(name: str, *argv: str, user: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def inside(
+    name: str, *argv: str, user: str | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run to the end in a namespace."""
     try:
-        result = subprocess.run(command(name, *argv, user=user), capture_output=True, text=True, timeout=30, cwd="/")
+        result = subprocess.run(
+            command(name, *argv, user=user), capture_output=True, text=True, timeout=30, cwd="/"
+        )
     except subprocess.TimeoutExpired as error:
         raise DemoError(f"{shlex.join(argv)} did not end within 30 s") from error
     if check and result.returncode != 0:
@@ -371,7 +424,11 @@ def quiet(*argv: str) -> None:
 
 def show(*argv: str) -> None:
     """Type a command, run it, show what it prints."""
-    _shown(Path(argv[0]).name + " " + shlex.join(argv[1:]), subprocess.run(argv, capture_output=True, text=True), check=True)
+    _shown(
+        Path(argv[0]).name + " " + shlex.join(argv[1:]),
+        subprocess.run(argv, capture_output=True, text=True),
+        check=True,
+    )
 
 
 def show_inside(name: str, *argv: str, user: str | None = None, check: bool = True) -> None:
@@ -410,7 +467,11 @@ def shorten(line: str) -> str:
     """A metric line with the labels a reader looks for first."""
     name, _, rest = line.partition("{")
     labels, _, value = rest.rpartition("}")
-    kept = [p for p in labels.split(",") if p.startswith(("reporter", "destination_service_name", "response_flags", "direction"))]
+    kept = [
+        p
+        for p in labels.split(",")
+        if p.startswith(("reporter", "destination_service_name", "response_flags", "direction"))
+    ]
     return f"{name}{{{','.join(kept)},...}}{value}"
 
 

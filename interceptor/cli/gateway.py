@@ -20,10 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[list[str], typer.Option("--config", metavar="FILE", help="YAML documents; '-' is standard input.")]
-Netns = Annotated[str | None, typer.Option("--netns", metavar="NAME|PATH|PID", help="Network namespace [this one].")]
+Config = Annotated[
+    list[str], typer.Option("--config", metavar="FILE", help="YAML documents; '-' is standard input.")
+]
+Netns = Annotated[
+    str | None, typer.Option("--netns", metavar="NAME|PATH|PID", help="Network namespace [this one].")
+]
 LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Form of messages on stderr.")]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")
+]
 
 
 @app.command()
@@ -54,7 +60,9 @@ def run(
     config: Config = [],  # noqa: B006 (typer's way to say: may be absent)
     user: Annotated[str | None, typer.Option(help="Run CMD as this user [the caller's].")] = None,
     netns: Netns = None,
-    create_netns: Annotated[bool, typer.Option("--create-netns", help="Make the namespace, and remove it again.")] = False,
+    create_netns: Annotated[
+        bool, typer.Option("--create-netns", help="Make the namespace, and remove it again.")
+    ] = False,
     log_format: LogFormat = "text",
     log_level: LogLevel = "info",
 ) -> None:
@@ -82,7 +90,11 @@ def run(
 
 
 @app.command()
-def check(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML documents; '-' is standard input.")]) -> None:
+def check(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="YAML documents; '-' is standard input.")
+    ],
+) -> None:
     """Validate configuration: every problem at once, with file and line."""
     from interceptor.discovery.file import check as check_files  # noqa: PLC0415 (--help starts without it)
 

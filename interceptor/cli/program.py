@@ -49,5 +49,8 @@ def run(app: typer.Typer, argv: Sequence[str]) -> NoReturn:
 def _fail(argv: Sequence[str], problems: Sequence[str], status: int) -> NoReturn:
     as_json = "--log-format=json" in argv or ("--log-format", "json") in zip(argv, argv[1:], strict=False)
     for problem in problems:
-        print(json.dumps({"level": "error", "message": problem}) if as_json else f"error: {problem}", file=sys.stderr)
+        print(
+            json.dumps({"level": "error", "message": problem}) if as_json else f"error: {problem}",
+            file=sys.stderr,
+        )
     sys.exit(status)

@@ -55,13 +55,19 @@ def make(name: str) -> None:
     from pyroute2 import IPRoute, netns as named  # noqa: PLC0415 (heavy, and seldom needed)
 
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"--create-netns: '{name}' is not a name for a namespace: letters, digits and _.- only")
+        raise ConfigError(
+            f"--create-netns: '{name}' is not a name for a namespace: letters, digits and _.- only"
+        )
     if (NAMED / name).exists():
-        raise ConfigError(f"--create-netns: the network namespace '{name}' exists already; leave the flag out to use it")
+        raise ConfigError(
+            f"--create-netns: the network namespace '{name}' exists already; leave the flag out to use it"
+        )
     try:
         named.create(name)
     except OSError as error:
-        raise KernelError(f"cannot make the network namespace '{name}': {error.strerror}; run as root") from error
+        raise KernelError(
+            f"cannot make the network namespace '{name}': {error.strerror}; run as root"
+        ) from error
     enter(NAMED / name)
     with IPRoute() as route:
         route.link("set", index=route.link_lookup(ifname="lo")[0], state="up")

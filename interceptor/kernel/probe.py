@@ -140,7 +140,9 @@ def _joined(pid: int, families: Sequence[int], elsewhere: Sequence[str]) -> Iter
         try:
             route.link("add", ifname=INTERFACE, kind="veth", peer={"ifname": INTERFACE, "net_ns_pid": pid})
         except NetlinkError as error:
-            raise KernelError(f"cannot make the interface {INTERFACE}: {error}; run as root (CAP_NET_ADMIN)") from error
+            raise KernelError(
+                f"cannot make the interface {INTERFACE}: {error}; run as root (CAP_NET_ADMIN)"
+            ) from error
         try:
             _configure(NEAR, families, ())
             index = route.link_lookup(ifname=INTERFACE)[0]

@@ -40,16 +40,23 @@ class Probe:
 
 def choose(ruleset: Ruleset, settings: RedirectSettings) -> tuple[Probe, ...]:
     """One captured connection for each direction and family; none where nothing is captured."""
-    uid = next(uid for uid in (NOBODY, *range(64)) if uid not in {*settings.proxy_uids, *settings.exclude_uids})
+    uid = next(
+        uid for uid in (NOBODY, *range(64)) if uid not in {*settings.proxy_uids, *settings.exclude_uids}
+    )
     found = (
-        next((probe for probe in _candidates(direction, family, settings, uid) if _captured(ruleset, probe)), None)
+        next(
+            (probe for probe in _candidates(direction, family, settings, uid) if _captured(ruleset, probe)),
+            None,
+        )
         for direction in Direction
         for family in FAMILIES
     )
     return tuple(probe for probe in found if probe is not None)
 
 
-def _candidates(direction: Direction, family: Family, settings: RedirectSettings, uid: int) -> Iterator[Probe]:
+def _candidates(
+    direction: Direction, family: Family, settings: RedirectSettings, uid: int
+) -> Iterator[Probe]:
     """The likeliest first; every port there is last, for excludes that leave almost nothing."""
     if direction is Direction.INGRESS:
         hosts, included = [NEAR[family]], settings.include_ingress_ports

@@ -61,7 +61,9 @@ def test_the_apps_call_goes_through_the_proxy_and_is_logged(bed: Topology, famil
     assert line["bytes_sent"] == 6
 
 
-@pytest.mark.parametrize(("command", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)])
+@pytest.mark.parametrize(
+    ("command", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)]
+)
 def test_exits_with_the_commands_status(bed: Topology, command: str, status: int) -> None:
     assert run(behind(bed, "sh", "-c", command)).returncode == status
 
@@ -144,7 +146,9 @@ def test_the_app_does_not_start_when_a_foreign_rule_defeats_ours(bed: Topology, 
         (("--config", "/nowhere.yaml"), 2, "/nowhere.yaml"),
     ],
 )
-def test_bad_input_is_refused_before_anything_changes(bed: Topology, options: tuple[str, ...], status: int, says: str) -> None:
+def test_bad_input_is_refused_before_anything_changes(
+    bed: Topology, options: tuple[str, ...], status: int, says: str
+) -> None:
     result = run(behind(bed, "true", options=options))
     assert (result.returncode, "Traceback" in result.stderr) == (status, False)
     assert says in result.stderr
@@ -162,7 +166,9 @@ def wait_for_line(process: subprocess.Popen[str], wanted: str) -> None:
     for line in process.stdout:
         if line.strip() == wanted:
             return
-    raise AssertionError(f"the output ended without {wanted!r}: {process.stderr.read() if process.stderr else ''}")
+    raise AssertionError(
+        f"the output ended without {wanted!r}: {process.stderr.read() if process.stderr else ''}"
+    )
 
 
 def children(pid: int, marker: str) -> list[int]:

@@ -50,7 +50,12 @@ def run(argv: list[str], *, timeout: float = 60, **environment: str) -> subproce
 def started(argv: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A command running from the checkout, with its output piped; killed at the end if it still runs."""
     process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment}
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
     )
     try:
         yield process

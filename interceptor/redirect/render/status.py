@@ -1,0 +1,79 @@
+"""What is installed, for a person and for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from interceptor.redirect.rules import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from interceptor.redirect.status import Hits, InstalledChain, Status
+
+
+def text(status: Status) -> str:
+    """Per family: which configuration, each rule with its hits, and what is wrong."""
+    return "\n".join(_lines(status)) + "\n"
+
+
+def _lines(status: Status) -> Iterator[str]:
+    if not status.chains:
+        yield "Not installed."
+        return
+    yield f"Installed: configuration {', '.join(status.hashes) or 'unknown'}."
+    for family in FAMILIES:
+        chains = status.of(family)
+        yield f"IPv{family}: {'nothing installed' if not chains else ''}".rstrip(" ")
+        for chain in chains:
+            yield f"  {chain.table.value} {chain.name}, {_hooking(chain)}"
+            yield from (f"    {hits.packets:>10} hits  {_name(hits)}" for hits in chain.rules)
+    for warning in status.warnings():
+        yield f"Warning: {warning}."
+
+
+def _hooking(chain: InstalledChain) -> str:
+    if chain.hook is None:
+        return "not hooked in"
+    before = len(chain.before_ours)
+    return f"from {chain.hook}" + (f" after {before} foreign rule{'s' * (before > 1)}" if before else "")
+
+
+def _name(hits: Hits) -> str:
+    return hits.tag.rule if hits.tag else "(not ours)"
+
+
+def as_json(status: Status) -> str:
+    """The same as one indented JSON object."""
+    form = {
+        "installed": bool(status.chains),
+        "hash": status.hashes[0] if len(status.hashes) == 1 else None,
+        "families": {
+            str(family): {
+                "installed": bool(status.of(family)),
+                "chains": [_chain(chain) for chain in status.of(family)],
+            }
+            for family in FAMILIES
+        },
+        "warnings": list(status.warnings()),
+    }
+    return json.dumps(form, indent=2) + "\n"
+
+
+def _chain(chain: InstalledChain) -> dict[str, object]:
+    return {
+        "table": chain.table.value,
+        "name": chain.name,
+        "hook": chain.hook,
+        "foreign_rules_before": list(chain.before_ours),
+        "rules": [
+            {
+                "id": hits.tag.rule if hits.tag else None,
+                "hash": hits.tag.hash if hits.tag else None,
+                "packets": hits.packets,
+                "bytes": hits.bytes,
+            }
+            for hits in chain.rules
+        ],
+    }

@@ -1,0 +1,72 @@
+"""What is installed, as read back from the kernel, and whether it is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from interceptor.redirect.rules import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from interceptor.redirect.rules import Family, Table, Tag
+
+
+class Hits(NamedTuple):
+    """One of our rules in the kernel and how often it decided; in nat a packet is a connection.
+
+    ``tag`` is None for a rule that somebody put into our chain.
+    """
+
+    tag: Tag | None
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledChain:
+    """One of our chains in the kernel: its rules, the built-in chain that leads to it, and what stands before that."""
+
+    family: Family
+    table: Table
+    name: str
+    rules: tuple[Hits, ...]
+    hook: str | None
+    before_ours: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of our chains in a namespace."""
+
+    chains: tuple[InstalledChain, ...]
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The configurations whose rules are installed: one, unless something was left half-done."""
+        return tuple(sorted({hits.tag.hash for chain in self.chains for hits in chain.rules if hits.tag}))
+
+    def of(self, family: Family) -> tuple[InstalledChain, ...]:
+        """Our chains of one family."""
+        return tuple(chain for chain in self.chains if chain.family == family)
+
+    def warnings(self) -> Iterator[str]:
+        """What an operator must know: half-installed rules, foreign rules that come first, rules not ours in our chains."""
+        if len(self.hashes) > 1:
+            yield (
+                f"rules of several configurations are installed ({', '.join(self.hashes)}), "
+                "as after an apply that was killed: run 'sidecar-setup apply' or 'sidecar-setup remove'"
+            )
+        for chain in self.chains:
+            where = f"IPv{chain.family} {chain.table.value} {chain.name}"
+            if chain.hook is None:
+                yield f"{where} is not hooked in, so its rules do nothing: run 'sidecar-setup apply'"
+            for rule in chain.before_ours:
+                yield f"in IPv{chain.family} {chain.table.value} {chain.hook} a foreign rule comes before ours: {rule}"
+            if any(hits.tag is None for hits in chain.rules):
+                yield f"{where} holds a rule that is not ours: run 'sidecar-setup apply' to put it right"
+        families = {chain.family for chain in self.chains}
+        if families and families != set(FAMILIES):
+            missing = next(family for family in FAMILIES if family not in families)
+            yield f"nothing of ours is installed for IPv{missing}: its connections bypass the proxy"

@@ -1,0 +1,80 @@
+"""What is installed, for a person and for programs."""
+
+from __future__ import annotations
+
+import json
+
+from interceptor.redirect.render.status import as_json, text
+from interceptor.redirect.rules import FAMILIES, Table, Tag
+from interceptor.redirect.status import Hits, InstalledChain, Status
+
+STATUS = Status(
+    (
+        InstalledChain(
+            4,
+            Table.NAT,
+            "INTERCEPTOR_EGRESS",
+            (Hits(Tag("abc", "egress-loopback"), 12, 720), Hits(None, 0, 0)),
+            "OUTPUT",
+            ("-p tcp -j ACCEPT", "-j LOG"),
+        ),
+        InstalledChain(4, Table.NAT, "INTERCEPTOR_INGRESS", (), None, ()),
+    )
+)
+
+
+def test_nothing_installed() -> None:
+    assert text(Status(())) == "Not installed.\n"
+    assert json.loads(as_json(Status(()))) == {
+        "installed": False,
+        "hash": None,
+        "families": {"4": {"installed": False, "chains": []}, "6": {"installed": False, "chains": []}},
+        "warnings": [],
+    }
+
+
+def test_the_text_has_hits_hooks_and_warnings() -> None:
+    lines = text(STATUS).splitlines()
+    assert lines[:7] == [
+        "Installed: configuration abc.",
+        "IPv4:",
+        "  nat INTERCEPTOR_EGRESS, from OUTPUT after 2 foreign rules",
+        "            12 hits  egress-loopback",
+        "             0 hits  (not ours)",
+        "  nat INTERCEPTOR_INGRESS, not hooked in",
+        "IPv6: nothing installed",
+    ]
+    assert [line.partition(":")[0] for line in lines[7:]] == ["Warning"] * 5
+
+
+def test_one_foreign_rule_is_singular_and_none_is_not_mentioned() -> None:
+    one = InstalledChain(6, Table.NAT, "INTERCEPTOR_EGRESS", (), "OUTPUT", ("-j LOG",))
+    none = InstalledChain(6, Table.NAT, "INTERCEPTOR_INGRESS", (), "PREROUTING", ())
+    assert "from OUTPUT after 1 foreign rule\n" in text(Status((one,)))
+    assert "from PREROUTING\n" in text(Status((none,)))
+    assert "configuration unknown" in text(Status((none,)))
+
+
+def test_the_json_has_the_same() -> None:
+    form = json.loads(as_json(STATUS))
+    assert (form["installed"], form["hash"]) == (True, "abc")
+    egress = form["families"]["4"]["chains"][0]
+    assert egress == {
+        "table": "nat",
+        "name": "INTERCEPTOR_EGRESS",
+        "hook": "OUTPUT",
+        "foreign_rules_before": ["-p tcp -j ACCEPT", "-j LOG"],
+        "rules": [
+            {"id": "egress-loopback", "hash": "abc", "packets": 12, "bytes": 720},
+            {"id": None, "hash": None, "packets": 0, "bytes": 0},
+        ],
+    }
+    assert len(form["warnings"]) == 5
+
+
+def test_several_configurations_have_no_single_hash() -> None:
+    chains = tuple(
+        InstalledChain(family, Table.NAT, "INTERCEPTOR_EGRESS", (Hits(Tag(name, "id"), 0, 0),), "OUTPUT", ())
+        for family, name in zip(FAMILIES, ("abc", "def"), strict=True)
+    )
+    assert json.loads(as_json(Status(chains)))["hash"] is None

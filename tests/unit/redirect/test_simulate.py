@@ -1,0 +1,117 @@
+"""The verdict for one described connection, and the rule and flag behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.model.connection import Direction
+from interceptor.redirect.ipv6 import Ipv6
+from interceptor.redirect.plan import plan
+from interceptor.redirect.rules import Match, Protocol
+from interceptor.redirect.simulate import Connection, Explanation, explain, matches
+
+OUT = Connection(
+    direction=Direction.EGRESS,
+    source=ip_address("10.9.0.2"),
+    destination=ip_address("192.0.2.7"),
+    port=443,
+    interface="eth0",
+    local=False,
+    uid=1000,
+    gid=1000,
+)
+IN = Connection(
+    direction=Direction.INGRESS,
+    source=ip_address("10.9.0.1"),
+    destination=ip_address("10.9.0.2"),
+    port=8080,
+    interface="eth0",
+    local=True,
+)
+V6 = {"source": ip_address("fd09::2"), "destination": ip_address("2001:db8::7")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "rule"),
+    [
+        ({}, "egress", "egress-everything"),
+        ({"uid": 1337}, "direct", "egress-proxy-uid-1337"),
+        ({"interface": "lo", "local": True}, "direct", "egress-loopback"),
+        ({"protocol": Protocol.UDP}, "direct", None),
+        (V6, "egress", "egress-everything"),
+    ],
+)
+def test_egress_without_flags(changes: dict[str, object], verdict: str, rule: str | None) -> None:
+    connection = replace(OUT, **changes)  # type: ignore[arg-type]  # the fields of a Connection
+    found = explain(plan(RedirectSettings()), connection)
+    assert (found.verdict, found.rule) == (verdict, rule)
+
+
+def test_ingress() -> None:
+    ruleset = plan(RedirectSettings())
+    assert explain(ruleset, IN).verdict == "ingress"
+    assert explain(ruleset, replace(IN, port=15020)).rule == "ingress-own-ports-1"
+    assert explain(ruleset, replace(IN, local=False)) == Explanation(
+        "direct", None, "no rule captures it", None
+    )
+
+
+def test_the_flag_that_decided_is_named() -> None:
+    ruleset = plan(RedirectSettings(exclude_egress_ports=(PortRange(400, 500),)))
+    assert explain(ruleset, OUT) == Explanation(
+        "direct", "egress-exclude-ports-1", "these ports are excluded", "--exclude-egress-ports"
+    )
+
+
+def test_blocked_ipv6_is_rejected_whatever_the_protocol() -> None:
+    ruleset = plan(RedirectSettings(), Ipv6.BLOCK)
+    out = replace(OUT, source=ip_address("fd09::2"), destination=ip_address("2001:db8::7"))
+    assert explain(ruleset, out).rule == "block-egress-everything"
+    assert explain(ruleset, replace(out, protocol=Protocol.UDP)).rule == "block-egress-everything-other"
+    assert explain(ruleset, replace(out, protocol=Protocol.ICMPV6)).verdict == "direct"
+    assert explain(ruleset, replace(out, uid=1337)).verdict == "direct"
+    assert explain(ruleset, OUT).verdict == "egress"
+
+
+def test_ipv6_left_alone_is_direct() -> None:
+    out = replace(OUT, source=ip_address("fd09::2"), destination=ip_address("2001:db8::7"))
+    assert explain(plan(RedirectSettings(), Ipv6.LEAVE), out).rule is None
+
+
+@pytest.mark.parametrize(
+    ("match", "connection", "fits"),
+    [
+        (Match(), OUT, True),
+        (Match(protocol=Protocol.UDP), OUT, False),
+        (Match(out_interface="eth0"), OUT, True),
+        (Match(out_interface="eth+"), OUT, True),
+        (Match(out_interface="eth"), OUT, False),
+        (Match(in_interface="eth0"), OUT, False),
+        (Match(in_interface="eth0"), IN, True),
+        (Match(out_interface="eth0"), IN, False),
+        (Match(source=ip_network("10.9.0.0/16")), OUT, True),
+        (Match(source=ip_network("fd00::/8")), OUT, False),
+        (Match(destination=ip_network("192.0.2.0/24")), OUT, True),
+        (Match(destination=ip_network("192.0.3.0/24")), OUT, False),
+        (Match(ports=(PortRange(1, 2), PortRange(440, 443))), OUT, True),
+        (Match(ports=(PortRange(1, 2),)), OUT, False),
+        (Match(uid=1000), OUT, True),
+        (Match(uid=0), OUT, False),
+        (Match(uid=0), IN, False),
+        (Match(gid=1000), OUT, True),
+        (Match(gid=7), OUT, False),
+        (Match(mark=Mark(5)), OUT, False),
+        (Match(mark=Mark(5)), replace(OUT, mark=5), True),
+        (Match(mark=Mark(5)), replace(OUT, mark=0x15), False),
+        (Match(mark=Mark(5, 0xF)), replace(OUT, mark=0x15), True),
+        (Match(local_destination=True), OUT, False),
+        (Match(local_destination=True), IN, True),
+        (Match(new=True), OUT, True),
+    ],
+)
+def test_each_field_of_a_match(match: Match, connection: Connection, fits: bool) -> None:
+    assert matches(match, connection) is fits

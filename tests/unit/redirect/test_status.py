@@ -1,0 +1,49 @@
+"""What is wrong with what is installed."""
+
+from __future__ import annotations
+
+from interceptor.redirect.rules import EGRESS_CHAIN, Family, Table, Tag
+from interceptor.redirect.status import Hits, InstalledChain, Status
+
+
+OURS = Hits(Tag("abc", "id"), 1, 60)
+
+
+def chain(family: Family, hits: Hits = OURS, hook: str | None = "OUTPUT", *before: str) -> InstalledChain:
+    return InstalledChain(family, Table.NAT, EGRESS_CHAIN, (hits,), hook, before)
+
+
+def test_nothing_installed_is_nothing_wrong() -> None:
+    assert list(Status(()).warnings()) == []
+
+
+def test_both_families_by_one_configuration_is_nothing_wrong() -> None:
+    status = Status((chain(4), chain(6)))
+    assert list(status.warnings()) == []
+    assert status.hashes == ("abc",)
+    assert status.of(6) == (chain(6),)
+
+
+def test_two_configurations() -> None:
+    (warning,) = Status((chain(4), chain(6, Hits(Tag("def", "id"), 0, 0)))).warnings()
+    assert "abc, def" in warning
+
+
+def test_a_chain_that_nothing_leads_to() -> None:
+    (warning,) = Status((chain(4), chain(6, hook=None))).warnings()
+    assert "IPv6 nat INTERCEPTOR_EGRESS is not hooked in" in warning
+
+
+def test_a_foreign_rule_before_ours() -> None:
+    (warning,) = Status((chain(4, OURS, "OUTPUT", "-p tcp -j ACCEPT"), chain(6))).warnings()
+    assert warning == "in IPv4 nat OUTPUT a foreign rule comes before ours: -p tcp -j ACCEPT"
+
+
+def test_a_foreign_rule_in_our_chain() -> None:
+    (warning,) = Status((chain(4), chain(6), chain(6, Hits(None, 0, 0)))).warnings()
+    assert "holds a rule that is not ours" in warning
+
+
+def test_a_family_that_is_missing() -> None:
+    (warning,) = Status((chain(4),)).warnings()
+    assert warning == "nothing of ours is installed for IPv6: its connections bypass the proxy"
