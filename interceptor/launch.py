@@ -34,6 +34,7 @@ T = TypeVar("T")
 FORWARDED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
 )  # fmt: skip
+DEFAULT_NAME: Final = "app"  # of a workload nobody wrote a Sidecar for
 READY_SECONDS: Final = 30.0  # the proxy resolves names before it is ready
 GRACE_SECONDS: Final = 10.0  # from SIGTERM to SIGKILL, Docker's
 
@@ -82,7 +83,7 @@ def run(launch: Launch, *, say: Callable[[str], None]) -> int:
 def _rules(launch: Launch, say: Callable[[str], None]) -> Iterator[rules.Applied]:
     try:
         applied = rules.apply(launch.settings, launch.namespace, wait=launch.wait)
-        say(f"rules {applied.change}")
+        say(f"rules {applied.outcome}")
         yield applied
     finally:
         rules.remove(launch.namespace, wait=launch.wait)
@@ -239,7 +240,7 @@ def main(
             problems.extend(error.problems)
             return default
 
-    configuration = documents.default_configuration(documents.DEFAULT_NAME)
+    configuration = documents.default_configuration(DEFAULT_NAME)
     if config:
         configuration = checked(lambda: file.load(config), configuration)
     sources = (redirect.from_environment(environment),)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+DEFAULT_NAME: Final = "app"  # of a workload nobody wrote a Sidecar for
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -57,7 +58,7 @@ def run_proxy(
     Started as root it enters the namespace and binds its ports, then gives root up for good.
     """
     logs.setup(log_format, log_level)
-    configuration = file.load(config) if config else documents.default_configuration(documents.DEFAULT_NAME)
+    configuration = file.load(config) if config else documents.default_configuration(DEFAULT_NAME)
     place = None if namespace is None else netns.resolve(namespace)
     if place is not None:
         netns.enter(place)
@@ -87,8 +88,8 @@ def _bind(sidecar: Sidecar) -> _Bound:
     wanted: tuple[Callable[[], socket.socket], ...] = (
         lambda: sockets.open_listener(spec.ingress.port),
         lambda: sockets.open_listener(spec.egress.port),
-        lambda: sockets.open_endpoint(spec.admin.listen),
-        lambda: sockets.open_endpoint(spec.telemetry.listen),
+        lambda: sockets.open_endpoint(spec.admin_listen),
+        lambda: sockets.open_endpoint(spec.telemetry_listen),
     )
     opened: list[socket.socket] = []
     problems: list[str] = []
@@ -112,8 +113,11 @@ class Gateway:
         self._bound = bound
         self._control = control
         self._store = Store(snapshot.take(configuration))
+        self._resolver = Resolver(configuration, self._store)
         self._metrics = Metrics(configuration.sidecar)
-        self._access_log = AccessLog(self._spec.accessLog, self._metrics)
+        self._access_log = AccessLog(
+            self._spec.accessLog.path, self._spec.accessLog.format, self._metrics.access_log_dropped
+        )
         listeners = ((Direction.INGRESS, bound.ingress), (Direction.EGRESS, bound.egress))
         self._proxy = Proxy(
             configuration.sidecar,
@@ -149,7 +153,7 @@ class Gateway:
                 await nursery.start(
                     serve, admin.telemetry_app(self._metrics, lambda: self._pending), self._bound.telemetry
                 )
-                await nursery.start(Resolver(self._store).run)
+                await nursery.start(self._resolver.serve)
                 nursery.start_soon(self._announce_versions)
                 await nursery.start(self._proxy.serve)
                 self._set_ready()

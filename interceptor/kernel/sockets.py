@@ -55,6 +55,20 @@ def open_listener(port: int) -> socket.socket:
     return listener
 
 
+def open_endpoint(address: SocketAddress) -> socket.socket:
+    """Listen for HTTP on one address; ``::`` means every address of both families. Raises KernelError."""
+    if address.host == "::":
+        listener = _bound(address.port)
+    else:
+        try:
+            listener = _bind(socket.AF_INET6 if address.is_v6 else socket.AF_INET, address.host, address.port)
+        except OSError as error:
+            raise _bind_error(address.port, error) from error
+    listener.listen()
+    listener.settimeout(0)
+    return listener
+
+
 def _bound(port: int) -> socket.socket:
     """A stream socket bound to the port: dual-stack, or IPv4 where IPv6 is switched off."""
     try:

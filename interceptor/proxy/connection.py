@@ -69,7 +69,9 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
             flow.flag, flow.details = endings.of_denial(decision.denied, decision.details)
             return
         started = trio.current_time()
-        dialled, flow.upstream = await upstream.dial(decision.upstreams, timeout=services.connect_timeout)
+        dialled, flow.upstream = await upstream.dial(
+            decision.upstreams, timeout=services.connect_timeout, hint=decision.hint
+        )
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))
         flow.relay = "copy"
@@ -104,5 +106,6 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     flow.original_dst = destination
     flow.upstream_cluster = decision.cluster
     flow.destination_service = decision.service
+    flow.destination_namespace = decision.namespace
     flow.policy = decision.policy
     return decision

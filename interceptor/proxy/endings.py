@@ -47,6 +47,7 @@ class DialError(PeerError):
         super().__init__(f"{address}: {errno.errorcode.get(number, number)}")
         self.address = address
         self.errno = number
+        self.hint = "-"  # one more sentence for the operator
 
 
 class Outcome(NamedTuple):
@@ -129,7 +130,8 @@ def of_denial(reason: str, details: str) -> Outcome:
 def of_dial(failure: DialError) -> Outcome:
     """A flow whose upstream could not be reached."""
     flag, details = _DIAL.get(failure.errno, _OTHER_DIAL)
-    return Outcome(flag, details.format(upstream=failure.address, errno=_name(failure.errno)))
+    details = details.format(upstream=failure.address, errno=_name(failure.errno))
+    return Outcome(flag, details if failure.hint == "-" else f"{details}; {failure.hint}")
 
 
 def of_relay(ended: Ended) -> Outcome:

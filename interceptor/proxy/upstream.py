@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 async def dial(
-    upstreams: Sequence[UpstreamAddress], *, timeout: float
+    upstreams: Sequence[UpstreamAddress], *, timeout: float, hint: str = "-"
 ) -> tuple[socket.socket, UpstreamAddress]:
     """Connect in order, going on only where one refused: any other failure says nothing about the next.
 
     The timeout is for all of them together. Raises DialError. A connection within this machine is mostly there at
-    once, and then nothing is awaited.
+    once, and then nothing is awaited. The hint is told where every one of them refused.
     """
     deadline = trio.current_time() + timeout
     for address in upstreams[:-1]:
@@ -32,7 +32,12 @@ async def dial(
         except DialError as failure:
             if failure.errno != errno.ECONNREFUSED:
                 raise
-    return await _connect(upstreams[-1], deadline), upstreams[-1]
+    try:
+        return await _connect(upstreams[-1], deadline), upstreams[-1]
+    except DialError as failure:
+        if failure.errno == errno.ECONNREFUSED:
+            failure.hint = hint
+        raise
 
 
 async def _connect(address: UpstreamAddress, deadline: float) -> socket.socket:

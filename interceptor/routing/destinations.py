@@ -36,6 +36,7 @@ class Decision:
     )
     service: str  # the ServiceEntry host, Istio's PassthroughCluster or BlackHoleCluster, or this workload on ingress
     policy: str  # the document or setting that decided, for the log: "egress.policy=ALLOW_ANY", "ServiceEntry ns/name"
+    namespace: str = "unknown"  # of the service
     denied: str | None = None  # the reason label when refused ("registry", "loop"); upstreams is then empty
     details: str = "-"  # one sentence for the operator: why it was refused
     hint: str = "-"  # one sentence to add where every upstream refused the connection
@@ -53,6 +54,11 @@ class Service:
     def cluster(self) -> str:
         """Envoy's name for it, as Istio writes it."""
         return f"outbound|{self.port}||{self.host}"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the document that names it."""
+        return self.entry.partition("/")[0]
 
 
 class Registry:
@@ -83,6 +89,21 @@ class Registry:
         else:
             networks = self._networks[network.version].setdefault(network.prefixlen, {})
             networks.setdefault((int(network.network_address), service.port), service)
+
+    def dump(self) -> list[dict[str, object]]:
+        """Every service with the addresses that mean it, for the admin endpoint."""
+        addresses: dict[Service, list[str]] = {}
+        for (host, _), service in self._single.items():
+            addresses.setdefault(service, []).append(host)
+        for lengths in self._networks.values():
+            for length, networks in lengths.items():
+                for (number, _), service in networks.items():
+                    network = ipaddress.ip_network((number, length))
+                    addresses.setdefault(service, []).append(str(network))
+        return [
+            {"name": service.cluster, "document": f"ServiceEntry {service.entry}", "addresses": found}
+            for service, found in addresses.items()
+        ]
 
     def find(self, destination: SocketAddress) -> Service | None:
         """The service behind an address and a port, if a document names it."""
@@ -118,7 +139,8 @@ def egress_decision(policy: EgressPolicy, registry: Registry, destination: Origi
     setting = f"egress.policy={policy}"
     if service is not None:
         upstreams = (UpstreamAddress(destination),)
-        return Decision(upstreams, service.cluster, service.host, f"ServiceEntry {service.entry}")
+        named_by = f"ServiceEntry {service.entry}"
+        return Decision(upstreams, service.cluster, service.host, named_by, service.namespace)
     if policy == "ALLOW_ANY":
         return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
     details = (
@@ -135,11 +157,11 @@ def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Deci
     bound to loopback on purpose stays where it is.
     """
     port = destination.port
-    service = sidecar.service_name
+    service, namespace = sidecar.service_name, sidecar.metadata.namespace
     if port in sidecar.own_ports:
         policy = f"Sidecar {sidecar.full_name}"
         details = f"{destination} is a listener of this proxy, not of the app; connect to a port of the app"
-        return Decision((), BLACK_HOLE, service, policy, denied="loop", details=details)
+        return Decision((), BLACK_HOLE, service, policy, namespace, denied="loop", details=details)
     upstreams: tuple[UpstreamAddress, ...] = (UpstreamAddress(destination),)
     hint = "-"
     if port in sidecar.app_ports and not is_loopback(destination.host):
@@ -150,4 +172,4 @@ def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Deci
             f"port {port} is not declared in spec.ingress.ports, so an app that listens only on loopback is not "
             "tried there; declare the port if it is meant to be reached"
         )
-    return Decision(upstreams, f"inbound|{port}||", service, "-", hint=hint)
+    return Decision(upstreams, f"inbound|{port}||", service, "-", namespace, hint=hint)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from interceptor.config.sidecar import Limits, Metadata, Sidecar, SidecarSpec, Timeouts
+from interceptor.config.base import Metadata
+from interceptor.config.sidecar import Limits, Sidecar, SidecarSpec, Timeouts
 from interceptor.kernel import sockets
 from interceptor.model.address import (
     LocalAddress,
