@@ -37,6 +37,7 @@ _KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
 _API_VERSIONS: Final = tuple(
     dict.fromkeys(version for versions, _ in _KINDS.values() for version in versions)
 )
+DEFAULT_NAME: Final = "app"  # of a workload whose name nobody gave
 # `status` is written by a controller about the document and asks for nothing.
 _ENVELOPE: Final = frozenset({"apiVersion", "kind", "status"})
 
@@ -106,7 +107,7 @@ class Loaded:
 def default_configuration(name: str) -> Configuration:
     """The configuration of a workload nobody wrote a Sidecar for: every default, and a name made of the one given."""
     made = re.sub(r"[^a-z0-9]+", "-", name.lower())[:63].strip("-")
-    return Configuration(Sidecar(metadata=Metadata(name=made or "app")))
+    return Configuration(Sidecar(metadata=Metadata(name=made or DEFAULT_NAME)))
 
 
 def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
@@ -123,7 +124,7 @@ def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
         found += [_read(source.name, node, problems) for node, problems in tree.documents]
     _refuse_duplicates(found)
     sidecars = [each for each in found if each.kind == "Sidecar" and each.honoured]
-    if sidecar_required and not sidecars:
+    if sidecar_required and not sidecars and not outside:  # what could not be read may be the Sidecar
         file = sources[0].name if sources else "configuration"
         message = "there is no Sidecar document; add one with apiVersion interceptor/v1 and metadata.name"
         outside.append(Problem(file, 0, "", message))

@@ -67,11 +67,21 @@ class Admin(Strict):
 
     address: LoopbackAddress = f"127.0.0.1:{ADMIN_PORT}"
 
+    @property
+    def listen(self) -> SocketAddress:
+        """The address, parsed."""
+        return socket_address(self.address)
+
 
 class TelemetryEndpoint(Strict):
     """Metrics and health, for scrapers and probes: all addresses."""
 
     address: ListenAddress = f"[::]:{TELEMETRY_PORT}"
+
+    @property
+    def listen(self) -> SocketAddress:
+        """The address, parsed."""
+        return socket_address(self.address)
 
 
 class AccessLog(Strict):
@@ -114,16 +124,6 @@ class SidecarSpec(Strict):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
 
-    @property
-    def admin_listen(self) -> SocketAddress:
-        """Where the admin endpoint listens."""
-        return socket_address(self.admin.address)
-
-    @property
-    def telemetry_listen(self) -> SocketAddress:
-        """Where metrics and health are served."""
-        return socket_address(self.telemetry.address)
-
 
 class Sidecar(Document):
     """``apiVersion: interceptor/v1``, ``kind: Sidecar``."""
@@ -165,6 +165,6 @@ class Sidecar(Document):
         return (
             (("spec", "ingress", "port"), spec.ingress.port),
             (("spec", "egress", "port"), spec.egress.port),
-            (("spec", "admin", "address"), spec.admin_listen.port),
-            (("spec", "telemetry", "address"), spec.telemetry_listen.port),
+            (("spec", "admin", "address"), spec.admin.listen.port),
+            (("spec", "telemetry", "address"), spec.telemetry.listen.port),
         )

@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 32  # the deepest field of the schemas we know stands at 8
 MAX_VALUES: Final = (
     250_000  # of one document; 1 MiB of plain YAML stays below it, a "billion laughs" does not
 )
+MAX_UNREADABLE: Final = 20  # documents of one file: reading on after each costs as much as reading the rest
 
 Location: TypeAlias = "Sequence[str | int]"
 Scalar: TypeAlias = "str | int | float | bool | None"
@@ -97,9 +98,16 @@ def parse(source: Source) -> Tree:
         tree.problems.append(Problem(source.name, line, "", message))
         return tree
     lines = source.text.split("\n")
-    start: int | None = 0
-    while start is not None:
-        start = _parse_from(start, lines, source.name, tree)
+    start = 0
+    for _ in range(MAX_UNREADABLE):
+        resume = _parse_from(start, lines, source.name, tree)
+        if resume is None:
+            return tree
+        start = resume
+    message = (
+        f"{MAX_UNREADABLE} documents cannot be read, and what follows was not looked at; mend those first"
+    )
+    tree.problems.append(Problem(source.name, start + 1, "", message))
     return tree
 
 

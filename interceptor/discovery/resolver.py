@@ -18,7 +18,6 @@ from interceptor.state.snapshot import take, visible_entries
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from interceptor.config.documents import Configuration
     from interceptor.state.store import Store
 
     Lookup: TypeAlias = Callable[[str], Awaitable[Iterable[str]]]
@@ -60,13 +59,13 @@ def fixed_addresses(host: str) -> tuple[str, ...]:
 
 
 class Resolver:
-    """Keeps the store's snapshot up to date with the addresses of one configuration's hosts."""
+    """Keeps the store's snapshot up to date with the addresses of the hosts of its configuration."""
 
-    def __init__(self, configuration: Configuration, store: Store, lookup: Lookup = system_lookup) -> None:
-        self._configuration = configuration
+    def __init__(self, store: Store, lookup: Lookup = system_lookup) -> None:
+        self._configuration = store.current.configuration
         self._store = store
         self._lookup = lookup
-        entries = visible_entries(configuration)
+        entries = visible_entries(self._configuration)
         hosts = dict.fromkeys(host for entry in entries for host in entry.spec.hosts_to_resolve)
         self._fixed = {host: fixed for host in hosts if (fixed := fixed_addresses(host))}
         self._known: dict[str, Known] = {host: {} for host in hosts if host not in self._fixed}
@@ -77,7 +76,7 @@ class Resolver:
         """The hosts that are looked up."""
         return tuple(self._known)
 
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Resolve until cancelled; started once the first round is over, so that readiness can wait for it."""
         await self.round()
         task_status.started()

@@ -1,4 +1,4 @@
-"""The ports this product is known by; dashboards, probes and rules outside this repository rely on them."""
+"""The ports of contract.md, in a module that costs nothing to import: rules and proxy must agree on them."""
 
 from __future__ import annotations
 

@@ -137,6 +137,10 @@ def test_a_proxy_needs_a_sidecar() -> None:
     assert problems(ENTRY) == []
 
 
+def test_a_sidecar_that_cannot_be_read_is_not_called_missing() -> None:
+    assert len(problems(SIDECAR + "spec: [", sidecar_required=True)) == 1
+
+
 def test_a_sidecar_with_problems_is_not_called_missing() -> None:
     assert problems(SIDECAR + "x: 1", sidecar_required=True) == [
         "4: x: there is no such field; known are: metadata, spec"

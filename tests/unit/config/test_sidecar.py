@@ -12,8 +12,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     made = Sidecar(metadata=Metadata(name="app"))
     assert made.own_ports == {15000, 15001, 15006, 15020, 15053}
     assert made.app_ports == frozenset()
-    assert made.spec.admin_listen == SocketAddress("127.0.0.1", 15000)
-    assert made.spec.telemetry_listen == SocketAddress("::", 15020)
+    assert made.spec.admin.listen == SocketAddress("127.0.0.1", 15000)
+    assert made.spec.telemetry.listen == SocketAddress("::", 15020)
     assert made.spec.egress.policy == "ALLOW_ANY"
     assert made.service_name == "app"
     assert list(made.faults()) == []

@@ -186,6 +186,13 @@ def test_the_bound_on_values_is_for_each_document(monkeypatch: pytest.MonkeyPatc
     assert len(problems("[1, 2, 3, 4]\n---\n{a: 1, b: 2}")) == 2
 
 
+def test_reading_stops_after_too_many_unreadable_documents() -> None:
+    found = problems("---\n[\n" * (tree.MAX_UNREADABLE + 1))
+    assert len(found) == tree.MAX_UNREADABLE + 1
+    assert found[-1].endswith("and what follows was not looked at; mend those first")
+    assert len(problems("---\n[\n" * tree.MAX_UNREADABLE)) == tree.MAX_UNREADABLE
+
+
 def test_a_file_over_the_limit_is_refused() -> None:
     assert problems("#" * (tree.MAX_CHARACTERS + 1)) == [
         "f: the file is larger than 1024 KiB; split it into several files"

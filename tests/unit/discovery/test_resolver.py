@@ -63,7 +63,7 @@ def resolver(names: Names, *hosts: str, spec: str = "resolution: DNS") -> tuple[
         service_entry_text(f"{{hosts: [{listed}], ports: [{{number: 1, name: x}}], {spec}}}")
     )
     store = Store(take(made))
-    return Resolver(made, store, names.lookup), store
+    return Resolver(store, names.lookup), store
 
 
 def allowed(store: Store) -> dict[str, tuple[str, ...]]:
@@ -187,7 +187,7 @@ async def test_it_is_ready_after_the_first_round_and_goes_on(
 ) -> None:
     names = Names(a_example=["10.0.0.1"])
     made, store = resolver(names)
-    await nursery.start(made.serve)
+    await nursery.start(made.run)
     assert allowed(store) == {"a.example": ("10.0.0.1",)}
     names.answers["a.example"] = ["10.0.0.2"]
     with trio.fail_after(INTERVAL + 1):
@@ -198,7 +198,7 @@ async def test_it_is_ready_after_the_first_round_and_goes_on(
 
 async def test_it_ends_where_there_is_nothing_to_look_up(nursery: trio.Nursery) -> None:
     made, store = resolver(Names(), "10.0.0.1")
-    await nursery.start(made.serve)
+    await nursery.start(made.run)
     assert allowed(store) == {"10.0.0.1": ("10.0.0.1",)}
     with trio.fail_after(1):
         while nursery.child_tasks:
