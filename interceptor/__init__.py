@@ -6,6 +6,7 @@ and everything that was decided can be explained.
 The map (each package is pure, or does I/O; imports go one way, top to bottom; ``lint-imports`` proves it)::
 
     cli         sidecar-setup and interceptor: parse, call, print, exit code
+    launch      interceptor run: rules, proxy, proof and app together
     runtime     composition root: settings -> services, one nursery, signals, drain
     proxy       listener -> connection (THE path) -> hub; tracker of live flows
     discovery   sources of configuration: files and names; the only writers of the store

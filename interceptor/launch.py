@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from interceptor.config import documents, redirect, redirect_flags
@@ -24,8 +25,7 @@ from interceptor.kernel import child, netns, probe, process, rules, users
 from interceptor.redirect import probes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
     from interceptor.config.sidecar import Sidecar
 
@@ -34,7 +34,6 @@ T = TypeVar("T")
 FORWARDED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
 )  # fmt: skip
-DEFAULT_NAME: Final = "app"  # of a workload nobody wrote a Sidecar for
 READY_SECONDS: Final = 30.0  # the proxy resolves names before it is ready
 GRACE_SECONDS: Final = 10.0  # from SIGTERM to SIGKILL, Docker's
 
@@ -74,7 +73,7 @@ def run(launch: Launch, *, say: Callable[[str], None]) -> int:
     try:
         with _rules(launch, say) as applied, _proxy(launch, events, children):
             _prove(launch, applied, say)
-            return _app(launch, events, children, say)
+            return _app(launch, events, children)
     finally:
         events.close()
 
@@ -151,9 +150,7 @@ def _prove(launch: Launch, applied: rules.Applied, say: Callable[[str], None]) -
     say("verified: " + ", ".join(f"{o.probe.direction.value} IPv{o.probe.family}" for o in outcomes))
 
 
-def _app(
-    launch: Launch, events: process.SignalEvents, children: _Children, say: Callable[[str], None]
-) -> int:
+def _app(launch: Launch, events: process.SignalEvents, children: _Children) -> int:
     environment = dict(os.environ)
     if launch.user is not None and launch.user.name:
         environment |= {"HOME": launch.user.home, "USER": launch.user.name, "LOGNAME": launch.user.name}
@@ -216,17 +213,19 @@ def _end(
         children.reap()
 
 
-def main(
-    command: Sequence[str],
-    *,
-    config: Sequence[str],
-    user: str | None,
-    named: str | None,
-    create: bool,
-    environment: Mapping[str, str],
-    proxy_arguments: Sequence[str],
-    say: Callable[[str], None],
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The words of an ``interceptor run``, not yet checked."""
+
+    command: Sequence[str]
+    config: Sequence[str]
+    user: str | None
+    netns: str | None
+    create_netns: bool
+    proxy_arguments: Sequence[str]  # handed on to ``interceptor proxy``
+
+
+def main(asked: Asked, *, say: Callable[[str], None]) -> int:
     """Check everything that was asked for, all problems at once, then run; the app's exit status.
 
     Raises ConfigError before anything changes, KernelError when the app could not be started or kept behind its gateway.
@@ -240,38 +239,39 @@ def main(
             problems.extend(error.problems)
             return default
 
-    configuration = documents.default_configuration(DEFAULT_NAME)
-    if config:
-        configuration = checked(lambda: file.load(config), configuration)
-    sources = (redirect.from_environment(environment),)
-    asked = checked(
+    configuration = documents.default_configuration(documents.DEFAULT_NAME)
+    if asked.config:
+        configuration = checked(lambda: file.load(asked.config), configuration)
+    sources = (redirect.from_environment(os.environ),)
+    flags = checked(
         lambda: redirect_flags.parse(sources, users.NAMES), redirect.Invocation(redirect.RedirectSettings())
     )
-    settings = _with_ports_of(asked.settings, configuration.sidecar)
+    settings = _with_ports_of(flags.settings, configuration.sidecar)
+    user = asked.user
     identity = None if user is None else checked(lambda: process.look_up(user), None)
     if (os.geteuid() if identity is None else identity.uid) in settings.proxy_uids:
         problems.append(
-            f"--user: uid {settings.proxy_uids[0]} is the proxy's own, which the rules never capture: run the app as another user"
+            f"--user: uid {settings.proxy_uids[0]} is the proxy's own, which the rules never capture: "
+            "run the app as another user"
         )
-    namespace = named if named is not None else asked.netns
-    if create and namespace is None:
+    namespace = asked.netns if asked.netns is not None else flags.netns
+    if asked.create_netns and namespace is None:
         problems.append("--create-netns: says nothing without --netns NAME")
-    if namespace is not None and not create:
-        checked(lambda: netns.resolve(namespace), None)
+    elif namespace is not None and not asked.create_netns:
+        checked(lambda: netns.resolve(namespace), Path())
     if problems:
         raise ConfigError(*problems)
-    with _made(namespace) if create and namespace is not None else contextlib.nullcontext():
-        return run(
-            Launch(
-                command=command,
-                proxy_arguments=(*proxy_arguments, "--proxy-uid", str(settings.proxy_uids[0])),
-                settings=settings,
-                namespace=None if namespace is None else netns.resolve(namespace),
-                user=identity,
-                wait=asked.wait,
-            ),
-            say=say,
+    made = _made(namespace) if asked.create_netns and namespace is not None else contextlib.nullcontext()
+    with made:
+        launch = Launch(
+            command=asked.command,
+            proxy_arguments=(*asked.proxy_arguments, "--proxy-uid", str(settings.proxy_uids[0])),
+            settings=settings,
+            namespace=None if namespace is None else netns.resolve(namespace),
+            user=identity,
+            wait=flags.wait,
         )
+        return run(launch, say=say)
 
 
 @contextlib.contextmanager

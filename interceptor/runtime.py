@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-DEFAULT_NAME: Final = "app"  # of a workload nobody wrote a Sidecar for
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -58,7 +57,7 @@ def run_proxy(
     Started as root it enters the namespace and binds its ports, then gives root up for good.
     """
     logs.setup(log_format, log_level)
-    configuration = file.load(config) if config else documents.default_configuration(DEFAULT_NAME)
+    configuration = file.load(config) if config else documents.default_configuration(documents.DEFAULT_NAME)
     place = None if namespace is None else netns.resolve(namespace)
     if place is not None:
         netns.enter(place)
@@ -88,8 +87,8 @@ def _bind(sidecar: Sidecar) -> _Bound:
     wanted: tuple[Callable[[], socket.socket], ...] = (
         lambda: sockets.open_listener(spec.ingress.port),
         lambda: sockets.open_listener(spec.egress.port),
-        lambda: sockets.open_endpoint(spec.admin_listen),
-        lambda: sockets.open_endpoint(spec.telemetry_listen),
+        lambda: sockets.open_endpoint(spec.admin.listen),
+        lambda: sockets.open_endpoint(spec.telemetry.listen),
     )
     opened: list[socket.socket] = []
     problems: list[str] = []
@@ -113,7 +112,7 @@ class Gateway:
         self._bound = bound
         self._control = control
         self._store = Store(snapshot.take(configuration))
-        self._resolver = Resolver(configuration, self._store)
+        self._resolver = Resolver(self._store)
         self._metrics = Metrics(configuration.sidecar)
         self._access_log = AccessLog(
             self._spec.accessLog.path, self._spec.accessLog.format, self._metrics.access_log_dropped
@@ -135,9 +134,9 @@ class Gateway:
         controls = admin.Controls(
             metrics=self._metrics,
             flows=self._proxy.connections,
-            config_dump=lambda: self._store.current.dump(),
+            config_dump=self._config_dump,
             listeners=self._listeners,
-            clusters=lambda: self._store.current.registry.dump(),
+            clusters=self._clusters,
             ready=lambda: self._pending,
             drain=self._stop.set,
             quit=self._quit,
@@ -153,7 +152,7 @@ class Gateway:
                 await nursery.start(
                     serve, admin.telemetry_app(self._metrics, lambda: self._pending), self._bound.telemetry
                 )
-                await nursery.start(self._resolver.serve)
+                await nursery.start(self._resolver.run)
                 nursery.start_soon(self._announce_versions)
                 await nursery.start(self._proxy.serve)
                 self._set_ready()
@@ -206,7 +205,7 @@ class Gateway:
 
     async def _watch_launcher(self, control: socket.socket) -> None:
         """The launcher holds the other end of the control socket; its end of stream says that the app is gone."""
-        control.setblocking(False)
+        control.settimeout(0)
         await trio.lowlevel.wait_readable(control)
         self._app_is_gone = True
         self._stop.set()
@@ -217,6 +216,12 @@ class Gateway:
         while True:
             self._metrics.config_version(current.version)
             current = await self._store.wait_changed(current.version)
+
+    def _config_dump(self) -> dict[str, object]:
+        return self._store.current.dump()
+
+    def _clusters(self) -> list[dict[str, object]]:
+        return self._store.current.registry.dump()
 
     def _listeners(self) -> list[dict[str, object]]:
         return [

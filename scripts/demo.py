@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -368,7 +368,7 @@ class Demo:
             console.print(f"  {reason}", style="red", markup=False)
 
     @contextlib.contextmanager
-    def expect_refused(self, why: str):  # noqa: ANN201 (a generator for the with statement)
+    def expect_refused(self, why: str):
         """The command inside must not get through."""
         console.print(f"  [yellow]{why}[/]")
         yield
@@ -406,7 +406,7 @@ def inside(
     """Run to the end in a namespace."""
     try:
         result = subprocess.run(
-            command(name, *argv, user=user), capture_output=True, text=True, timeout=30, cwd="/"
+            command(name, *argv, user=user), check=False, capture_output=True, text=True, timeout=30, cwd="/"
         )
     except subprocess.TimeoutExpired as error:
         raise DemoError(f"{shlex.join(argv)} did not end within 30 s") from error
@@ -417,7 +417,7 @@ def inside(
 
 def quiet(*argv: str) -> None:
     """Run a set-up command; only its failure is shown."""
-    result = subprocess.run(argv, capture_output=True, text=True)
+    result = subprocess.run(argv, check=False, capture_output=True, text=True)
     if result.returncode != 0:
         raise DemoError(f"{shlex.join(argv)}: {result.stderr.strip()}")
 
@@ -426,7 +426,7 @@ def show(*argv: str) -> None:
     """Type a command, run it, show what it prints."""
     _shown(
         Path(argv[0]).name + " " + shlex.join(argv[1:]),
-        subprocess.run(argv, capture_output=True, text=True),
+        subprocess.run(argv, check=False, capture_output=True, text=True),
         check=True,
     )
 

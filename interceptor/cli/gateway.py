@@ -5,7 +5,6 @@ Imports of the packages that do the work stand in the commands, so that ``--help
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated, Literal
 
@@ -72,20 +71,19 @@ def run(
     """
     from interceptor import launch  # noqa: PLC0415 (--help starts without it)
 
-    status = launch.main(
-        command,
+    asked = launch.Asked(
+        command=command,
         config=config,
         user=user,
-        named=netns,
-        create=create_netns,
-        environment=os.environ,
+        netns=netns,
+        create_netns=create_netns,
         proxy_arguments=(
             *(f"--config={file}" for file in config),
             f"--log-format={log_format}",
             f"--log-level={log_level}",
         ),
-        say=lambda sentence: print(f"interceptor: {sentence}", file=sys.stderr),
     )
+    status = launch.main(asked, say=lambda sentence: print(f"interceptor: {sentence}", file=sys.stderr))
     raise typer.Exit(status)
 
 
@@ -99,7 +97,7 @@ def check(
     from interceptor.discovery.file import check as check_files  # noqa: PLC0415 (--help starts without it)
 
     report = check_files(files)
-    print("\n".join(report.lines()))  # noqa: T201 (the command's output)
+    print("\n".join(report.lines()))
     if not report.accepted:
         raise typer.Exit(2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
@@ -47,7 +48,7 @@ def run(app: typer.Typer, argv: Sequence[str]) -> NoReturn:
 
 
 def _fail(argv: Sequence[str], problems: Sequence[str], status: int) -> NoReturn:
-    as_json = "--log-format=json" in argv or ("--log-format", "json") in zip(argv, argv[1:], strict=False)
+    as_json = "--log-format=json" in argv or ("--log-format", "json") in itertools.pairwise(argv)
     for problem in problems:
         print(
             json.dumps({"level": "error", "message": problem}) if as_json else f"error: {problem}",

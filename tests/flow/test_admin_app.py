@@ -18,8 +18,8 @@ from interceptor.admin import app, server
 from interceptor.config.sidecar import Sidecar
 from interceptor.model.connection import Flow
 from interceptor.telemetry.metrics import Metrics
-from tests.support.sample_flows import DENIED, flow
 from tests.support.raw_http import Answer, request
+from tests.support.sample_flows import DENIED, flow
 
 GETS = ["/config_dump", "/connections", "/listeners", "/clusters", "/stats", "/stats/prometheus", "/ready"]
 POSTS = ["/logging", "/drain", "/quitquitquit"]

@@ -42,7 +42,13 @@ def sidecar_setup(*argv: str) -> list[str]:
 def run(argv: list[str], *, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the checkout to its end, whatever its status."""
     return subprocess.run(
-        argv, capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**os.environ, **environment}
+        argv,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**os.environ, **environment},
     )
 
 
