@@ -272,7 +272,7 @@ class Demo:
             "-U",
             "postgres",
             "-Atc",
-            "SELECT 'six by nine is ' || 6*9",
+            "SELECT 6*9 AS answer",
             user=APP_USER,
         )
         show_inside(APP, "curl", "-sS", "http://[fd09::1]/", user=APP_USER)
@@ -289,7 +289,7 @@ class Demo:
         )
         for line in (self.get(15020, "/metrics") or "").splitlines():
             if line.startswith(wanted):
-                console.print("  " + shorten(line), style="dim", markup=False)
+                console.print("  " + shorten(line), style="dim", markup=False, soft_wrap=True)
 
     def scene_registry_only(self) -> None:
         """The leak-proof switch."""
@@ -303,7 +303,7 @@ class Demo:
         typed("curl http://127.0.0.1:15020/metrics | grep denied")
         for line in (self.get(15020, "/metrics") or "").splitlines():
             if line.startswith("interceptor_connections_denied_total"):
-                console.print("  " + line, style="dim", markup=False)
+                console.print("  " + line, style="dim", markup=False, soft_wrap=True)
 
     def scene_remove(self, before: str) -> None:
         """No trace."""
@@ -344,28 +344,21 @@ class Demo:
 
         wait_for(arrived, f"the access log did not get {count} lines", self.proxy_error)
         self.log_read = len(self.log.read_text())
-        table = Table(title="access log", title_justify="left", border_style="dim", expand=False)
-        columns = (
-            "direction",
-            "peer",
-            "original_dst",
-            "upstream_cluster",
-            "bytes_sent",
-            "duration",
-            "response_flags",
-            "policy",
+        table = Table(
+            title="access log", title_justify="left", box=None, padding=(0, 2, 0, 0), title_style="dim"
         )
-        for column in columns:
-            table.add_column(column, overflow="fold")
+        for heading in ("direction", "peer", "original_dst", "bytes", "ms", "flags", "policy"):
+            table.add_column(heading, no_wrap=heading != "policy", overflow="fold", header_style="dim")
         for line in lines:
-            style = "red" if line["response_flags"] == "DENY" else ""
-            table.add_row(*(str(line[column]) for column in columns), style=style)
+            keys = ("direction", "peer", "original_dst", "bytes_sent", "duration", "response_flags", "policy")
+            style = "red" if line["response_flags"] == "DENY" else "cyan"
+            table.add_row(*(escape(str(line[key] or "-")) for key in keys), style=style)
         console.print(table)
         reasons = [
             str(line["connection_termination_details"]) for line in lines if line["response_flags"] == "DENY"
         ]
         for reason in reasons:
-            console.print(f"  {reason}", style="red", markup=False)
+            console.print(f"  {reason}", style="red", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def expect_refused(self, why: str):
@@ -442,14 +435,16 @@ def show_inside(name: str, *argv: str, user: str | None = None, check: bool = Tr
 def _shown(text: str, result: subprocess.CompletedProcess[str], *, check: bool, where: str = "host") -> None:
     typed(text, where)
     for line in (result.stdout + result.stderr).rstrip().splitlines():
-        console.print("  " + line, markup=False, style="green" if result.returncode == 0 else "red")
+        console.print(
+            "  " + line, markup=False, style="green" if result.returncode == 0 else "red", soft_wrap=True
+        )
     if check and result.returncode != 0:
         raise DemoError(f"{text} failed with status {result.returncode}")
 
 
 def typed(text: str, where: str = "host") -> None:
     """A command as a person would see it typed."""
-    console.print(f"[dim]{where}[/] [bold cyan]$[/] [bold]{escape(text)}[/]")
+    console.print(f"[dim]{where}[/] [bold cyan]$[/] [bold]{escape(text)}[/]", soft_wrap=True)
 
 
 def title(name: str, line: str) -> None:
@@ -468,9 +463,7 @@ def shorten(line: str) -> str:
     name, _, rest = line.partition("{")
     labels, _, value = rest.rpartition("}")
     kept = [
-        p
-        for p in labels.split(",")
-        if p.startswith(("reporter", "destination_service_name", "response_flags", "direction"))
+        p for p in labels.split(",") if p.startswith(("reporter", "destination_service_name=", "direction"))
     ]
     return f"{name}{{{','.join(kept)},...}}{value}"
 

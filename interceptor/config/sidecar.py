@@ -94,7 +94,7 @@ class AccessLog(Strict):
 class Limits(Strict):
     """What is bounded."""
 
-    connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    connections: int = Field(default=8_192, ge=1, le=1_000_000)
 
 
 class Timeouts(Strict):

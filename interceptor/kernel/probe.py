@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import socket
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +37,7 @@ CONNECT_SECONDS: Final = 2.0  # over a veth pair an answer takes microseconds; a
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a probe: ``captured`` (accepted by the proxy), ``direct`` (refused by the far end) or ``lost``."""
+    """What became of a probe: ``captured`` (taken by the proxy), ``direct`` (refused by the far end) or ``lost``."""
 
     probe: Probe
     result: str
@@ -80,8 +80,14 @@ def _connect(host: str, port: int) -> str:
             sock.connect((host, port))
         except ConnectionRefusedError:
             return "direct"
+        except ConnectionResetError:
+            return "captured"  # accepted, and then reset by the proxy: a closed port never gets that far
         except OSError:
             return "lost"
+        with suppress(OSError):
+            sock.recv(
+                1
+            )  # until the proxy, which finds nobody either, has closed it: no dial may outlive the link
         return "captured"
 
 
