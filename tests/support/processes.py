@@ -36,7 +36,7 @@ def interceptor(*argv: str) -> list[str]:
 
 def sidecar_setup(*argv: str) -> list[str]:
     """The ``sidecar-setup`` command of this checkout."""
-    return [sys.executable, "-m", "interceptor.cli.sidecar_setup", *argv]
+    return [str(Path(sys.executable).with_name("sidecar-setup")), *argv]
 
 
 def run(argv: list[str], *, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,292 @@
+"""The gateway whole: rules by ``sidecar-setup``, the proxy as a process of its own, real connections, what is told of them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.netns import Namespace, Topology, topology
+from tests.support.processes import interceptor, run, sidecar_setup, started, wait_until
+
+pytestmark = pytest.mark.netns
+
+SIDECAR = """\
+apiVersion: interceptor/v1
+kind: Sidecar
+metadata: {name: shop, namespace: demo}
+spec:
+  accessLog: {path: %(log)s}
+  timeouts: {connect: 2s, drainDelay: 100ms, drain: %(drain)s}
+  egress: {policy: %(policy)s}
+  ingress: {ports: [{port: 8001}]}
+"""
+ENTRY = """\
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: catalogue, namespace: demo}
+spec:
+  hosts: [catalogue.example]
+  addresses: [10.9.0.1, "fd09::1"]
+  ports: [{number: 7001, name: tcp, protocol: TCP}]
+"""
+
+
+@dataclass
+class Gateway:
+    """A running proxy with rules, and what it tells."""
+
+    bed: Topology
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, port: int, path: str, method: str = "GET") -> tuple[int, str]:
+        """An answer of the proxy's own endpoints, asked from inside the namespace; status 0 while nobody answers."""
+
+        def ask() -> tuple[int, str]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            try:
+                connection.request(method, path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except OSError:
+                return 0, ""
+            finally:
+                connection.close()
+
+        return self.bed.app.call(ask)
+
+    def metric(self, line: str) -> float:
+        """The value of the one series whose line begins so."""
+        found = [text for text in self.get(15020, "/metrics")[1].splitlines() if text.startswith(line)]
+        return sum(float(text.rpartition(" ")[2]) for text in found)
+
+    def flows(self, count: int) -> list[dict[str, object]]:
+        """The access log, once it has so many lines."""
+        wait_until(lambda: self.log.read_text().count("\n") >= count, f"{count} lines in the access log")
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def bed() -> Iterator[Topology]:
+    with topology() as made:
+        yield made
+
+
+@contextmanager
+def gateway(
+    bed: Topology, tmp_path: Path, policy: str = "ALLOW_ANY", more: str = "", drain: str = "5s"
+) -> Iterator[Gateway]:
+    log = tmp_path / "access.log"
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    log.touch()
+    log.chmod(0o666)
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(SIDECAR % {"log": log, "policy": policy, "drain": drain} + more)
+    applied = run(sidecar_setup("apply", "--netns", bed.app.name))
+    assert applied.returncode == 0, applied.stderr
+    with started(interceptor("proxy", "--config", str(config), "--netns", bed.app.name)) as process:
+        made = Gateway(bed, process, log)
+        wait_until(lambda: made.get(15020, "/healthz/ready")[0] == 200 or process.poll() is not None, "ready")
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        yield made
+
+
+def server(where: Namespace, host: str, port: int) -> socket.socket:
+    """A listening socket in a namespace."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = where.call(lambda: socket.create_server((host, port), family=family))
+    made.settimeout(30)
+    return made
+
+
+def connect(where: Namespace, host: str, port: int) -> socket.socket:
+    """A connected socket from a namespace (root's: captured like any uid but the proxy's)."""
+    return where.call(lambda: socket.create_connection((host, port), timeout=30))
+
+
+def reached(where: Namespace, host: str, port: int) -> bool:
+    """Whether a connection is neither refused nor closed before a byte was sent."""
+    try:
+        with connect(where, host, port) as sock:
+            sock.settimeout(30)
+            sock.sendall(b"x")
+            return sock.recv(1) == b"y"
+    except OSError:
+        return False
+
+
+@contextmanager
+def answering(listener: socket.socket) -> Iterator[Callable[[], tuple[str, int]]]:
+    """Answer one connection in the background: ``y`` for ``x``; the callable tells who it was."""
+    peers: list[tuple[str, int]] = []
+
+    def work() -> None:
+        try:
+            sock, peer = listener.accept()
+        except OSError:
+            return
+        with sock:
+            peers.append(peer[:2])
+            if sock.recv(1) == b"x":
+                sock.sendall(b"y")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield lambda: peers[0]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_registry_only_lets_what_is_named_through_and_nothing_else(
+    bed: Topology, tmp_path: Path, family: int
+) -> None:
+    host = bed.peer.address(family)
+    with gateway(bed, tmp_path, "REGISTRY_ONLY", ENTRY) as proxy:
+        with server(bed.peer, host, 7001) as named, answering(named):
+            assert reached(bed.app, host, 7001)
+        with server(bed.peer, host, 7002) as other, answering(other):
+            assert not reached(bed.app, host, 7002)
+        allowed, denied = proxy.flows(2)
+        assert (allowed["policy"], allowed["response_flags"]) == ("ServiceEntry demo/catalogue", "-")
+        assert (denied["policy"], denied["response_flags"]) == ("egress.policy=REGISTRY_ONLY", "DENY")
+        assert "add a ServiceEntry" in str(denied["connection_termination_details"])
+        assert proxy.metric('interceptor_connections_denied_total{direction="egress",reason="registry"}') == 1
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("listens_on", ["own", "loopback"])
+def test_ingress_reaches_an_app_wherever_it_listens(
+    bed: Topology, tmp_path: Path, family: int, listens_on: str
+) -> None:
+    own = bed.app.address(family)
+    loopback = "127.0.0.1" if family == 4 else "::1"
+    with (
+        gateway(bed, tmp_path) as proxy,
+        server(bed.app, own if listens_on == "own" else loopback, 8001) as app,
+    ):
+        with answering(app) as peer:
+            assert reached(bed.peer, own, 8001)
+            assert peer()[0] == (own if listens_on == "own" else loopback)
+        (line,) = proxy.flows(1)
+        assert str(line["peer"]).startswith(f"{bed.peer.v4}:" if family == 4 else f"[{bed.peer.v6}]:")
+        assert line["direction"] == "ingress"
+
+
+def test_an_undeclared_port_never_falls_back_to_loopback(bed: Topology, tmp_path: Path) -> None:
+    with gateway(bed, tmp_path) as proxy, server(bed.app, "127.0.0.1", 8002) as app, answering(app):
+        assert not reached(bed.peer, bed.app.v4, 8002)
+        (line,) = proxy.flows(1)
+        assert line["response_flags"] == "UF"
+        assert "not declared in spec.ingress.ports" in str(line["connection_termination_details"])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("port", [15001, 15006])
+def test_a_connection_straight_to_a_listener_is_closed_and_counted(
+    bed: Topology, tmp_path: Path, family: int, port: int
+) -> None:
+    with gateway(bed, tmp_path) as proxy:
+        assert not reached(bed.peer, bed.app.address(family), port)
+        (line,) = proxy.flows(1)
+        assert line["response_flags"] == "NR"
+        assert proxy.metric("interceptor_connections_denied_total{") == 1
+        assert proxy.process.poll() is None
+
+
+def test_a_killed_proxy_leaves_no_way_past_it_and_remove_cleans(bed: Topology, tmp_path: Path) -> None:
+    with gateway(bed, tmp_path) as proxy, server(bed.peer, bed.peer.v4, 7001) as outside:
+        proxy.process.send_signal(signal.SIGKILL)
+        proxy.process.wait(30)
+        with answering(outside):
+            assert not reached(bed.app, bed.peer.v4, 7001)
+        assert not reached(bed.peer, bed.app.v4, 8001)
+        removed = run(sidecar_setup("remove", "--netns", bed.app.name))
+        assert removed.returncode == 0, removed.stderr
+        assert "INTERCEPTOR" not in bed.app.save(4) + bed.app.save(6)
+
+
+def test_sigterm_drains_what_runs_and_exits_0(bed: Topology, tmp_path: Path) -> None:
+    with gateway(bed, tmp_path, drain="20s") as proxy, server(bed.peer, bed.peer.v4, 7001) as outside:
+        with connect(bed.app, bed.peer.v4, 7001) as app:
+            upstream, _ = outside.accept()
+            with upstream:
+                proxy.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: proxy.get(15020, "/healthz/ready")[0] == 503, "readiness off")
+                wait_until(lambda: not listening(bed.app, 15001), "accepting stopped")
+                upstream.sendall(b"after the drain began")
+                assert app.recv(100) == b"after the drain began"
+            assert app.recv(1) == b""
+        assert proxy.process.wait(30) == 0
+
+
+def test_the_drain_deadline_resets_what_is_left(bed: Topology, tmp_path: Path) -> None:
+    with gateway(bed, tmp_path, drain="200ms") as proxy, server(bed.peer, bed.peer.v4, 7001) as outside:
+        with connect(bed.app, bed.peer.v4, 7001) as app:
+            upstream, _ = outside.accept()
+            with upstream:
+                proxy.process.send_signal(signal.SIGTERM)
+                with pytest.raises(ConnectionResetError):
+                    app.recv(1)
+        assert proxy.process.wait(30) == 0
+        (line,) = proxy.flows(1)
+        assert line["response_flags"] == "LR"
+
+
+def test_a_second_signal_forces(bed: Topology, tmp_path: Path) -> None:
+    with gateway(bed, tmp_path, drain="1h") as proxy, server(bed.peer, bed.peer.v4, 7001) as outside:
+        with connect(bed.app, bed.peer.v4, 7001):
+            upstream, _ = outside.accept()
+            with upstream:
+                proxy.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: proxy.get(15020, "/healthz/ready")[0] == 503, "readiness off")
+                proxy.process.send_signal(signal.SIGTERM)
+                assert proxy.process.wait(30) == 0
+
+
+def test_the_admin_endpoint_tells_and_ends(bed: Topology, tmp_path: Path) -> None:
+    with (
+        gateway(bed, tmp_path, "REGISTRY_ONLY", ENTRY) as proxy,
+        server(bed.peer, bed.peer.v4, 7001) as outside,
+    ):
+        with connect(bed.app, bed.peer.v4, 7001):
+            upstream, _ = outside.accept()
+            with upstream:
+                status, text = proxy.get(15000, "/connections")
+                assert status == 200
+                assert f"{bed.peer.v4}:7001" in text
+        dump = json.loads(proxy.get(15000, "/config_dump")[1])
+        assert dump["sidecar"]["spec"]["egress"]["policy"] == "REGISTRY_ONLY"
+        assert "outbound|7001||catalogue.example" in proxy.get(15000, "/clusters")[1]
+        assert '"15006"' in proxy.get(15000, "/listeners")[1] or ":15006" in proxy.get(15000, "/listeners")[1]
+        assert proxy.get(15000, "/quitquitquit")[0] == 405
+        assert not reached(bed.peer, bed.app.v4, 15000)
+        assert proxy.get(15000, "/quitquitquit", "POST")[0] == 200
+        assert proxy.process.wait(30) == 0
+
+
+def test_every_port_in_use_is_told_at_once(bed: Topology, tmp_path: Path) -> None:
+    with server(bed.app, "0.0.0.0", 15001), server(bed.app, "127.0.0.1", 15000):
+        result = run(interceptor("proxy", "--netns", bed.app.name))
+    assert result.returncode == 1
+    assert "port 15001 is in use" in result.stderr
+    assert "port 15000 is in use" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def listening(where: Namespace, port: int) -> bool:
+    return f":{port} " in where.run("ss", "-Hltn").stdout
