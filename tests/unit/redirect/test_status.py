@@ -5,7 +5,6 @@ from __future__ import annotations
 from interceptor.redirect.rules import EGRESS_CHAIN, Family, Table, Tag
 from interceptor.redirect.status import Hits, InstalledChain, Status
 
-
 OURS = Hits(Tag("abc", "id"), 1, 60)
 
 
