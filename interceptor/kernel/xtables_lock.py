@@ -57,11 +57,14 @@ def _lock(descriptor: int, path: Path, wait: float) -> None:
 
 def _holder(descriptor: int) -> str:
     """Who holds the lock, as far as /proc tells: ' (process 4711, iptables-restore)' or nothing."""
-    inode = os.fstat(descriptor).st_ino
+    file = os.fstat(descriptor)
+    place = (
+        f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"  # as fs/locks.c prints it
+    )
     try:
         held_locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
         for fields in (line.split() for line in held_locks):
-            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            if fields[1] == "FLOCK" and fields[5] == place:
                 name = Path("/proc", fields[4], "comm").read_text(encoding="utf-8").strip()
                 return f" (process {fields[4]}, {name})"
     except (OSError, IndexError):
