@@ -167,7 +167,7 @@ class Hub:
             if end is None:
                 continue  # its flow ended earlier in this batch
             if event & select.EPOLLERR:
-                self._broken(end, sockets.pending_error(end.sock))
+                self._broken(end)
                 continue
             if event & _DRAIN:
                 end.drain = True
@@ -243,14 +243,17 @@ class Hub:
         self._unschedule(pair)
         self._schedule(pair, self._now + self._linger)
 
-    def _broken(self, end: _End, number: int) -> None:
-        """A connection broke: pass on what it still holds, then reset the other side."""
+    def _broken(self, end: _End, number: int = 0) -> None:
+        """A connection broke: pass on what it still holds, in order, then reset the other side."""
         other = end.other
+        number = sockets.pending_error(end.sock) or number  # the cause, where the call only saw the effect
         if not end.eof and end.pending is None:
             with contextlib.suppress(OSError):
                 while size := end.sock.recv_into(self._buffer):
                     end.moved += size
                     other.sock.sendall(self._view[:size])  # non-blocking: ends at what is not taken
+                if number == errno.EPIPE:  # the kernel's word for a RST that came after a FIN
+                    other.sock.shutdown(socket.SHUT_WR)
         self._finish(end.pair, Ended(end.side, Ending.RESET, number or errno.ECONNRESET))
 
     def _finish(self, pair: _Pair, ended: Ended) -> None:

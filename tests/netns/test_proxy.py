@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.support.flows import reset
 from tests.support.netns import Namespace, Topology, topology
+from tests.support.proxies import ProxyProcess
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 PROXY_UID = 1337
-ROOT = Path(__file__).parents[2]
-
-
-class ProxyProcess:
-    """The proxy in the app's namespace."""
-
-    def __init__(self, where: Namespace, **given: object) -> None:
-        given.setdefault("listeners", {"ingress": 15006, "egress": 15001})
-        self.process = where.popen(
-            sys.executable,
-            "-m",
-            "tests.support.proxy_process",
-            json.dumps(given),
-            uid=PROXY_UID,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        )
-        assert "ready" in self.record()
-
-    def record(self) -> dict[str, object]:
-        """The next flow that ended."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, "the proxy died"
-        record = json.loads(line)
-        assert isinstance(record, dict)
-        return record
 
 
 @contextmanager
@@ -60,14 +31,15 @@ def proxied(bed: Topology, **given: object) -> Iterator[ProxyProcess]:
             own = ["!", "--dport", "15001:15006"] if rule[0] == "PREROUTING" else []
             at = rule.index("-j")
             bed.app.run(tool, "-w", "-t", "nat", "-A", *rule[:at], *own, *rule[at:])
-    proxy = ProxyProcess(bed.app, **given)
-    try:
+    proxy = start(bed.app, **given)
+    with proxy:
         yield proxy
-    finally:
-        proxy.process.terminate()
-        proxy.process.wait(10)
-        assert proxy.process.stdout is not None
-        proxy.process.stdout.close()
+
+
+def start(where: Namespace, **given: object) -> ProxyProcess:
+    """The proxy in a namespace, as its own uid."""
+    given.setdefault("listeners", {"ingress": 15006, "egress": 15001})
+    return ProxyProcess(given, lambda *argv: where.command(*argv, uid=PROXY_UID))
 
 
 def serve(where: Namespace, host: str, port: int) -> socket.socket:
@@ -79,6 +51,12 @@ def serve(where: Namespace, host: str, port: int) -> socket.socket:
 def connect(where: Namespace, host: str, port: int) -> socket.socket:
     """A connection out of a namespace."""
     return where.call(lambda: socket.create_connection((host, port), timeout=10))
+
+
+def connect_and_wait(where: Namespace, host: str, port: int) -> bytes:
+    """Connect and wait for what the other side does; a RST may come within either."""
+    with connect(where, host, port) as client:
+        return client.recv(1)
 
 
 def exchange(client: socket.socket, server: socket.socket) -> tuple[str, int]:
@@ -149,9 +127,8 @@ def connect_v4_mapped(where: Namespace, host: str, port: int) -> socket.socket:
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_connection_straight_to_a_listener_is_closed_and_recorded(family: int, port: int) -> None:
     with topology() as bed, proxied(bed) as proxy:
-        with connect(bed.peer, bed.app.address(family), port) as client:
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
+        with pytest.raises(ConnectionResetError):
+            connect_and_wait(bed.peer, bed.app.address(family), port)
         flow = proxy.record()
     assert (flow["denied"], flow["flag"]) == ("loop", "NR")
     assert flow["bytes_received"] == flow["bytes_sent"] == 0
@@ -159,22 +136,18 @@ def test_a_connection_straight_to_a_listener_is_closed_and_recorded(family: int,
 
 def test_without_conntrack_a_connection_straight_to_a_listener_is_refused_too() -> None:
     with topology() as bed:
-        proxy = ProxyProcess(bed.app)
-        try:
-            with connect(bed.peer, bed.app.v4, 15006) as client, pytest.raises(ConnectionResetError):
-                client.recv(1)
+        with start(bed.app) as proxy:
+            with pytest.raises(ConnectionResetError):
+                connect_and_wait(bed.peer, bed.app.v4, 15006)
             flow = proxy.record()
-        finally:
-            proxy.process.kill()
-            proxy.process.communicate()
     assert (flow["denied"], flow["flag"], flow["original_dst"]) == ("loop", "NR", None)
 
 
 def test_a_black_holed_upstream_times_out_and_the_app_is_reset() -> None:
     with topology() as bed, proxied(bed, limits={"connect": 0.3}) as proxy:
         bed.peer.run("iptables-legacy", "-w", "-A", "INPUT", "-p", "tcp", "--dport", "9090", "-j", "DROP")
-        with connect(bed.app, bed.peer.v4, 9090) as client, pytest.raises(ConnectionResetError):
-            client.recv(1)
+        with pytest.raises(ConnectionResetError):
+            connect_and_wait(bed.app, bed.peer.v4, 9090)
         flow = proxy.record()
     assert flow["flag"] == "UF"
     assert "did not answer" in str(flow["details"])
@@ -186,8 +159,8 @@ def test_an_unreachable_upstream_is_named_and_the_app_is_reset() -> None:
         bed.app.run("ip", "route", "add", "198.51.100.7/32", "via", bed.peer.v4)
         bed.peer.run("ip", "route", "add", "unreachable", "198.51.100.7/32")
         bed.peer.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        with connect(bed.app, "198.51.100.7", 80) as client, pytest.raises(ConnectionResetError):
-            client.recv(1)
+        with pytest.raises(ConnectionResetError):
+            connect_and_wait(bed.app, "198.51.100.7", 80)
         flow = proxy.record()
     assert flow["flag"] == "UF"
     assert "unreachable" in str(flow["details"])
@@ -197,9 +170,9 @@ def test_a_peer_that_resets_at_once_leaves_a_record_and_the_proxy_serving() -> N
     with topology() as bed, proxied(bed) as proxy:
         server = serve(bed.app, bed.app.v4, 8080)
         for _ in range(20):
-            client = connect(bed.peer, bed.app.v4, 8080)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            client.close()
-        flags = {proxy.record()["flag"] for _ in range(20)}
-        assert flags == {"DC"}
-        server.close()
+            reset(connect(bed.peer, bed.app.v4, 8080))
+        assert {proxy.record()["flag"] for _ in range(20)} == {"DC"}
+        for _ in range(20):
+            server.accept()[0].close()
+        exchange(connect(bed.peer, bed.app.v4, 8080), server)
+        assert proxy.record()["flag"] == "-"

@@ -85,11 +85,16 @@ def listening(backlog: int = 128) -> tuple[socket.socket, SocketAddress]:
     return listener, from_sockaddr(listener.getsockname())
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of one loopback TCP connection, blocking."""
+def tcp_pair(buffers: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """Both ends of one loopback TCP connection, blocking; with small kernel buffers if asked."""
     listener, address = listening()
+    near = socket.socket()
+    if buffers is not None:
+        for sock in (near, listener):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
     with listener:
-        near = socket.create_connection(address[:2])
+        near.connect(address[:2])
         far, _ = listener.accept()
     return near, far
 
@@ -142,11 +147,12 @@ async def running_proxy(
     given: Sidecar | None = None,
     *,
     original: Callable[[socket.socket, PeerAddress], OriginalDestination | None] | None = None,
+    records: Records | None = None,
 ) -> AsyncIterator[Running]:
     """A proxy on loopback whose connections were all made to 192.0.2.1:80, whatever the kernel says."""
     listener = sockets.open_listener(0)
     address = from_sockaddr(listener.getsockname())
-    records = Records()
+    records = records or Records()
     proxy = Proxy(
         given or settings(),
         [(Direction.INGRESS, listener)],

@@ -1,0 +1,430 @@
+"""The hub over real loopback connections: every byte, every kind of end, every timeout."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from interceptor.model.connection import Flow
+from interceptor.proxy.endings import Ended, Ending, Side
+from interceptor.proxy.hub import BUFFER, TURNS_BETWEEN_YIELDS, Hub, _End
+from tests.support.flows import flow_between, reset, tcp_pair, wait_until
+
+PEER, APP = Side.DOWNSTREAM, Side.UPSTREAM
+
+
+def pattern(size: int, seed: int) -> bytes:
+    """Bytes that show a lost, doubled or swapped piece: each block names itself."""
+    return b"".join((block * 2 + seed).to_bytes(8, "big") for block in range(size // 8 + 1))[:size]
+
+
+STREAM = pattern(64 * 1024 * 1024, 0)  # more than the kernel's buffers of both legs hold
+
+
+class Relayed:
+    """A peer and an app joined by the hub; ``peer`` and ``app`` are the outer ends."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.peer, self.downstream = tcp_pair()
+        self.upstream, self.app = tcp_pair()
+        self.flow: Flow = flow_between(self.downstream)
+        self.result: Ended | None = None
+        self.over = trio.Event()
+        self.scope = trio.CancelScope()
+
+    def end(self, side: Side) -> socket.socket:
+        return self.peer if side is PEER else self.app
+
+    async def relay(self) -> None:
+        self.downstream.setblocking(False)
+        self.upstream.setblocking(False)
+        with self.scope:
+            self.result = await self.hub.relay(self.flow, self.downstream, self.upstream)
+        self.over.set()
+
+    async def ended(self) -> Ended:
+        with trio.fail_after(10):
+            await self.over.wait()
+        assert self.result is not None
+        assert self.downstream.fileno() == self.upstream.fileno() == -1
+        return self.result
+
+    def close(self) -> None:
+        for sock in (self.peer, self.app, self.downstream, self.upstream):
+            sock.close()
+
+
+@asynccontextmanager
+async def serving(hub: Hub, *pairs: Relayed) -> AsyncIterator[None]:
+    """Relay the pairs, in order, while the body runs; nothing of them is left in the hub at the end."""
+    async with trio.open_nursery() as nursery:
+        for pair in pairs:
+            nursery.start_soon(pair.relay)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(hub.run)
+        yield
+        for pair in pairs:
+            pair.scope.cancel()
+            await pair.over.wait()
+            pair.close()
+        assert not hub._ends
+        assert not hub._wheel
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub(idle=60, linger=60)
+
+
+@pytest.fixture
+def pair(hub: Hub) -> Iterator[Relayed]:
+    made = Relayed(hub)
+    yield made
+    made.close()
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes."""
+    sock.setblocking(False)
+    received = bytearray()
+    with trio.fail_after(20):
+        while len(received) < size:
+            try:
+                data = sock.recv(size - len(received))
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(sock)
+                continue
+            assert data, f"ended after {len(received)} of {size} bytes"
+            received += data
+    return bytes(received)
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    sock.setblocking(False)
+    rest = memoryview(data)
+    with trio.fail_after(20):
+        while rest:
+            try:
+                rest = rest[sock.send(rest) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+
+
+async def ending(sock: socket.socket) -> str:
+    """How a connection ends after what else it says: ``fin`` or ``reset``."""
+    sock.setblocking(False)
+    with trio.fail_after(10):
+        while True:
+            try:
+                if not sock.recv(65536):
+                    return "fin"
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(sock)
+            except ConnectionResetError:
+                return "reset"
+
+
+@pytest.mark.parametrize("first", [PEER, APP])
+async def test_a_half_close_is_kept_until_the_other_side_has_finished(pair: Relayed, first: Side) -> None:
+    other = APP if first is PEER else PEER
+    async with serving(pair.hub, pair):
+        await send(pair.end(first), b"all of it")
+        pair.end(first).shutdown(socket.SHUT_WR)
+        assert await receive(pair.end(other), 9) == b"all of it"
+        assert await ending(pair.end(other)) == "fin"
+        for _ in range(3):
+            await send(pair.end(other), b"later")
+            assert await receive(pair.end(first), 5) == b"later"
+        assert not pair.over.is_set()
+        pair.end(other).shutdown(socket.SHUT_WR)
+        assert await ending(pair.end(first)) == "fin"
+        assert await pair.ended() == Ended(first, Ending.FIN)
+    counts = (pair.flow.bytes_received, pair.flow.bytes_sent)
+    assert counts == ((9, 15) if first is PEER else (15, 9))
+
+
+@pytest.mark.parametrize("first", [PEER, APP])
+@pytest.mark.parametrize("moment", ["idle", "after a message", "blocked"])
+async def test_a_reset_is_passed_on_as_a_reset(pair: Relayed, first: Side, moment: str) -> None:
+    other = APP if first is PEER else PEER
+    async with serving(pair.hub, pair):
+        if moment == "after a message":
+            await send(pair.end(first), b"half of it")
+            assert await receive(pair.end(other), 10) == b"half of it"
+        if moment == "blocked":
+            await fill_chain(pair, first)
+        reset(pair.end(first))
+        ended = await pair.ended()
+        assert ended == Ended(first, Ending.RESET, errno.ECONNRESET)
+        assert await ending(pair.end(other)) == "reset"
+
+
+def fill(sock: socket.socket, start: int = 0) -> int:
+    """Send a pattern from its ``start`` on until the kernel takes no more; how much it took."""
+    sock.setblocking(False)
+    rest = memoryview(STREAM)[start:]
+    try:
+        while rest:
+            rest = rest[sock.send(rest[:65536]) :]
+    except BlockingIOError:
+        return len(STREAM) - start - len(rest)
+    raise AssertionError("the kernel took all there is: make the stream longer")
+
+
+async def fill_chain(pair: Relayed, source: Side) -> int:
+    """Send until neither kernel nor hub takes more, because the other end does not read; how many bytes they hold."""
+    taken = 0
+    while more := fill(pair.end(source), taken):
+        taken += more
+        await wait_all_tasks_blocked(0.05)
+    sock = pair.downstream if source is PEER else pair.upstream
+    pending = pair.hub._ends[sock.fileno()].pending
+    assert pending is not None
+    assert len(pending) <= BUFFER
+    return taken
+
+
+async def test_a_reset_that_follows_a_fin_leaves_the_fin(pair: Relayed) -> None:
+    await send(pair.peer, b"complete")
+    pair.peer.shutdown(socket.SHUT_WR)
+    reset(pair.peer)
+    async with serving(pair.hub, pair):
+        assert await receive(pair.app, 8) == b"complete"
+        assert await ending(pair.app) == "fin"
+        assert (await pair.ended()).how is Ending.RESET
+        with pytest.raises(BrokenPipeError):
+            pair.app.send(b"x")
+
+
+async def test_both_sides_reset_before_the_hub_looks(pair: Relayed) -> None:
+    reset(pair.peer)
+    reset(pair.app)
+    async with serving(pair.hub, pair):
+        assert (await pair.ended()).how is Ending.RESET
+
+
+async def test_a_reset_after_both_have_finished_undoes_nothing(pair: Relayed) -> None:
+    await send(pair.app, b"done")
+    pair.app.shutdown(socket.SHUT_WR)
+    pair.peer.shutdown(socket.SHUT_WR)
+    reset(pair.app)
+    async with serving(pair.hub, pair):
+        assert await receive(pair.peer, 4) == b"done"
+        assert await ending(pair.peer) == "fin"
+
+
+async def test_both_sides_finish_at_once(pair: Relayed) -> None:
+    await send(pair.peer, b"peer")
+    await send(pair.app, b"app")
+    pair.peer.shutdown(socket.SHUT_WR)
+    pair.app.shutdown(socket.SHUT_WR)
+    async with serving(pair.hub, pair):
+        assert await receive(pair.app, 4) == b"peer"
+        assert await receive(pair.peer, 3) == b"app"
+        assert await ending(pair.app) == await ending(pair.peer) == "fin"
+        assert (await pair.ended()).how is Ending.FIN
+
+
+async def test_what_arrived_before_the_hub_had_the_sockets_is_relayed(pair: Relayed) -> None:
+    await send(pair.peer, b"early")
+    async with serving(pair.hub, pair):
+        assert await receive(pair.app, 5) == b"early"
+
+
+async def test_an_answer_sent_before_a_reset_reaches_the_peer(pair: Relayed) -> None:
+    # A server that answers before it read all of the request: its close is a RST, its answer counts.
+    await send(pair.app, b"413 too large")
+    await send(pair.upstream, b"unread")
+    pair.app.close()
+    async with serving(pair.hub, pair):
+        assert await receive(pair.peer, 13) == b"413 too large"
+        assert (await pair.ended()) == Ended(APP, Ending.RESET, errno.ECONNRESET)
+        assert await ending(pair.peer) == "reset"
+
+
+async def test_writing_to_a_reset_side_still_delivers_what_it_had_said(pair: Relayed) -> None:
+    await send(pair.app, b"bye")
+    reset(pair.app)
+    pair.hub._now = 0.0
+    await send(pair.peer, b"into the void")
+    async with serving(pair.hub, pair):
+        assert await receive(pair.peer, 3) == b"bye"
+        assert await ending(pair.peer) == "reset"
+
+
+async def test_small_messages_arrive_one_by_one(pair: Relayed) -> None:
+    async with serving(pair.hub, pair):
+        for number in range(1000):
+            await send(pair.peer, bytes([number % 256]))
+            assert await receive(pair.app, 1) == bytes([number % 256])
+            await send(pair.app, b"a")
+            assert await receive(pair.peer, 1) == b"a"
+        pair.hub.count()
+        assert (pair.flow.bytes_received, pair.flow.bytes_sent) == (1000, 1000)
+
+
+async def test_urgent_data_and_what_follows_it_stays_in_the_stream(pair: Relayed) -> None:
+    for sock in (pair.downstream, pair.upstream):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    async with serving(pair.hub, pair):
+        pair.peer.send(b"before")
+        pair.peer.send(b"!", socket.MSG_OOB)
+        pair.peer.send(b"after")
+        assert await receive(pair.app, 12) == b"before!after"
+
+
+async def test_every_byte_arrives_in_both_directions_at_once(pair: Relayed) -> None:
+    up, down = pattern(12_000_000, 0), pattern(12_000_000, 1)
+    async with serving(pair.hub, pair), trio.open_nursery() as nursery:
+
+        async def check(sock: socket.socket, expected: bytes) -> None:
+            assert await receive(sock, len(expected)) == expected
+
+        nursery.start_soon(send, pair.peer, up)
+        nursery.start_soon(send, pair.app, down)
+        nursery.start_soon(check, pair.app, up)
+        nursery.start_soon(check, pair.peer, down)
+    assert (pair.flow.bytes_received, pair.flow.bytes_sent) == (len(up), len(down))
+
+
+async def test_a_reader_that_does_not_read_stops_the_sender_and_loses_nothing(pair: Relayed) -> None:
+    async with serving(pair.hub, pair):
+        taken = await fill_chain(pair, PEER)
+        pair.peer.shutdown(socket.SHUT_WR)
+        other_way = pattern(2 * BUFFER, 1)
+        async with trio.open_nursery() as nursery:  # the hub's buffer is used by others meanwhile
+            nursery.start_soon(send, pair.app, other_way)
+            assert await receive(pair.peer, len(other_way)) == other_way
+        assert await receive(pair.app, taken) == STREAM[:taken]
+        assert await ending(pair.app) == "fin"
+
+
+async def test_cancelling_a_flow_resets_both_sides_and_keeps_the_counts(pair: Relayed) -> None:
+    async with serving(pair.hub, pair):
+        await send(pair.peer, b"12345")
+        assert await receive(pair.app, 5) == b"12345"
+        pair.scope.cancel()
+        await pair.over.wait()
+        assert pair.result is None
+        assert pair.flow.bytes_received == 5
+        assert await ending(pair.peer) == await ending(pair.app) == "reset"
+
+
+class Watched(Hub):
+    """Notes whose turn it was."""
+
+    def __init__(self) -> None:
+        super().__init__(idle=60, linger=60)
+        self.turns: list[_End] = []
+
+    def _turn(self, end: _End) -> None:
+        self.turns.append(end)
+        before = end.moved
+        super()._turn(end)
+        assert end.moved - before <= BUFFER
+
+
+async def test_a_bulk_flow_waits_for_its_second_turn_until_the_small_ones_had_theirs() -> None:
+    hub = Watched()
+    bulk, small = Relayed(hub), [Relayed(hub) for _ in range(10)]
+    assert fill(bulk.peer) > BUFFER
+    for pair in small:
+        await send(pair.peer, b"x")
+    async with serving(hub, bulk, *small):
+        for pair in small:
+            assert await receive(pair.app, 1) == b"x"
+        assert [end.pair.flow for end in hub.turns[:11]] == [bulk.flow, *(pair.flow for pair in small)]
+
+
+async def test_an_endless_bulk_flow_never_holds_up_a_small_one() -> None:
+    hub = Watched()
+    bulk, small = Relayed(hub), Relayed(hub)
+    stop = threading.Event()
+
+    def pour() -> None:
+        block = bytes(BUFFER)
+        while not stop.is_set():
+            bulk.peer.sendall(block)
+        bulk.peer.shutdown(socket.SHUT_WR)
+
+    def drain() -> None:
+        while bulk.app.recv(BUFFER):
+            pass
+
+    async with serving(hub, bulk, small):
+        threads = [threading.Thread(target=pour), threading.Thread(target=drain)]
+        for thread in threads:
+            thread.start()
+        try:
+            await wait_until(lambda: len(hub.turns) > 100)
+            for _ in range(50):
+                hub.turns.clear()
+                await send(small.peer, b"x")
+                assert await receive(small.app, 1) == b"x"
+                # One stretch of turns may be under way on either side of the small one's.
+                assert len(hub.turns) <= 3 * TURNS_BETWEEN_YIELDS
+        finally:
+            stop.set()
+            for thread in threads:
+                await trio.to_thread.run_sync(thread.join)
+
+
+async def advance(clock: MockClock, seconds: float) -> None:
+    """Let time pass in steps that the hub's ticks can follow."""
+    for _ in range(int(seconds)):
+        clock.jump(1)
+        await wait_all_tasks_blocked(0.001)
+
+
+async def test_an_idle_flow_is_ended_and_both_sides_are_reset(mock_clock: MockClock) -> None:
+    pair = Relayed(Hub(idle=60, linger=10))
+    async with serving(pair.hub, pair):
+        await advance(mock_clock, 59)
+        assert not pair.over.is_set()
+        await advance(mock_clock, 3)
+        assert pair.result == Ended(Side.NEITHER, Ending.IDLE)
+        with pytest.raises(ConnectionResetError):
+            pair.peer.recv(1)
+        with pytest.raises(ConnectionResetError):
+            pair.app.recv(1)
+
+
+@pytest.mark.parametrize("talker", [PEER, APP])
+async def test_a_byte_in_either_direction_keeps_a_flow_alive(mock_clock: MockClock, talker: Side) -> None:
+    pair = Relayed(Hub(idle=60, linger=10))
+    async with serving(pair.hub, pair):
+        for _ in range(4):
+            await advance(mock_clock, 50)
+            pair.end(talker).send(b"x")
+            await wait_all_tasks_blocked(0.001)
+            assert not pair.over.is_set()
+        await advance(mock_clock, 62)
+        assert pair.result == Ended(Side.NEITHER, Ending.IDLE)
+
+
+@pytest.mark.parametrize("first", [PEER, APP])
+async def test_a_half_closed_flow_may_be_silent_for_the_linger_timeout_only(
+    mock_clock: MockClock, first: Side
+) -> None:
+    pair = Relayed(Hub(idle=3600, linger=10))
+    other = APP if first is PEER else PEER
+    async with serving(pair.hub, pair):
+        await advance(mock_clock, 100)
+        pair.end(first).shutdown(socket.SHUT_WR)
+        await wait_all_tasks_blocked(0.001)
+        for _ in range(5):
+            await advance(mock_clock, 8)
+            pair.end(other).send(b"still here")
+            await wait_all_tasks_blocked(0.001)
+            assert not pair.over.is_set()
+        await advance(mock_clock, 12)
+        assert pair.result == Ended(first, Ending.LINGER)

@@ -1,0 +1,128 @@
+"""Sockets as the kernel gives them: inherited options, both families, errors as sentences."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from interceptor.errors import KernelError
+from interceptor.kernel import sockets
+from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress, from_sockaddr
+from tests.support.flows import listening
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with sockets.open_listener(0) as made:
+        yield made
+
+
+LEG = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+]
+
+
+def test_an_accepted_socket_inherits_the_options_of_a_leg(listener: socket.socket) -> None:
+    with socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert [(level, name, accepted.getsockopt(level, name)) for level, name, _ in LEG] == LEG
+
+
+def test_an_upstream_socket_has_the_options_of_a_leg() -> None:
+    for host in ("127.0.0.1", "::1"):
+        with sockets.open_upstream(UpstreamAddress(SocketAddress(host, 80))) as upstream:
+            assert [(level, name, upstream.getsockopt(level, name)) for level, name, _ in LEG] == LEG
+            assert not upstream.getblocking()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_one_listener_takes_both_families_and_knows_the_peer(listener: socket.socket, host: str) -> None:
+    with socket.create_connection((host, listener.getsockname()[1])) as peer:
+        accepted, sockaddr = listener.accept()
+        with accepted:
+            assert from_sockaddr(sockaddr) == (host, peer.getsockname()[1], 0)
+            assert sockets.local_address(accepted)[:2] == peer.getpeername()[:2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_that_nobody_redirected_has_no_other_destination(
+    listener: socket.socket, host: str
+) -> None:
+    with socket.create_connection((host, listener.getsockname()[1])):
+        accepted, sockaddr = listener.accept()
+        with accepted:
+            found = sockets.original_destination(accepted, PeerAddress(from_sockaddr(sockaddr)))
+            assert found in {None, sockets.local_address(accepted)}
+
+
+def test_a_failure_of_the_question_itself_is_not_taken_for_an_answer() -> None:
+    closed = socket.socket()
+    closed.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sockets.original_destination(closed, PeerAddress(SocketAddress("10.0.0.1", 1)))
+
+
+def test_a_port_in_use_is_named_with_the_remedy(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with pytest.raises(KernelError, match=rf"port {port} is in use by another program; 'ss -ltnp"):
+        sockets.open_listener(port)
+
+
+def test_a_port_in_use_for_ipv4_only_is_named_too() -> None:
+    other, address = listening()
+    with other, pytest.raises(KernelError, match="is in use by another program"):
+        sockets.open_listener(address.port)
+
+
+def test_a_connection_to_this_machine_is_there_at_once() -> None:
+    other, address = listening()
+    with other, sockets.open_upstream(UpstreamAddress(address)) as upstream:
+        assert sockets.start_connect(upstream, UpstreamAddress(address)) == 0
+        assert upstream.getpeername() == address[:2]
+
+
+def test_a_refusal_by_this_machine_is_there_at_once() -> None:
+    other, address = listening()
+    other.close()
+    with sockets.open_upstream(UpstreamAddress(address)) as upstream:
+        assert sockets.start_connect(upstream, UpstreamAddress(address)) == errno.ECONNREFUSED
+
+
+def test_a_reset_is_seen_as_one_and_may_be_asked_for_twice() -> None:
+    other, address = listening()
+    with other, socket.create_connection(address[:2]) as peer:
+        accepted, _ = other.accept()
+        sockets.reset(accepted)
+        sockets.reset(accepted)
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+
+
+@pytest.fixture
+def _same_limits() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("_same_limits")
+def test_the_soft_limit_on_descriptors_is_raised_and_a_want_is_a_sentence() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    assert sockets.raise_descriptor_limit(10) is None
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    fits = (hard - sockets.DESCRIPTOR_RESERVE) // sockets.DESCRIPTORS_PER_FLOW
+    assert sockets.raise_descriptor_limit(fits) is None
+    told = sockets.raise_descriptor_limit(fits + 1)
+    assert told is not None
+    assert f"lower the limit to {fits}" in told
