@@ -121,6 +121,7 @@ def describe_machine(options: Options) -> Machine:
         processor=processors[0].partition(": ")[2] if processors else platform.machine(),
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         kernel=platform.release(),
+        congestion_control=Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         busy_before=(after[0] - before[0]) / (after[1] - before[1]),
         versions=versions,
     )
@@ -141,10 +142,12 @@ def commit_of_ours() -> str | None:
 
 def save(results: Results, options: Options, machine: Machine) -> None:
     """Print the tables; write the files."""
-    for shown in report.terminal(results, options):
-        console.print()
-        console.print(shown)
-    console.print()
+    for direction in options.directions:
+        if results.metrics(direction):
+            console.print(
+                f"\n{direction}: medians of {options.rounds} round(s), in brackets the ratio us/peer"
+            )
+            console.print(report.terminal(results, direction, options.workers))
     for note in report.notes(results):
         console.print(f"- {note}", markup=False)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -185,7 +185,7 @@ def _iperf3(stage: Stage, seconds: int, *options: str) -> Iterator[Callable[[], 
     with process(
         stage.called, ["iperf3", "--server", "--one-off", "--port", str(BULK_PORT)], log=log
     ) as server:
-        wait_listening(server, {BULK_PORT}, log)
+        wait_listening("iperf3", server, {BULK_PORT}, log)
         client = subprocess.Popen(
             command_inside(stage.client, argv),
             stdout=subprocess.PIPE,

@@ -27,12 +27,13 @@ class Machine:
     processor: str
     memory_gb: float
     kernel: str
+    congestion_control: str  # cubic is Linux's default; bbr paces, which bulk feels
     busy_before: float  # 0 - 1
     versions: dict[str, str]
 
     def lines(self) -> list[str]:
         return [
-            f"{self.cpus} CPUs ({self.processor}), {self.memory_gb:.0f} GB, Linux {self.kernel}",
+            f"{self.cpus} CPUs ({self.processor}), {self.memory_gb:.0f} GB, Linux {self.kernel}, TCP {self.congestion_control}",
             f"{self.busy_before:.0%} busy with other things before the first run",
             *(f"{name}: {version}" for name, version in self.versions.items()),
         ]
@@ -66,23 +67,16 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def terminal(results: Results, options: Options) -> list[Table]:
-    """One table a direction."""
-    tables = []
-    for direction in options.directions:
-        header, rows = table(results, direction, options.workers)
-        shown = Table(
-            title=f"{direction}: medians of {options.rounds} round(s), in brackets the ratio us/peer",
-            title_justify="left",
-        )
-        for title in header:
-            shown.add_column(
-                title, justify="left" if title in {"", "unit"} or title.startswith("bar") else "right"
-            )
-        for row in rows:
-            shown.add_row(*row)
-        tables.append(shown)
-    return tables
+def terminal(results: Results, direction: Direction, workers: int) -> Table:
+    """The table of a direction."""
+    header, rows = table(results, direction, workers)
+    shown = Table()
+    for title in header:
+        is_text = title in {"", "unit"} or title.startswith("bar")
+        shown.add_column(title, justify="left" if is_text else "right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def notes(results: Results) -> list[str]:

@@ -66,7 +66,6 @@ SYSCTLS: Final = {
     "net/ipv4/ip_local_port_range": "1024 65535",
     "net/ipv4/ip_local_reserved_ports": f"{HTTP_PORT},5201,15000-15099",
     "net/ipv4/tcp_tw_reuse": "1",
-    "net/ipv4/tcp_congestion_control": "cubic",  # Linux's default; bbr paces, and some machines have it on
     "net/ipv4/tcp_max_syn_backlog": "8192",
     "net/core/somaxconn": "8192",
     "net/netfilter/nf_conntrack_tcp_timeout_time_wait": "5",
@@ -200,7 +199,7 @@ http {{
     argv = ["nginx", "-e", "stderr", "-p", str(directory), "-c", "nginx.conf"]
     try:
         with process(where, argv, uid=NOBODY, log=directory / "log") as server:
-            wait_listening(server, {HTTP_PORT}, directory / "log")
+            wait_listening("the app's nginx", server, {HTTP_PORT}, directory / "log")
             yield server
     finally:
         shutil.rmtree(directory)
@@ -217,7 +216,7 @@ def _proxy(
     log = directory / "proxy.log"
     where, uid = (None, None) if contestant.drops_root else (APP, PROXY_UID)
     with process(where, [*wrapper, *command], uid=uid, log=log) as proxy:
-        wait_listening(proxy, {INGRESS_PORT, EGRESS_PORT}, log)
+        wait_listening(name, proxy, {INGRESS_PORT, EGRESS_PORT}, log)
         if name == OURS:
             wait(
                 lambda: call_inside(_path(APP), _is_ready),
@@ -267,7 +266,7 @@ def command_inside(where: str | None, argv: Sequence[str], uid: int | None = Non
     return [*place, *who, *argv]
 
 
-def wait_listening(program: subprocess.Popen[bytes], ports: set[int], log: Path) -> None:
+def wait_listening(name: str, program: subprocess.Popen[bytes], ports: set[int], log: Path) -> None:
     """Wait until a program's namespace has listeners at these ports.
 
     Looked up, not tried: a connection made straight to a transparent proxy's port may make it dial itself.
@@ -275,14 +274,14 @@ def wait_listening(program: subprocess.Popen[bytes], ports: set[int], log: Path)
 
     def listening() -> bool:
         if program.poll() is not None:
-            raise StageError(f"{program.args[-1]!s} ended with status {program.returncode}: {_tail(log)}")  # type: ignore[index]  # we pass lists only
-        found = (
-            outputs.listening_ports(Path(f"/proc/{program.pid}/net/{table}").read_text())
-            for table in ("tcp", "tcp6")
-        )
-        return ports <= set().union(*found)
+            raise StageError(f"{name} ended with status {program.returncode}: {_tail(log)}")
+        tables = [Path(f"/proc/{program.pid}/net/{table}") for table in ("tcp", "tcp6")]
+        try:
+            return ports <= set().union(*(outputs.listening_ports(table.read_text()) for table in tables))
+        except OSError:  # it has just ended: the next look says how
+            return False
 
-    wait(listening, lambda: f"nothing listens at {sorted(ports)}: {_tail(log)}")
+    wait(listening, lambda: f"{name} does not listen at {sorted(ports)}: {_tail(log)}")
 
 
 def wait(condition: Callable[[], bool], complaint: Callable[[], str], seconds: float = READY_SECONDS) -> None:
@@ -301,7 +300,7 @@ def run(*argv: str, input: str | None = None, timeout: float = 30) -> str:  # no
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StageError(f"{argv[0]}: {error}") from error
     if done.returncode:
-        raise StageError(f"'{' '.join(argv)}' failed: {(done.stderr or done.stdout).strip()}")
+        raise StageError(f"'{' '.join(argv)[:80]}' failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout or done.stderr
 
 

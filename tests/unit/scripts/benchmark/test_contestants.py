@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from interceptor.config.sidecar import EGRESS_PORT, INGRESS_PORT
+from interceptor.model.ports import EGRESS_PORT, INGRESS_PORT
 from scripts.benchmark import contestants
 from scripts.benchmark.contestants import CONTESTANTS, Place
 from scripts.benchmark.measures import NAMES
