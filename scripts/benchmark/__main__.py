@@ -26,7 +26,12 @@ from scripts.benchmark.results import Discarded, Results, Sample
 from scripts.benchmark.stage import APP, TICKS, WORK, StageError, interrupt_on, run, stage
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-FAILURES = (OutputError, StageError, subprocess.TimeoutExpired)
+FAILURES = (
+    OutputError,
+    StageError,
+    subprocess.TimeoutExpired,
+    OSError,
+)  # OSError: a process is gone, a tool missing
 
 
 def main() -> int:
@@ -53,7 +58,10 @@ def main() -> int:
         for number, direction, name in options.visits():
             visit(results, options, number, direction, name)
         if options.profile:
-            profile(options, console)
+            try:
+                profile(options, console)
+            except FAILURES as error:
+                console.print(f"No profile: {error}", markup=False)
     except KeyboardInterrupt:
         console.print("\nInterrupted: this is what was measured until then.")
         status = 1

@@ -107,7 +107,7 @@ def _envoy(_workers: int) -> dict[str, str]:
         configuration = {"@type": tcp_proxy, "stat_prefix": way, "cluster": way}
         return {
             "name": way,
-            "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 (inside a namespace)
+            "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
             "listener_filters": [{"name": "original_dst", "typed_config": {"@type": original}}],
             "filter_chains": [{"filters": [{"name": "tcp_proxy", "typed_config": configuration}]}],
         }

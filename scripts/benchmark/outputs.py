@@ -79,8 +79,8 @@ def parse_iperf3(text: str) -> Bulk:
         raise OutputError(f"iperf3 printed no JSON: {_last_line(text)}") from None
     if error := said.get("error"):
         raise OutputError(f"iperf3: {error}")
-    received: dict[str, float] = said["end"]["sum_received"]
-    if not received["bytes"] or not received["seconds"]:
+    received: dict[str, float] = said["end"].get("sum_received", {})
+    if not received.get("bytes") or not received.get("seconds"):
         raise OutputError("iperf3 received nothing")
     return Bulk(int(received["bytes"]), received["seconds"])
 

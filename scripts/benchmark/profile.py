@@ -33,13 +33,11 @@ def profile(options: Options, console: Console) -> None:
 
 
 def _by_sampling(sampler: str, options: Options, console: Console) -> None:
-    """py-spy looks on from outside and slows nothing down: a flame graph."""
+    """From outside, by py-spy: a flame graph, C functions too; little is slowed down."""
     target = options.output / "profile.svg"
     with stage(OURS, options.directions[0], options.workers) as place:
         check_path(place)
-        with _recording(
-            [sampler, "record", "--native", "--subprocesses", "--nonblocking", "-o", str(target)], place
-        ):
+        with _recording([sampler, "record", "--native", "--subprocesses", "-o", str(target)], place):
             list(requests(place, options.seconds, options.idle))
     console.print(f"Profile of the requests: {target}")
 

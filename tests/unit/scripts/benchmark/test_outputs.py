@@ -72,6 +72,7 @@ def test_iperf3_counts_what_the_receiver_got() -> None:
     [
         ('{"end": {}, "error": "unable to connect to server"}', "iperf3: unable to connect to server"),
         ("iperf3: command not understood", "no JSON: iperf3: command not understood"),
+        ('{"end": {}}', "received nothing"),
         ('{"end": {"sum_received": {"bytes": 0, "seconds": 1}}}', "received nothing"),
         ('{"end": {"sum_received": {"bytes": 1, "seconds": 0}}}', "received nothing"),
     ],
