@@ -47,7 +47,7 @@ def main() -> int:
     )  # two descriptors a connection, in every contestant
     machine = describe_machine(options)
     for line in machine.lines():
-        console.print(line)
+        console.print(line, markup=False)
     console.print(
         f"\nThis takes about {options.estimated_seconds() / 60:.1f} minutes. Ctrl-C ends it and keeps what was measured."
     )
@@ -114,9 +114,9 @@ def describe_machine(options: Options) -> Machine:
     versions = {}
     for name in options.names:
         with contextlib.suppress(StageError, StopIteration):
-            versions[name] = next(
-                line.strip() for line in run(*CONTESTANTS[name].version(place)).splitlines() if line.strip()
-            )
+            said = run(*CONTESTANTS[name].version(place)).splitlines()
+            line = next(line.strip() for line in said if line.strip())
+            versions[name] = line.rpartition("version: ")[2]
     for tool in ("wrk", "iperf3"):
         versions[tool] = version_of(tool)
     if commit := commit_of_ours():

@@ -38,10 +38,10 @@ METRICS: Final = (
     *(Metric(f"p50@{n}", f"p50, {n} conn{'s' * (n > 1)}", "ms", "lower") for n in CONNECTION_COUNTS),
     *(Metric(f"p99@{n}", f"p99, {n} conn{'s' * (n > 1)}", "ms", "lower") for n in CONNECTION_COUNTS),
     Metric("cpu/100k", "CPU per 100 000 requests", "s", "lower"),
-    Metric("own-cpu/100k", "  of it the proxy's", "s", "lower"),
+    Metric("own-cpu/100k", "proxy's CPU per 100 000 requests", "s", "lower"),
     Metric("connections", "new connections", "1/s", "higher"),
     Metric("cpu/connection", "CPU per connection", "us", "lower"),
-    Metric("own-cpu/connection", "  of it the proxy's", "us", "lower"),
+    Metric("own-cpu/connection", "proxy's CPU per connection", "us", "lower"),
     *(
         Metric(f"{way}@{n}", f"{way}, {n} stream{'s' * (n > 1)}", "Gbit/s", "higher")
         for n in STREAM_COUNTS
@@ -49,7 +49,7 @@ METRICS: Final = (
     ),
     *(Metric(f"cpu/GB-{way}", f"CPU per GB {way}, 1 stream", "s", "lower") for way in ("up", "down")),
     Metric("fair-p99", "p99 beside a bulk flow", "ms", "lower"),
-    Metric("fair-bulk", "  that bulk flow", "Gbit/s", "higher"),
+    Metric("fair-bulk", "bulk beside small requests", "Gbit/s", "higher"),
     Metric("rest", "memory at rest", "MB", "lower"),
     Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
 )

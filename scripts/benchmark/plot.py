@@ -56,7 +56,7 @@ def svg(results: Results, directions: tuple[Direction, ...]) -> str:
 
 def _panel(results: Results, direction: Direction, metric: Metric, names: tuple[str, ...]) -> list[str]:
     better = f"{metric.unit}, {metric.better} is better"
-    title = f'<text y="16" font-weight="bold">{escape(metric.title.strip())} <tspan fill="#868e96" font-weight="normal">{escape(better)}</tspan></text>'
+    title = f'<text y="16" font-weight="bold">{escape(metric.title)} <tspan fill="#868e96" font-weight="normal">{escape(better)}</tspan></text>'
     measured = {name: results.values(direction, name, metric.key) for name in names}
     most = max((max(values) for values in measured.values() if values), default=0) or 1
     parts = [title]
