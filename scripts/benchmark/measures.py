@@ -1,0 +1,77 @@
+"""What is measured, in which unit, which way is better, and the bar the project set itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Direction = Literal["ingress", "egress"]
+DIRECTIONS: Final[tuple[Direction, ...]] = ("ingress", "egress")
+
+OURS: Final = "interceptor"
+PEERS: Final = ("none", "haproxy", "nginx", "envoy", "mitmproxy")
+NAMES: Final = (*PEERS, OURS)
+
+MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
+
+CONNECTION_COUNTS: Final = (1, 50, 500)
+STREAM_COUNTS: Final = (1, 8)
+CLIENTS: Final = 20  # that open new connections as fast as they can: enough to keep one worker busy
+FAIRNESS_CONNECTIONS: Final = 10  # that make small requests beside the bulk flow
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the result."""
+
+    key: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
+METRICS: Final = (
+    *(
+        Metric(f"requests@{n}", f"requests, {n} conn{'s' * (n > 1)}", "1/s", "higher")
+        for n in CONNECTION_COUNTS
+    ),
+    *(Metric(f"p50@{n}", f"p50, {n} conn{'s' * (n > 1)}", "ms", "lower") for n in CONNECTION_COUNTS),
+    *(Metric(f"p99@{n}", f"p99, {n} conn{'s' * (n > 1)}", "ms", "lower") for n in CONNECTION_COUNTS),
+    Metric("cpu/100k", "CPU per 100 000 requests", "s", "lower"),
+    Metric("own-cpu/100k", "proxy's CPU per 100 000 requests", "s", "lower"),
+    Metric("connections", "new connections", "1/s", "higher"),
+    Metric("cpu/connection", "CPU per connection", "us", "lower"),
+    Metric("own-cpu/connection", "proxy's CPU per connection", "us", "lower"),
+    *(
+        Metric(f"{way}@{n}", f"{way}, {n} stream{'s' * (n > 1)}", "Gbit/s", "higher")
+        for n in STREAM_COUNTS
+        for way in ("up", "down")
+    ),
+    *(Metric(f"cpu/GB-{way}", f"CPU per GB {way}, 1 stream", "s", "lower") for way in ("up", "down")),
+    Metric("fair-p99", "p99 beside a bulk flow", "ms", "lower"),
+    Metric("fair-bulk", "bulk beside small requests", "Gbit/s", "higher"),
+    Metric("rest", "memory at rest", "MB", "lower"),
+    Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A ratio us/peer that is to be reached: at least ``factor`` where higher is better, at most where lower is."""
+
+    metric: str
+    peer: str
+    factor: float
+
+
+# Issue 4's bar: ingress, as many workers as the peer has threads.
+BARS: Final = (
+    Bar("requests@50", "envoy", 1.3),
+    Bar("requests@50", "haproxy", 1.0),
+    *(Bar(f"{percentile}@{n}", "envoy", 1.0) for n in (1, 50) for percentile in ("p50", "p99")),
+    Bar("connections", "envoy", 1.2),
+    *(Bar(f"{way}@{n}", "envoy", 1.0) for n in STREAM_COUNTS for way in ("up", "down")),
+    Bar("rest", "envoy", 0.6),
+    Bar("idle", "envoy", 1.0),
+    Bar("cpu/100k", "envoy", 1.0),
+)

@@ -1,0 +1,148 @@
+"""The command line: what is to be measured, and how long that will take."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from scripts.benchmark.measures import (
+    CONNECTION_COUNTS,
+    DIRECTIONS,
+    MEASURES,
+    NAMES,
+    STREAM_COUNTS,
+    Direction,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_OUTPUT: Final = Path("build/bench")
+
+# What a step takes beside its measured seconds: starting and ending the tools and the contestant.
+SET_UP_SECONDS: Final = 3.0
+RUN_OVERHEAD_SECONDS: Final = 0.4
+IDLE_SECONDS_PER_THOUSAND: Final = 0.8
+
+
+@dataclass(frozen=True)
+class Options:
+    """One benchmark."""
+
+    names: tuple[str, ...]
+    measures: tuple[str, ...]
+    directions: tuple[Direction, ...]
+    rounds: int
+    seconds: int
+    idle: int
+    workers: int
+    output: Path
+    profile: bool
+
+    def visits(self) -> Iterator[tuple[int, Direction, str]]:
+        """Round, direction and contestant in the order they run: each round starts with another contestant."""
+        for number in range(self.rounds):
+            turn = number % len(self.names)
+            for direction in self.directions:
+                for name in (*self.names[turn:], *self.names[:turn]):
+                    yield number, direction, name
+
+    def estimated_seconds(self) -> float:
+        """How long all visits will take."""
+        runs = {
+            "memory": 0,
+            "requests": len(CONNECTION_COUNTS),
+            "connections": 1,
+            "bulk": 2 * len(STREAM_COUNTS),
+            "fairness": 1,
+        }
+        count = sum(runs[measure] for measure in self.measures)
+        visit = SET_UP_SECONDS + count * (self.seconds + RUN_OVERHEAD_SECONDS)
+        if "memory" in self.measures:
+            visit += IDLE_SECONDS_PER_THOUSAND * self.idle / 1000
+        return visit * (len(self.names) * len(self.directions) * self.rounds + self.profile)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options of a command line. Ends the program with status 2 where it does not understand."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Run us and the peers in turn, in network namespaces, with the same client and app; save medians and ratios.",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="under 2 minutes: 1 round of 1 s runs, ingress, 1 000 idle connections",
+    )
+    parser.add_argument(
+        "--rounds", type=_positive(20), metavar="N", help="rounds; each starts with another contestant [3]"
+    )
+    parser.add_argument("--seconds", type=_positive(60), metavar="S", help="length of each run [4]")
+    parser.add_argument(
+        "--idle", type=_positive(5000), metavar="N", help="idle connections, at most 5000 [5000]"
+    )
+    parser.add_argument(
+        "--only", type=_subset(NAMES), default=NAMES, metavar="NAMES", help=f"some of {','.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--measures",
+        type=_subset(MEASURES),
+        default=MEASURES,
+        metavar="LIST",
+        help=f"some of {','.join(MEASURES)}",
+    )
+    parser.add_argument("--direction", choices=(*DIRECTIONS, "both"), help="[both; with --quick ingress]")
+    parser.add_argument(
+        "--workers", type=int, choices=(1, 2), default=1, help="our workers and the peers' threads [1]"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DEFAULT_OUTPUT,
+        metavar="DIR",
+        help=f"for results.json, report.md, plot.svg [{DEFAULT_OUTPUT}]",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="afterwards, one more run of ours under py-spy or cProfile"
+    )
+    given = parser.parse_args(argv)
+    direction = given.direction or ("ingress" if given.quick else "both")
+    directions = tuple(way for way in DIRECTIONS if direction in {way, "both"})
+    return Options(
+        names=given.only,
+        measures=given.measures,
+        directions=directions,
+        rounds=given.rounds or (1 if given.quick else 3),
+        seconds=given.seconds or (1 if given.quick else 4),
+        idle=given.idle or (1000 if given.quick else 5000),
+        workers=given.workers,
+        output=given.output,
+        profile=given.profile,
+    )
+
+
+class _positive:  # noqa: N801 (reads as the type of an option)
+    """A whole number from 1 to a bound: nothing here may run without end."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, text: str) -> int:
+        if not text.isdigit() or not 1 <= int(text) <= self.most:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {self.most}")
+        return int(text)
+
+
+class _subset:  # noqa: N801 (reads as the type of an option)
+    """Some of the known names, in the known order."""
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        asked = set(text.split(","))
+        if unknown := asked.difference(self.known):
+            raise argparse.ArgumentTypeError(f"'{min(unknown)}' is not one of {', '.join(self.known)}")
+        return tuple(name for name in self.known if name in asked)
