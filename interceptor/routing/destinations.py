@@ -36,10 +36,10 @@ class Decision:
     )
     service: str  # the ServiceEntry host, Istio's PassthroughCluster or BlackHoleCluster, or this workload on ingress
     policy: str  # the document or setting that decided, for the log: "egress.policy=ALLOW_ANY", "ServiceEntry ns/name"
-    namespace: str = "unknown"  # of the service
     denied: str | None = None  # the reason label when refused ("registry", "loop"); upstreams is then empty
     details: str = "-"  # one sentence for the operator: why it was refused
     hint: str = "-"  # one sentence to add where every upstream refused the connection
+    namespace: str = "unknown"  # of the service
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def egress_decision(policy: EgressPolicy, registry: Registry, destination: Origi
     if service is not None:
         upstreams = (UpstreamAddress(destination),)
         named_by = f"ServiceEntry {service.entry}"
-        return Decision(upstreams, service.cluster, service.host, named_by, service.namespace)
+        return Decision(upstreams, service.cluster, service.host, named_by, namespace=service.namespace)
     if policy == "ALLOW_ANY":
         return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
     details = (
@@ -161,7 +161,7 @@ def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Deci
     if port in sidecar.own_ports:
         policy = f"Sidecar {sidecar.full_name}"
         details = f"{destination} is a listener of this proxy, not of the app; connect to a port of the app"
-        return Decision((), BLACK_HOLE, service, policy, namespace, denied="loop", details=details)
+        return Decision((), BLACK_HOLE, service, policy, denied="loop", details=details, namespace=namespace)
     upstreams: tuple[UpstreamAddress, ...] = (UpstreamAddress(destination),)
     hint = "-"
     if port in sidecar.app_ports and not is_loopback(destination.host):
@@ -172,4 +172,4 @@ def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Deci
             f"port {port} is not declared in spec.ingress.ports, so an app that listens only on loopback is not "
             "tried there; declare the port if it is meant to be reached"
         )
-    return Decision(upstreams, f"inbound|{port}||", service, "-", namespace, hint=hint)
+    return Decision(upstreams, f"inbound|{port}||", service, "-", hint=hint, namespace=namespace)

@@ -153,7 +153,11 @@ KNOWN = Registry([entry("a", "10.0.0.1")])
 def test_a_known_destination_is_named_in_the_decision(policy: EgressPolicy) -> None:
     allowed = egress_decision(policy, KNOWN, to("10.0.0.1", 443))
     assert allowed == Decision(
-        (up("10.0.0.1", 443),), "outbound|443||a.example", "a.example", "ServiceEntry default/a"
+        (up("10.0.0.1", 443),),
+        "outbound|443||a.example",
+        "a.example",
+        "ServiceEntry default/a",
+        namespace="default",
     )
 
 
@@ -176,7 +180,9 @@ def test_registry_only_refuses_the_unknown_and_says_what_to_add() -> None:
 @pytest.mark.parametrize(("host", "loopback"), [("10.0.0.1", "127.0.0.1"), ("fd00::1", "::1")])
 def test_a_declared_port_falls_back_to_loopback_of_its_family(host: str, loopback: str) -> None:
     decision = ingress_decision(sidecar("{ingress: {ports: [{port: 80}]}}"), to(host, 80))
-    assert decision == Decision((up(host, 80), up(loopback, 80)), "inbound|80||", "app", "-")
+    assert decision == Decision(
+        (up(host, 80), up(loopback, 80)), "inbound|80||", "app", "-", namespace="default"
+    )
 
 
 def test_an_undeclared_port_is_never_looked_for_on_loopback() -> None:
@@ -208,3 +214,13 @@ def test_ingress_reaches_loopback_on_declared_ports_only(
     decision = ingress_decision(sidecar(f"{{ingress: {{ports: [{ports}]}}}}"), to(host, port))
     beyond = [upstream for upstream in decision.upstreams if upstream != up(host, port)]
     assert all(upstream.port == port and port in declared for upstream in beyond)
+
+
+def test_the_dump_names_every_service_with_what_means_it() -> None:
+    assert Registry([entry("a", "10.0.0.1, 10.1.0.0/16")]).dump() == [
+        {
+            "name": "outbound|443||a.example",
+            "document": "ServiceEntry default/a",
+            "addresses": ["10.0.0.1", "10.1.0.0/16"],
+        }
+    ]
