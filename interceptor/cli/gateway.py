@@ -14,8 +14,8 @@ from interceptor.cli import program
 
 app = typer.Typer(
     help="A transparent interception gateway for an app that knows nothing of it.",
-    no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -104,4 +104,4 @@ def check(
 
 def main() -> None:
     """Entry point of the ``interceptor`` program."""
-    program.run(app, sys.argv[1:])
+    raise SystemExit(program.run(app, "interceptor", sys.argv[1:]))

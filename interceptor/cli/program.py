@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
-import typer
+from typer.exceptions import TyperException
 
 from interceptor.errors import ConfigError, InterceptorError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import typer
 
-class _Usage(Protocol):
-    def format_message(self) -> str: ...
-
-
-# typer carries its own copy of click and exports BadParameter only: what that derives from is click's UsageError.
-_USAGE_ERRORS: Final = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
+TYPER_INTERRUPTED: Final = 130  # what typer makes of a KeyboardInterrupt
 
 
-def run(app: typer.Typer, argv: Sequence[str]) -> NoReturn:
-    """Run a program and leave with the contract's exit status: 0 done, 1 refused, 2 bad input, 3 found different.
+def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+    """Do what the command line asks and return the exit status; every failure is a sentence on stderr.
 
-    Every failure is one sentence a line on stderr, or one JSON object a line with ``--log-format json``.
+    0 done; 1 the kernel or a peer refused; 2 bad input or usage; 3 checked and found different.
     """
     try:
-        # Outside standalone mode click returns the status of typer.Exit instead of leaving.
-        status = app(args=list(argv), standalone_mode=False)
-    except _USAGE_ERRORS as error:
-        words = cast("_Usage", error).format_message().strip().rstrip(".")
-        # No arguments at all: the help was printed, there is nothing to add.
-        _fail(argv, (f"{words}; --help shows what there is",) if words else (), 2)
+        # Outside standalone mode typer returns the status of typer.Exit instead of leaving.
+        code = app(args=list(arguments), prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except ConfigError as error:
-        _fail(argv, error.problems, error.exit_code)
+        return _fail(name, arguments, error.problems, error.exit_code)
     except InterceptorError as error:
-        _fail(argv, (str(error),), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away: `sidecar-setup plan | head`
-        sys.stderr.close()
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        return _fail(name, arguments, str(error).splitlines(), error.exit_code)
+    except TyperException as error:
+        return _fail(name, arguments, _usage(name, error), error.exit_code)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten must not fail again at exit
+        return _fail(name, arguments, (f"cannot write the output: {error.strerror}",), 1)
+    if code == TYPER_INTERRUPTED:
+        return _fail(name, arguments, ("interrupted; nothing half-done is left",), 1)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(argv: Sequence[str], problems: Sequence[str], status: int) -> NoReturn:
-    as_json = "--log-format=json" in argv or ("--log-format", "json") in itertools.pairwise(argv)
-    for problem in problems:
-        print(
-            json.dumps({"level": "error", "message": problem}) if as_json else f"error: {problem}",
-            file=sys.stderr,
-        )
-    sys.exit(status)
+def log_format_variable(name: str) -> str:
+    """The environment variable that gives ``--log-format`` to a program."""
+    return name.upper().replace("-", "_") + "_LOG_FORMAT"
+
+
+def _usage(name: str, error: TyperException) -> tuple[str, ...]:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else name
+    sentence = error.format_message().replace("Value error, ", "").strip().rstrip(".")
+    return (f"{sentence}; '{command} --help' shows the usage",)
+
+
+def _fail(name: str, arguments: Sequence[str], sentences: Sequence[str], status: int) -> int:
+    as_json = _wants_json(name, arguments)
+    for sentence in sentences:
+        line = json.dumps({"level": "error", "message": sentence}) if as_json else f"{name}: {sentence}"
+        print(line, file=sys.stderr)
+    return status
+
+
+def _wants_json(name: str, arguments: Sequence[str]) -> bool:
+    """Looked up without the parser, whose own complaints must come in this format too."""
+    asked = [os.environ.get(log_format_variable(name), "")]
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            break  # what follows is another program's
+        flag, equals, value = argument.partition("=")
+        if flag == "--log-format":
+            asked.append(value if equals else "".join(arguments[position + 1 : position + 2]))
+    return asked[-1] == "json"

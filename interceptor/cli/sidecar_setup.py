@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
-from typer.exceptions import TyperException
 
+from interceptor.cli import program
 from interceptor.config.redirect import (
     ENVIRONMENT_PREFIX,
     FLAGS,
@@ -29,17 +28,13 @@ from interceptor.config.redirect import (
     from_command_line,
     from_environment,
 )
-from interceptor.errors import ConfigError, InterceptorError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from interceptor.errors import ConfigError
 
 Texts = dict[str, list[str]]  # what was given, by flag
 
 PLACE_FLAGS: Final = ("netns", "wait")  # all that a command needs which does not decide about rules
-TYPER_INTERRUPTED: Final = 130  # what typer makes of a KeyboardInterrupt
 MAX_FILE: Final = 1 << 20  # bytes of a file of flags
-LOG_FORMAT_VARIABLE: Final = ENVIRONMENT_PREFIX + "LOG_FORMAT"
+LOG_FORMAT_VARIABLE: Final = program.log_format_variable("sidecar-setup")
 CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
 
 app = typer.Typer(
@@ -75,52 +70,7 @@ class LogFormat(StrEnum):
 
 def main() -> None:
     """Entry point."""
-    raise SystemExit(run(sys.argv[1:]))
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Do what the command line asks and return the exit status; every failure is a sentence on stderr."""
-    try:
-        code = app(args=list(arguments), prog_name="sidecar-setup", standalone_mode=False)
-        sys.stdout.flush()
-    except ConfigError as error:
-        return _fail(arguments, error.problems, error.exit_code)
-    except InterceptorError as error:
-        return _fail(arguments, (str(error),), error.exit_code)
-    except TyperException as error:
-        return _fail(arguments, (_usage(error),), error.exit_code)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten must not fail again at exit
-        return _fail(arguments, (f"cannot write the output: {error.strerror}",), 1)
-    if code == TYPER_INTERRUPTED:
-        return _fail(arguments, ("interrupted; nothing half-done is left",), 1)
-    return 0
-
-
-def _usage(error: TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "sidecar-setup"
-    sentence = error.format_message().replace("Value error, ", "").rstrip(".")
-    return f"{sentence}; '{command} --help' shows the usage"
-
-
-def _fail(arguments: Sequence[str], sentences: Sequence[str], status: int) -> int:
-    for sentence in sentences:
-        if _wants_json(arguments):
-            print(json.dumps({"level": "error", "message": sentence}), file=sys.stderr)
-        else:
-            print(f"sidecar-setup: {sentence}", file=sys.stderr)
-    return status
-
-
-def _wants_json(arguments: Sequence[str]) -> bool:
-    """Looked up without the parser, whose own complaints must come in this format too."""
-    asked = [os.environ.get(LOG_FORMAT_VARIABLE, "")]
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == "--log-format":
-            asked.append(value if equals else "".join(arguments[position + 1 : position + 2]))
-    return asked[-1] == LogFormat.JSON.value
+    raise SystemExit(program.run(app, "sidecar-setup", sys.argv[1:]))
 
 
 def _with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

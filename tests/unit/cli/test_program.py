@@ -11,7 +11,7 @@ from interceptor.errors import ConfigError, KernelError
 
 
 def application(work: Callable[[], None]) -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(pretty_exceptions_enable=False)
 
     @app.command()
     def go(log_format: str = "text") -> None:
@@ -31,21 +31,27 @@ def fail(error: BaseException) -> Callable[[], None]:
     return work
 
 
-def outcome(capsys: pytest.CaptureFixture[str], app: typer.Typer, *argv: str) -> tuple[object, list[str]]:
-    with pytest.raises(SystemExit) as left:
-        program.run(app, argv)
-    return left.value.code, capsys.readouterr().err.splitlines()
+def outcome(capsys: pytest.CaptureFixture[str], app: typer.Typer, *argv: str) -> tuple[int, list[str]]:
+    status = program.run(app, "some-tool", argv)
+    return status, capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize(
     ("error", "status", "lines"),
     [
-        (ConfigError("one is wrong", "two is wrong"), 2, ["error: one is wrong", "error: two is wrong"]),
-        (KernelError("the kernel refused"), 1, ["error: the kernel refused"]),
+        (
+            ConfigError("one is wrong", "two is wrong"),
+            2,
+            ["some-tool: one is wrong", "some-tool: two is wrong"],
+        ),
+        (KernelError("the kernel refused"), 1, ["some-tool: the kernel refused"]),
         (typer.Exit(7), 7, []),
-        (typer.Abort(), 130, []),
-        (KeyboardInterrupt(), 130, []),
-        (typer.BadParameter("it is odd"), 2, ["error: Invalid value: it is odd; --help shows what there is"]),
+        (KeyboardInterrupt(), 1, ["some-tool: interrupted; nothing half-done is left"]),
+        (
+            typer.BadParameter("it is odd"),
+            2,
+            ["some-tool: Invalid value: it is odd; 'some-tool go --help' shows the usage"],
+        ),
     ],
 )
 def test_a_failure_is_sentences_and_an_exit_status(
@@ -67,12 +73,25 @@ def test_errors_can_be_json(capsys: pytest.CaptureFixture[str], flag: tuple[str,
 def test_unknown_words_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(capsys, application(lambda: None), "bogus") == (
         2,
-        ["error: No such command 'bogus'; --help shows what there is"],
+        ["some-tool: No such command 'bogus'; 'some-tool --help' shows the usage"],
     )
 
 
-def test_no_words_at_all_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        program.run(application(lambda: None), ())
-    assert left.value.code == 2
-    assert "Usage" in capsys.readouterr().out
+def test_no_words_at_all_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(capsys, application(lambda: None)) == (
+        2,
+        ["some-tool: Missing command; 'some-tool --help' shows the usage"],
+    )
+
+
+def test_what_follows_two_dashes_is_another_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(capsys, application(lambda: None), "bogus", "--", "--log-format=json")[1][0].startswith(
+        "some-tool: "
+    )
+
+
+def test_the_environment_can_ask_for_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(program.log_format_variable("some-tool"), "json")
+    assert outcome(capsys, application(fail(KernelError("no"))), "go")[1][0].startswith("{")
