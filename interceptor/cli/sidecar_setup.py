@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -29,6 +29,9 @@ from interceptor.config.redirect import (
     from_environment,
 )
 from interceptor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Texts = dict[str, list[str]]  # what was given, by flag
 
@@ -70,7 +73,12 @@ class LogFormat(StrEnum):
 
 def main() -> None:
     """Entry point."""
-    raise SystemExit(program.run(app, "sidecar-setup", sys.argv[1:]))
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the command line asks and return the exit status."""
+    return program.run(app, "sidecar-setup", arguments)
 
 
 def _with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
