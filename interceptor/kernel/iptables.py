@@ -39,6 +39,10 @@ class Hooking(NamedTuple):
     entry: bytes
 
 
+class MissingTableError(KernelError):
+    """The kernel has no such table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What is ours in one table: our chains' rules in order, and the jumps to them, as normal bytes."""
@@ -101,10 +105,10 @@ def existing_tables(family: Family) -> frozenset[Table]:
 
 
 def has_table(family: Family, table: Table) -> bool:
-    """Whether the kernel can make this table; makes it."""
+    """Whether the kernel can make this table; makes it. KernelError: we may not ask."""
     try:
         _open(family, table)
-    except KernelError:
+    except MissingTableError:
         return False
     return True
 
@@ -283,10 +287,11 @@ def _open(family: Family, table: Table) -> Any:
     try:
         opened = kind(table.value, autocommit=False)
     except library.IPTCError as error:
-        raise KernelError(
-            f"cannot open the IPv{family} {table.value} table of iptables ({_reason(error)}); "
-            f"load it with 'modprobe ip{'6' if family == 6 else ''}table_{table.value}', as root"
-        ) from error
+        what = f"cannot open the IPv{family} {table.value} table of iptables: {_reason(error)}"
+        if os.strerror(errno.EPERM) in str(error) or "Permission denied" in str(error):
+            raise KernelError(f"{what}; give this process CAP_NET_ADMIN and CAP_NET_RAW") from error
+        module = f"ip{'6' if family == 6 else ''}table_{table.value}"
+        raise MissingTableError(f"{what}; load it with 'modprobe {module}'") from error
     opened.refresh()  # python-iptables caches tables by name; a child inherits the cache
     return opened
 

@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -214,13 +215,10 @@ def _survey() -> tuple[dict[Family, frozenset[Table]], tuple[str, ...]]:
         lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:  # a kernel without IPv6
         lines = []
-    addresses = [(fields[0], fields[5]) for fields in map(str.split, lines)]
-    groups = (
-        (":".join(digits[start : start + 4] for start in range(0, 32, 4)), name) for digits, name in addresses
-    )
+    found = [(IPv6Address(int(fields[0], 16)), fields[5]) for fields in map(str.split, lines)]
     return (
         {family: iptables.existing_tables(family) for family in FAMILIES},
-        tuple(f"{address} on {name}" for address, name in groups if name != "lo"),
+        tuple(f"{address} on {interface}" for address, interface in found if not address.is_loopback),
     )
 
 

@@ -103,6 +103,22 @@ def test_loopback_and_calls_to_oneself_are_direct_for_everyone(bed: Topology, fa
             assert one(bed, Attempt(host, 8080, uid=uid)).listener == "direct"
 
 
+def test_an_interface_is_matched_by_its_whole_name(bed: Topology, family: Family) -> None:
+    """python-iptables masks IPv6 names one bit a byte, by which 'lo' is the start of 'bond0' too."""
+    ends = ((bed.app, "10.10.0.2/24", "fd0a::2/64"), (bed.peer, "10.10.0.1/24", "fd0a::1/64"))
+    there = ("type", "veth", "peer", "name", "bond0", "netns", bed.peer.name)
+    bed.app.run("ip", "link", "add", "bond0", *there)
+    try:
+        for end, v4, v6 in ends:
+            end.run("ip", "addr", "add", v4, "dev", "bond0")
+            end.run("ip", "addr", "add", v6, "dev", "bond0", "nodad")
+            end.run("ip", "link", "set", "bond0", "up")
+        apply(bed)
+        assert one(bed, Attempt({4: "10.10.0.1", 6: "fd0a::1"}[family], 80)).listener == "egress"
+    finally:
+        bed.app.run("ip", "link", "del", "bond0")
+
+
 def test_all_of_127_is_loopback(bed: Topology) -> None:
     apply(bed)
     assert [

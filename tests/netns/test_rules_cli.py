@@ -87,3 +87,24 @@ def test_the_ruleset_that_is_printed_is_one_that_iptables_takes(app: Namespace) 
         "apply", "--netns", app.name, "--exclude-egress-cidrs", "10.0.0.0/8,fd00::/8"
     )
     assert (status, output.partition(":")[0]) == (0, "unchanged")
+
+
+def with_capabilities(where: Namespace, kept: str, *arguments: str) -> tuple[int, str, str]:
+    """Run it inside a namespace as root with these capabilities and no other."""
+    limited = ("setpriv", f"--bounding-set=-all,{kept}", sys.executable, "-c", MAIN, *arguments)
+    ended = where.run(*limited, check=False, timeout=60)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_an_init_containers_capabilities_are_enough(app: Namespace) -> None:
+    for command in ("apply", "status", "remove"):
+        status, _, errors = with_capabilities(app, "+net_admin,+net_raw", command)
+        assert (status, errors) == (0, "")
+    assert "INTERCEPTOR" not in app.save(4) + app.save(6)
+
+
+def test_missing_capabilities_are_named_and_nothing_is_changed(app: Namespace) -> None:
+    status, output, errors = with_capabilities(app, "+net_raw", "apply")
+    assert (status, output) == (1, "")
+    assert "give this process CAP_NET_ADMIN and CAP_NET_RAW" in errors
+    assert "INTERCEPTOR" not in app.save(4) + app.save(6)

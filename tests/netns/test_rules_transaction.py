@@ -18,6 +18,7 @@ from interceptor.config.redirect import Ipv6Policy, PortRange, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules
 from interceptor.kernel.iptables import ATTEMPTS, Step
+from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.rules import FAMILIES, Family
 from tests.support.netns import Namespace, Topology, namespace, topology
 from tests.support.reporters import Attempt, connect, listening
@@ -372,6 +373,25 @@ def test_between_blocking_and_capturing_ipv6_there_is_no_moment_with_neither(app
     order = [(4, "nat"), (6, "nat"), (6, "filter")]
     assert rules.apply(DEFAULT, app.path, before_commit=both).outcome == "updated"
     assert "INTERCEPTOR" not in app.run("ip6tables-legacy-save", "-t", "filter").stdout
+
+
+def test_a_kernel_without_ipv6_nat_is_refused_where_there_are_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda: False)  # this machine's kernel has it
+    with topology() as bed:
+        with pytest.raises(KernelError, match=r"fd09::2 on eth0.*--ipv6 block"):
+            rules.apply(DEFAULT, bed.app.path)
+        assert tables(bed.app) == []
+        assert rules.apply(RedirectSettings(ipv6=Ipv6Policy.BLOCK), bed.app.path).outcome == "installed"
+
+
+def test_a_kernel_without_ipv6_nat_and_no_address_is_ipv4_only(
+    app: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda: False)
+    assert rules.apply(DEFAULT, app.path).ipv6 is Ipv6.LEAVE
+    assert tables(app) == ["nat"]
 
 
 CONNECT_LOOP = """
