@@ -138,23 +138,25 @@ class Hub:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_time)
-                while True:
-                    turns = 0
-                    while turns < TURNS_BETWEEN_YIELDS:
-                        served = self._round()
-                        turns += served
-                        # A small batch is most often a lone message, whose answer takes longer than asking again.
-                        if served < 2 and not self._queue:
-                            break
-                    if self._queue:
-                        await trio.lowlevel.checkpoint()
-                    else:
-                        await trio.lowlevel.wait_readable(self._epoll)
-        finally:
-            self._epoll.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_time)
+            while True:
+                turns = 0
+                while turns < TURNS_BETWEEN_YIELDS:
+                    served = self._round()
+                    turns += served
+                    # A small batch is most often a lone message, whose answer takes longer than asking again.
+                    if served < 2 and not self._queue:
+                        break
+                if self._queue:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll)
+
+    def close(self) -> None:
+        """Close the epoll set, once the last flow has left it."""
+        assert not self._ends
+        self._epoll.close()
 
     def _round(self) -> int:
         """Serve what is ready now, then give each queued source one turn; how many turns that was."""

@@ -67,8 +67,9 @@ class Listener:
                 else:
                     await trio.lowlevel.wait_readable(self._sock)
         finally:
-            while self._accept_batch():
-                pass
+            for _ in range(sockets.BACKLOG // BATCH):  # as many as the kernel's queue held
+                if not self._accept_batch():
+                    break
             self._sock.close()
 
     def _accept_batch(self) -> bool:

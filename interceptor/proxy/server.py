@@ -57,20 +57,27 @@ class Proxy:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop_accepting`` was called and the last flow has ended, or until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._services.hub.run)
-            with self._flowing:
-                async with trio.open_nursery() as flows:
-                    self._listeners = [
-                        Listener(direction, sock, self._services, flows) for direction, sock in self._sockets
-                    ]
-                    with self._accepting:
-                        async with trio.open_nursery() as accepts:
-                            for listener in self._listeners:
-                                accepts.start_soon(listener.run)
-                            task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._services.hub.run)
+                with self._flowing:
+                    async with trio.open_nursery() as flows:
+                        await self._accept(flows, task_status)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._services.hub.close()
             self._drained.set()
-            nursery.cancel_scope.cancel()
+
+    async def _accept(self, flows: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
+        """Accept on every listener until told to stop."""
+        self._listeners = [
+            Listener(direction, sock, self._services, flows) for direction, sock in self._sockets
+        ]
+        with self._accepting:
+            async with trio.open_nursery() as accepts:
+                for listener in self._listeners:
+                    accepts.start_soon(listener.run)
+                task_status.started()
 
     def stop_accepting(self) -> None:
         """Accept what is already queued, then close the listeners; running flows go on."""

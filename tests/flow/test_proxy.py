@@ -276,3 +276,25 @@ async def test_aborting_during_a_dial_records_the_flow() -> None:
                 await assert_reset(peer)
             (flow,) = await running.records.wait_closed()
         assert (flow.flag, flow.details) == (ResponseFlag.LOCAL_RESET, "enough")
+
+
+async def test_cancelling_the_proxy_records_every_flow_and_closes_every_socket() -> None:
+    server, address = listening()
+    stuck, full = listening(backlog=0)
+    with server, stuck, socket.create_connection(full[:2]), socket.socket() as second:
+        second.setblocking(False)
+        second.connect_ex(full[:2])
+        view = FixedView((address,))
+        async with running_proxy(view) as running:
+            relayed = running.connect()
+            await wait_until(lambda: running.proxy.active == 1)
+            view.upstreams = (full,)
+            dialling = running.connect()
+            await wait_until(lambda: running.proxy.active == 2)
+            queued = running.connect()
+        assert [flow.flag for flow in running.records.closed_flows] == [ResponseFlag.LOCAL_RESET] * 3
+        assert {flow.details for flow in running.records.closed_flows} == {"the proxy was stopped"}
+        for peer in (relayed, dialling, queued):
+            with peer, pytest.raises(ConnectionResetError):
+                peer.recv(1)
+        await running.proxy.wait_drained()

@@ -156,6 +156,8 @@ def test_out_of_descriptors_the_proxy_waits_and_recovers(server: socket.socket) 
         counted = proxy.stop()
         assert counted["faults"] == 0
         assert int(str(counted["accept_failures"])) > 0
+        told = [line for line in proxy.log() if line.startswith("cannot accept ingress connections")]
+        assert len(told) == 1, "once for the whole episode"
 
 
 def test_5000_idle_connections_are_held_and_ended(server: socket.socket) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from interceptor.kernel.sockets import open_listener
+from interceptor.model.address import from_sockaddr
 from tests.support.flows import reset
 from tests.support.netns import Namespace, Topology, topology
 from tests.support.proxies import ProxyProcess
@@ -176,3 +179,25 @@ def test_a_peer_that_resets_at_once_leaves_a_record_and_the_proxy_serving() -> N
             server.accept()[0].close()
         exchange(connect(bed.peer, bed.app.v4, 8080), server)
         assert proxy.record()["flag"] == "-"
+
+
+def test_a_listener_opens_where_ipv6_is_switched_off() -> None:
+    with topology() as bed:
+        bed.app.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        with bed.app.call(lambda: open_listener(15006)) as listener, connect(bed.peer, bed.app.v4, 15006):
+            listener.settimeout(10)
+            accepted, sockaddr = listener.accept()
+            accepted.close()
+            assert from_sockaddr(sockaddr).host == bed.peer.v4
+
+
+def test_a_privileged_port_is_refused_with_the_remedy() -> None:
+    with topology() as bed:
+        told = bed.app.run(
+            sys.executable,
+            "-c",
+            "from interceptor.kernel.sockets import open_listener; open_listener(80)",
+            uid=PROXY_UID,
+            check=False,
+        )
+        assert "port 80 may not be opened by this user; choose a port of 1024 or above" in told.stderr

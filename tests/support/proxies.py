@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,9 +22,11 @@ class ProxyProcess:
     def __init__(
         self, given: Mapping[str, object], command: Callable[..., list[str]] = lambda *argv: list(argv)
     ) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
             command(sys.executable, "-m", "tests.support.proxy_process", json.dumps(given)),
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             cwd=ROOT,
         )
@@ -52,11 +55,12 @@ class ProxyProcess:
             self.process.kill()
         self.process.wait(10)
         self._reader.join(10)
+        self._errors.close()
 
     def record(self) -> dict[str, object]:
         """The next flow that ended."""
         line = self._lines.get(timeout=30)
-        assert line, "the proxy died"
+        assert line, f"the proxy died: {self.log()}"
         record = json.loads(line)
         assert isinstance(record, dict)
         return record
@@ -68,6 +72,11 @@ class ProxyProcess:
             pass
         assert self.process.wait(30) == 0
         return record
+
+    def log(self) -> list[str]:
+        """What the program log says so far."""
+        self._errors.seek(0)
+        return self._errors.read().splitlines()
 
     def resident(self) -> int:
         """Resident memory in bytes."""
