@@ -6,6 +6,7 @@ flows may end by themselves until the drain deadline; what is left is reset. A s
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import signal
@@ -62,13 +63,16 @@ def run_proxy(
     if place is not None:
         netns.enter(place)
     bound = _bind(configuration.sidecar)
+    # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
+    metrics = Metrics(configuration.sidecar)
+    codecs.lookup("idna")
     if os.geteuid() == 0:
         process.become(process.Identity(proxy_uid, proxy_uid))
     process.forbid_new_privileges()
     if warning := sockets.raise_descriptor_limit(configuration.sidecar.spec.limits.connections):
         logger.warning(warning)
     control = None if control_fd is None else socket.socket(fileno=control_fd)
-    trio.run(Gateway(configuration, bound, control).run)
+    trio.run(Gateway(configuration, bound, metrics, control).run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,15 @@ def _bind(sidecar: Sidecar) -> _Bound:
 class Gateway:
     """The services of one proxy, from start to drained."""
 
-    def __init__(self, configuration: Configuration, bound: _Bound, control: socket.socket | None) -> None:
+    def __init__(
+        self, configuration: Configuration, bound: _Bound, metrics: Metrics, control: socket.socket | None
+    ) -> None:
         self._spec = configuration.sidecar.spec
         self._bound = bound
         self._control = control
         self._store = Store(snapshot.take(configuration))
         self._resolver = Resolver(self._store)
-        self._metrics = Metrics(configuration.sidecar)
+        self._metrics = metrics
         self._access_log = AccessLog(
             self._spec.accessLog.path, self._spec.accessLog.format, self._metrics.access_log_dropped
         )

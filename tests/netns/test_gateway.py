@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.netns import Namespace, Topology, topology
-from tests.support.processes import interceptor, run, sidecar_setup, started, wait_until
+from tests.support.processes import ROOT, interceptor, run, sidecar_setup, started, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -284,6 +286,37 @@ def test_the_admin_endpoint_tells_and_ends(bed: Topology, tmp_path: Path) -> Non
         assert not reached(bed.peer, bed.app.v4, 15000)
         assert proxy.get(15000, "/quitquitquit", "POST")[0] == 200
         assert proxy.process.wait(30) == 0
+
+
+def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: Path) -> None:
+    """A checkout below /root, say: nothing is imported or read there any more once root is given up."""
+    private = tmp_path / "root"
+    private.mkdir(mode=0o700)
+    (private / "venv").mkdir()
+    (private / "package").mkdir()
+    shutil.copytree(ROOT / "interceptor", private / "package" / "interceptor")
+    (tmp_path / "sidecar.yaml").write_text(
+        "{apiVersion: interceptor/v1, kind: Sidecar, metadata: {name: shop}}\n"
+        + ENTRY.replace("demo", "default")
+    )
+    script = (
+        f"mount --bind {sys.prefix} {private}/venv && cd {private}/package && "
+        f"exec {private}/venv/bin/python -m interceptor proxy --netns {bed.app.name} --config {tmp_path}/sidecar.yaml"
+    )
+    applied = run(sidecar_setup("apply", "--netns", bed.app.name))
+    assert applied.returncode == 0, applied.stderr
+    with started(["unshare", "--mount", "sh", "-c", script], PYTHONPATH=f"{private}/package") as process:
+        proxy = Gateway(bed, process, tmp_path)
+        wait_until(
+            lambda: proxy.get(15020, "/healthz/ready")[0] == 200 or process.poll() is not None, "ready"
+        )
+        with server(bed.peer, bed.peer.v4, 7001) as outside, answering(outside):
+            assert reached(bed.app, bed.peer.v4, 7001)
+        assert proxy.get(15020, "/metrics")[0] == proxy.get(15000, "/config_dump")[0] == 200
+        assert proxy.get(15000, "/quitquitquit", "POST")[0] == 200
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
 
 
 def test_every_port_in_use_is_told_at_once(bed: Topology, tmp_path: Path) -> None:
