@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from interceptor.errors import KernelError
+from interceptor.kernel import child
+from interceptor.kernel.process import Identity, become
 from interceptor.kernel.sockets import open_listener
 from interceptor.model.address import from_sockaddr
 from tests.support.flows import reset
@@ -42,7 +44,7 @@ def proxied(bed: Topology, **given: object) -> Iterator[ProxyProcess]:
 def start(where: Namespace, **given: object) -> ProxyProcess:
     """The proxy in a namespace, as its own uid."""
     given.setdefault("listeners", {"ingress": 15006, "egress": 15001})
-    return ProxyProcess(given, lambda *argv: where.command(*argv, uid=PROXY_UID))
+    return ProxyProcess({**given, "uid": PROXY_UID}, where.command)
 
 
 def serve(where: Namespace, host: str, port: int) -> socket.socket:
@@ -193,11 +195,11 @@ def test_a_listener_opens_where_ipv6_is_switched_off() -> None:
 
 def test_a_privileged_port_is_refused_with_the_remedy() -> None:
     with topology() as bed:
-        told = bed.app.run(
-            sys.executable,
-            "-c",
-            "from interceptor.kernel.sockets import open_listener; open_listener(80)",
-            uid=PROXY_UID,
-            check=False,
-        )
-        assert "port 80 may not be opened by this user; choose a port of 1024 or above" in told.stderr
+        with pytest.raises(KernelError) as refused:
+            child.call(bed.app.path, open_as_the_proxy, 80)
+        assert "port 80 may not be opened by this user; choose a port of 1024 or above" in str(refused.value)
+
+
+def open_as_the_proxy(port: int) -> None:
+    become(Identity(PROXY_UID, PROXY_UID))
+    open_listener(port).close()

@@ -427,14 +427,15 @@ def changes_without_a_gap(bed: Topology, family: Family) -> None:
     try:
         deadline = time.monotonic() + 3
         changed = 0
-        while changed < 20 and time.monotonic() < deadline:
+        # At least five, however slow the machine; each must go through while connections are made.
+        while changed < 5 or (changed < 20 and time.monotonic() < deadline):
             assert rules.apply(OTHER if changed % 2 == 0 else DEFAULT, bed.app.path).outcome == "updated"
             changed += 1
         stop.touch()
-        output, _ = loop.communicate(timeout=10)
+        output, _ = loop.communicate(timeout=30)
     finally:
         loop.kill()
         loop.wait()
     counts = json.loads(output)
     assert set(counts) == {"egress"}
-    assert counts["egress"] > changed >= 5
+    assert counts["egress"] > changed

@@ -17,7 +17,7 @@ from enum import Enum
 
 import trio
 
-from interceptor.kernel import sockets
+from interceptor.kernel import process, sockets
 from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, Flow
 from interceptor.proxy.server import Proxy
@@ -52,6 +52,8 @@ async def main(given: dict[str, object]) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(str(given["nofile"])),) * 2)
     upstreams = given.get("upstreams") or []
     assert isinstance(upstreams, list)
+    if given.get("uid"):  # once everything is imported, which only root may be able to read
+        process.become(process.Identity(int(str(given["uid"])), int(str(given["uid"]))))
     view = FixedView(tuple(SocketAddress(host, port) for host, port in upstreams))
     listeners = [(Direction(name), sockets.open_listener(port)) for name, port in ports.items()]
     extra = {}
