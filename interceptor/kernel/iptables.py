@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
+from interceptor.kernel.iproute import Step
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
 
@@ -52,14 +53,6 @@ class Layout:
 
 
 NOTHING: Final = Layout()
-
-
-class Step(NamedTuple):
-    """A commit that is about to be made: the seam where a test interferes."""
-
-    family: Family
-    table: Table
-    attempt: int
 
 
 def undisturbed(_step: Step) -> None:
