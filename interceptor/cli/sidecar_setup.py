@@ -89,7 +89,7 @@ def _with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., No
         @functools.wraps(command)
         def wrapper(**options: object) -> None:
             options.pop("log_format")
-            flags = {flag.name: options.pop(_identifier(flag)) for flag in shared}
+            flags = {flag.name: _texts(options.pop(_identifier(flag))) for flag in shared}
             command(flags={name: texts for name, texts in flags.items() if texts is not None}, **options)
 
         own = inspect.signature(command, eval_str=True).parameters.values()
@@ -116,14 +116,17 @@ def _identifier(flag: Flag) -> str:
     return flag.name.replace("-", "_")
 
 
+def _texts(given: object) -> object:
+    """A switch, which typer reads itself, as the text that stands for it elsewhere."""
+    return [("no", "yes")[given]] if isinstance(given, bool) else given
+
+
 def _parameter(flag: Flag) -> inspect.Parameter:
-    option = typer.Option(f"--{flag.name}", metavar=flag.metavar, help=flag.help, show_default=False)
-    return inspect.Parameter(
-        _identifier(flag),
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[list[str] | None, option],
-    )
+    name = f"--{flag.name}/--no-{flag.name}" if flag.switch else f"--{flag.name}"
+    metavar = None if flag.switch else flag.metavar
+    option = typer.Option(name, metavar=metavar, help=flag.help, show_default=False)
+    kind = Annotated[bool | None, option] if flag.switch else Annotated[list[str] | None, option]
+    return inspect.Parameter(_identifier(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 ALL_FLAGS: Final = tuple(flag.name for flag in FLAGS)

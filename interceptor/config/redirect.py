@@ -32,6 +32,27 @@ class Ipv6Policy(Enum):
     OFF = "off"
 
 
+class Mode(Enum):
+    """What ``--mode`` asks for: how ingress is brought to the proxy. Egress is always redirected."""
+
+    REDIRECT = "redirect"
+    TPROXY = "tproxy"
+
+
+class Dns(Enum):
+    """What ``--dns`` asks for."""
+
+    OFF = "off"
+    CAPTURE = "capture"
+
+
+class Quic(Enum):
+    """What ``--quic`` asks for."""
+
+    ALLOW = "allow"
+    BLOCK = "block"
+
+
 class PortRange(NamedTuple):
     """Ports from ``first`` to ``last``, both included."""
 
@@ -52,6 +73,13 @@ class Mark(NamedTuple):
         return hex(self.value) if self.mask == 0xFFFF_FFFF else f"{self.value:#x}/{self.mask:#x}"
 
 
+class UserPorts(NamedTuple):
+    """Ports of one user."""
+
+    uid: int
+    ports: tuple[PortRange, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedirectSettings:
     """Everything that decides which rules there are. Tuples are sorted and merged.
@@ -63,25 +91,33 @@ class RedirectSettings:
     proxy_uids: tuple[int, ...] = (PROXY_UID,)
     proxy_gids: tuple[int, ...] = ()
     proxy_mark: Mark | None = None
+    mode: Mode = Mode.REDIRECT
     ingress_port: int = INGRESS_PORT
     egress_port: int = EGRESS_PORT
-    other_own_ports: tuple[int, ...] = (ADMIN_PORT, TELEMETRY_PORT, DNS_PORT)
+    dns_port: int = DNS_PORT
+    other_own_ports: tuple[int, ...] = (ADMIN_PORT, TELEMETRY_PORT)
     include_ingress_ports: tuple[PortRange, ...] = ()
     exclude_ingress_ports: tuple[PortRange, ...] = ()
     include_egress_ports: tuple[PortRange, ...] = ()
     exclude_egress_ports: tuple[PortRange, ...] = ()
+    exclude_egress_ports_for_uids: tuple[UserPorts, ...] = ()
     include_egress_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
     exclude_egress_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
     exclude_ingress_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
     exclude_uids: tuple[int, ...] = ()
     exclude_gids: tuple[int, ...] = ()
+    supplementary_groups: bool = False
     exclude_interfaces: tuple[str, ...] = ()
+    virtual_interfaces: tuple[str, ...] = ()
     ipv6: Ipv6Policy = Ipv6Policy.AUTO
+    dns: Dns = Dns.OFF
+    strict: bool = False
+    quic: Quic = Quic.ALLOW
 
     @property
     def own_ports(self) -> tuple[PortRange, ...]:
         """The proxy's ports, which are never captured on ingress."""
-        ports = {self.ingress_port, self.egress_port, *self.other_own_ports}
+        ports = {self.ingress_port, self.egress_port, self.dns_port, *self.other_own_ports}
         return merge_ranges([PortRange(port, port) for port in ports])
 
     @property
@@ -123,11 +159,15 @@ class Names(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A shared flag: its name without dashes, its placeholder and its help."""
+    """A shared flag: its name without dashes, its placeholder and its help.
+
+    A switch is written ``--name`` or ``--no-name`` on the command line, and as yes or no elsewhere.
+    """
 
     name: str
     metavar: str
     help: str
+    switch: bool = False
 
     @property
     def variable(self) -> str:
@@ -140,19 +180,55 @@ FLAGS: Final = (
     Flag("proxy-uid", "U", "Never capture what this user opens: the proxy. Repeatable. Default 1337."),
     Flag("proxy-gid", "G", "Never capture what this group opens: the proxy. Repeatable."),
     Flag("proxy-mark", "MARK[/MASK]", "Never capture what carries this packet mark: the proxy."),
+    Flag(
+        "mode",
+        "redirect|tproxy",
+        "How ingress is captured; tproxy keeps the client's address. Default redirect.",
+    ),
     Flag("ingress-port", "PORT", f"The proxy's ingress listener. Default {INGRESS_PORT}."),
     Flag("egress-port", "PORT", f"The proxy's egress listener. Default {EGRESS_PORT}."),
     Flag("include-ingress-ports", "PORTS", "Capture only these app ports. Default '*', all."),
-    Flag("exclude-ingress-ports", "PORTS", "Do not capture these app ports: 22,8000-8100."),
+    Flag(
+        "exclude-ingress-ports",
+        "PORTS",
+        "Do not capture these app ports, such as health ports: 22,8000-8100.",
+    ),
     Flag("include-egress-ports", "PORTS", "Capture connections to these ports, wherever they go."),
     Flag("exclude-egress-ports", "PORTS", "Do not capture connections to these ports."),
+    Flag(
+        "exclude-egress-ports-for-uids",
+        "PORT:UID,...",
+        "Do not capture what these users open to these ports: 443:envoy,8000-8100:1000.",
+    ),
     Flag("include-egress-cidrs", "CIDRS", "Capture connections to these addresses. Default '*', all."),
     Flag("exclude-egress-cidrs", "CIDRS", "Do not capture connections to these addresses."),
     Flag("exclude-ingress-cidrs", "CIDRS", "Do not capture connections from these addresses."),
     Flag("exclude-uids", "UIDS", "Do not capture what these users open."),
     Flag("exclude-gids", "GIDS", "Do not capture what these groups open."),
+    Flag(
+        "supplementary-groups",
+        "",
+        "Let --proxy-gid and --exclude-gids count a process's supplementary groups too. Default no.",
+        switch=True,
+    ),
     Flag("exclude-interfaces", "NAMES", "Do not capture on these interfaces; 'eth+' means all eth..."),
+    Flag(
+        "virtual-interfaces",
+        "NAMES",
+        "What arrives here for other hosts counts as egress: bridges of containers and virtual machines.",
+    ),
     Flag("ipv6", "auto|on|block|off", "Capture IPv6, refuse it, or leave it alone. Default auto."),
+    Flag(
+        "dns", "off|capture", "Capture name queries, UDP and TCP port 53, whatever is included. Default off."
+    ),
+    Flag("dns-port", "PORT", f"Where the proxy answers name queries. Default {DNS_PORT}."),
+    Flag(
+        "strict",
+        "",
+        "Refuse what bypasses capture, and connections from outside straight to the proxy. Default no.",
+        switch=True,
+    ),
+    Flag("quic", "allow|block", "Refuse QUIC (UDP port 443) where TCP would be captured. Default allow."),
     Flag("wait", "SECONDS", f"How long to wait for the xtables lock. Default {DEFAULT_WAIT:g}."),
 )
 FLAG_NAMES: Final = frozenset(flag.name for flag in FLAGS)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from interceptor.config.redirect import (
     DEFAULT_WAIT,
     PROXY_UID,
+    Dns,
     Invocation,
     Ipv6Policy,
     Mark,
+    Mode,
     PortRange,
+    Quic,
     RedirectSettings,
+    UserPorts,
     merge_ranges,
 )
 from interceptor.errors import ConfigError
-from interceptor.model.ports import EGRESS_PORT, INGRESS_PORT
+from interceptor.model.ports import DNS_PORT, EGRESS_PORT, INGRESS_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.redirect import Given, Names, Source
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 
 MAX_ID: Final = 2**32 - 2  # (uid_t)-1 means "no user" to the kernel
 MAX_WAIT: Final = 3600.0
@@ -34,6 +41,10 @@ _INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,14}|[A-Za-z0-9_]
 _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _MARK: Final = re.compile(r"(0x[0-9A-Fa-f]{1,8}|[0-9]{1,10})(?:/(0x[0-9A-Fa-f]{1,8}|[0-9]{1,10}))?")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
+_SWITCH: Final = {
+    **dict.fromkeys(("yes", "true", "on", "1"), True),
+    **dict.fromkeys(("no", "false", "off", "0"), False),
+}
 
 
 def parse(sources: Sequence[Source], names: Names) -> Invocation:
@@ -72,24 +83,29 @@ class _Reader:
             proxy_uids=uids if uids or gids else (PROXY_UID,),
             proxy_gids=gids,
             proxy_mark=self._one("proxy-mark", _mark, None),
+            mode=self._one("mode", _one_of(Mode), Mode.REDIRECT),
             ingress_port=self._one("ingress-port", _port, INGRESS_PORT),
             egress_port=self._one("egress-port", _port, EGRESS_PORT),
+            dns_port=self._one("dns-port", _port, DNS_PORT),
             include_ingress_ports=self._ports("include-ingress-ports", everything=True) or (),
             exclude_ingress_ports=self._ports("exclude-ingress-ports") or (),
             include_egress_ports=() if everything else ports or (),
             exclude_egress_ports=self._ports("exclude-egress-ports") or (),
+            exclude_egress_ports_for_uids=self._user_ports("exclude-egress-ports-for-uids"),
             include_egress_cidrs=() if everything else cidrs or (),
             exclude_egress_cidrs=self._cidrs("exclude-egress-cidrs") or (),
             exclude_ingress_cidrs=self._cidrs("exclude-ingress-cidrs") or (),
             exclude_uids=self._ids("exclude-uids", self._uid),
             exclude_gids=self._ids("exclude-gids", self._gid),
+            supplementary_groups=self._one("supplementary-groups", _switch, default=False),
             exclude_interfaces=tuple(sorted(set(self._items("exclude-interfaces", _interface)))),
-            ipv6=self._one("ipv6", _ipv6, Ipv6Policy.AUTO),
+            virtual_interfaces=tuple(sorted(set(self._items("virtual-interfaces", _interface)))),
+            ipv6=self._one("ipv6", _one_of(Ipv6Policy), Ipv6Policy.AUTO),
+            dns=self._one("dns", _one_of(Dns), Dns.OFF),
+            strict=self._one("strict", _switch, default=False),
+            quic=self._one("quic", _one_of(Quic), Quic.ALLOW),
         )
-        if settings.ingress_port == settings.egress_port:
-            self._problems.append(
-                f"--ingress-port and --egress-port are both {settings.ingress_port}: the two listeners need a port each"
-            )
+        self._problems += _contradictions(settings)
         return settings
 
     def _one(self, flag: str, read: Callable[[str], T], default: T) -> T:
@@ -132,6 +148,19 @@ class _Reader:
     def _ids(self, flag: str, read: Callable[[str], int]) -> tuple[int, ...]:
         return tuple(sorted(set(self._items(flag, read))))
 
+    def _user_ports(self, flag: str) -> tuple[UserPorts, ...]:
+        """For each user, by uid, his ports."""
+        found: dict[int, list[PortRange]] = {}
+        for port_range, uid in self._items(flag, self._port_of_user):
+            found.setdefault(uid, []).append(port_range)
+        return tuple(UserPorts(uid, merge_ranges(ports)) for uid, ports in sorted(found.items()))
+
+    def _port_of_user(self, text: str) -> tuple[PortRange, int]:
+        ports, colon, user = text.partition(":")
+        if not colon:
+            raise ValueError(f"'{text}' names no user; write PORT:UID, such as 443:envoy or 8000-8100:1000")
+        return _port_range(ports.strip()), self._uid(user.strip())
+
     def _uid(self, text: str) -> int:
         return _id(text, "user", self._names.uid)
 
@@ -153,6 +182,22 @@ class _Reader:
                 f"'{text}' is root's group: every program of root would bypass the proxy; give the proxy a group of its own"
             )
         return gid
+
+
+def _contradictions(settings: RedirectSettings) -> Iterator[str]:
+    """Flags that cannot both be meant."""
+    listeners = (
+        ("--ingress-port", settings.ingress_port),
+        ("--egress-port", settings.egress_port),
+        ("--dns-port", settings.dns_port),
+    )
+    for (first, port), (second, other) in itertools.combinations(listeners, 2):
+        if port == other:
+            yield f"{first} and {second} are both {port}: each listener needs a port of its own"
+    for name in sorted({*settings.exclude_interfaces} & {*settings.virtual_interfaces}):
+        yield f"--exclude-interfaces and --virtual-interfaces both name {name}: leave it out of one of them"
+    if settings.supplementary_groups and not settings.proxy_gids and not settings.exclude_gids:
+        yield "--supplementary-groups says nothing without --proxy-gid or --exclude-gids"
 
 
 def _filled(item: str) -> str:
@@ -233,10 +278,20 @@ def _interface(text: str) -> str:
     return text
 
 
-def _ipv6(text: str) -> Ipv6Policy:
-    if text not in {policy.value for policy in Ipv6Policy}:
-        raise ValueError(f"'{text}' is not one of auto, on, block, off")
-    return Ipv6Policy(text)
+def _one_of(kind: type[E]) -> Callable[[str], E]:
+    def read(text: str) -> E:
+        values = [str(member.value) for member in kind]
+        if text not in values:
+            raise ValueError(f"'{text}' is not one of {', '.join(values)}")
+        return kind(text)
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    if text not in _SWITCH:
+        raise ValueError(f"'{text}' is neither yes nor no")
+    return _SWITCH[text]
 
 
 def _seconds(text: str) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
+from interceptor.kernel.iproute import Step
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
 
@@ -52,14 +53,6 @@ class Layout:
 
 
 NOTHING: Final = Layout()
-
-
-class Step(NamedTuple):
-    """A commit that is about to be made: the seam where a test interferes."""
-
-    family: Family
-    table: Table
-    attempt: int
 
 
 def undisturbed(_step: Step) -> None:
@@ -161,7 +154,7 @@ def write(family: Family, table: Table, wanted: Layout, before_commit: Callable[
                 raise KernelError(
                     f"the kernel refused our rules in the IPv{family} {table.value} table ({_reason(error)}); a match "
                     "may be missing: 'modprobe -a xt_owner xt_mark xt_multiport xt_comment xt_addrtype "
-                    "xt_conntrack xt_REDIRECT ipt_REJECT ip6t_REJECT'"
+                    "xt_conntrack xt_connmark xt_REDIRECT xt_TPROXY xt_CT ipt_REJECT ip6t_REJECT'"
                 ) from error
             opened.refresh()
         else:
@@ -237,7 +230,7 @@ def _count(table: Any, chain: str) -> int:
 
 def _bytes(ruleset: Ruleset, rule: Rule, family: Family) -> bytes:
     """A planned rule as the kernel will have it."""
-    form = entry(ruleset, rule)
+    form = entry(ruleset, rule, family)
     try:
         # A jump is built as RETURN and renamed: python-iptables would open, and so create, every table to look for the chain.
         built = _rule(form, family, "RETURN" if isinstance(rule.verdict, Jump) else form.target.name)
@@ -266,7 +259,10 @@ def _rule(form: Entry, family: Family, target: str) -> Any:
 
 def _set_parameters(made: Any, extension: Extension) -> None:
     for parameter, value in extension.parameters:
-        made.set_parameter(parameter, value)
+        words = value.split(" ")
+        if parameter.startswith("!"):
+            words.insert(0, "!")
+        made.set_parameter(parameter.removeprefix("!"), words)
     # The extension's own check, which also completes it. The public final_check() would first print and parse it again,
     # through file descriptor 1.
     made._final_check()  # noqa: SLF001

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from interceptor.config.redirect import DEFAULT_WAIT, Ipv6Policy
 from interceptor.errors import InterceptorError, KernelError
-from interceptor.kernel import child, iptables, x_entry, xtables_lock
+from interceptor.kernel import child, iproute, iptables, x_entry, xtables_lock
+from interceptor.kernel.iproute import Policy, Routing
 from interceptor.redirect.ipv6 import Ipv6, decide
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import FAMILIES, Family, Ruleset, Table, read_comment
@@ -28,19 +29,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from interceptor.config.redirect import RedirectSettings
-    from interceptor.kernel.iptables import Layout, Step
+    from interceptor.kernel.iproute import Step
+    from interceptor.kernel.iptables import Layout
 
 _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+_PLACES: Final = (Table.RAW, Policy.ROUTING, Table.MANGLE, Table.NAT, Table.FILTER)
 _CLONE_NEWNET: Final = 0x40000000  # include/uapi/linux/sched.h
 
 
 class Change(NamedTuple):
-    """One table's rules of ours, as they are and as they are wanted."""
+    """What is ours in one table, or our policy routing, as it is and as it is wanted."""
 
     family: Family
-    table: Table
-    before: Layout
-    wanted: Layout
+    place: Table | Policy
+    before: Layout | Routing
+    wanted: Layout | Routing
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there was nothing of ours."""
+        return self.before in (iptables.NOTHING, iproute.NOTHING)
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """What only goes comes last and in the opposite order: there is no moment with less than before or after."""
+        goes = self.wanted in (iptables.NOTHING, iproute.NOTHING)
+        position = (self.family, _PLACES.index(self.place))
+        return goes, *((-number for number in position) if goes else position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +100,7 @@ def apply(
         pending = [change for change in changes if change.before != change.wanted]
         if not dry_run:
             _write(namespace, pending, before_commit)
-    fresh = all(change.before == iptables.NOTHING for change in changes)
+    fresh = all(change.fresh for change in changes)
     outcome: Literal["installed", "updated", "unchanged"] = "installed" if fresh else "updated"
     return Applied(outcome if pending else "unchanged", ruleset, ipv6, tuple(map(_describe, pending)))
 
@@ -100,7 +115,7 @@ def remove(
     _prepare()
     with xtables_lock.held(wait), _signals_wait():
         existing, _ = child.call(namespace, _survey)
-        changes = _changes(namespace, existing, Ruleset("", ()))
+        changes = _changes(namespace, existing, Ruleset("", ()), routing=True)
         pending = [change for change in changes if change.before != change.wanted]
         _write(namespace, pending, before_commit)
     return Removed("removed" if pending else "absent", tuple(map(_describe, pending)))
@@ -142,15 +157,26 @@ def _installed_chains(family: Family, tables: frozenset[Table]) -> list[Installe
 
 
 def _changes(
-    namespace: Path | None, existing: dict[Family, frozenset[Table]], ruleset: Ruleset
+    namespace: Path | None,
+    existing: dict[Family, frozenset[Table]],
+    ruleset: Ruleset,
+    *,
+    routing: bool = False,
 ) -> list[Change]:
-    """Every table that holds or shall hold something of ours; one child for each family."""
+    """Every table that holds or shall hold something of ours, and the policy routing; one child for each family.
+
+    Policy routing is looked at where there may be any, or ``routing`` asks: it stands with rules in the mangle table.
+    """
     planned = set(ruleset.tables())
     changes: list[Change] = []
     for family in FAMILIES:
         tables = [table for table in Table if table in existing[family] or (family, table) in planned]
         if tables:
             changes += child.call(namespace, _compare, family, tables, existing[family], ruleset)
+        routing = routing or Table.MANGLE in tables
+    if routing:
+        iproute.load()
+        changes += child.call(namespace, _compare_routing, ruleset)
     return changes
 
 
@@ -169,14 +195,21 @@ def _compare(
     ]
 
 
+def _compare_routing(ruleset: Ruleset) -> list[Change]:
+    """In a child: our policy routing, as it is and as it is wanted."""
+    return [
+        Change(family, Policy.ROUTING, iproute.read(family), iproute.build(ruleset.detour, family))
+        for family in FAMILIES
+    ]
+
+
 def _write(namespace: Path | None, changes: Sequence[Change], before_commit: Callable[[Step], None]) -> None:
-    """Write each table; when one fails, put the earlier ones back."""
+    """Make each change; when one fails, put the earlier ones back."""
     begun: list[Change] = []
     try:
-        # What only goes comes last: between blocking IPv6 and capturing it, or back, is no moment with neither.
-        for change in sorted(changes, key=lambda change: change.wanted == iptables.NOTHING):
+        for change in sorted(changes, key=lambda change: change.order):
             begun.append(change)  # before: a child that died may have committed
-            child.call(namespace, iptables.write, change.family, change.table, change.wanted, before_commit)
+            child.call(namespace, _put, change.family, change.place, change.wanted, before_commit)
     except (InterceptorError, OSError) as error:
         failures = list(_restore(namespace, begun))
         if failures:
@@ -187,21 +220,35 @@ def _write(namespace: Path | None, changes: Sequence[Change], before_commit: Cal
         raise KernelError(f"{error}; nothing was changed") from error
 
 
+def _put(
+    family: Family,
+    place: Table | Policy,
+    wanted: Layout | Routing,
+    before_commit: Callable[[Step], None],
+) -> None:
+    """In a child: make one change."""
+    if isinstance(wanted, Routing):
+        iproute.write(family, wanted, before_commit)
+    elif isinstance(place, Table):
+        iptables.write(family, place, wanted, before_commit)
+
+
 def _restore(namespace: Path | None, changes: Sequence[Change]) -> Iterator[str]:
     """Put back what was there, last change first; yields what could not be put back."""
     for change in reversed(changes):
         try:
-            child.call(
-                namespace, iptables.write, change.family, change.table, change.before, iptables.undisturbed
-            )
+            child.call(namespace, _put, change.family, change.place, change.before, iptables.undisturbed)
         except (InterceptorError, OSError) as error:
             yield str(error)
 
 
 def _describe(change: Change) -> str:
     """A change as a phrase: 'IPv4 nat: 14 rules' or 'IPv6 filter: removed'."""
+    where = f"IPv{change.family} {change.place.value}"
+    if isinstance(change.wanted, Routing):
+        marks = ", ".join(map(str, change.wanted.marks))
+        return f"{where}: what is marked {marks} is delivered here" if marks else f"{where}: removed"
     rules = sum(map(len, change.wanted.chains.values()))
-    where = f"IPv{change.family} {change.table.value}"
     return (
         f"{where}: {rules} rules in {', '.join(sorted(change.wanted.chains))}"
         if rules

@@ -1,7 +1,8 @@
 """The ruleset: every rule we install, typed, with the reason it is there. Every rendering and driver reads this.
 
 Tables hold our chains, a chain holds rules, and one jump in a built-in chain leads to each chain. What a rule says of a
-packet is a ``Match`` (all its fields must hold; None and empty hold always) and what becomes of the packet is a verdict.
+packet is a ``Match`` (all its fields must hold; None and empty hold always) and what becomes of the packet is a verdict:
+most end the packet's way through the chain, a label (``Label``) only notes something and the next rule follows.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 CHAIN_PREFIX: Final = "INTERCEPTOR_"
 INGRESS_CHAIN: Final = CHAIN_PREFIX + "INGRESS"
 EGRESS_CHAIN: Final = CHAIN_PREFIX + "EGRESS"
+FORWARD_CHAIN: Final = CHAIN_PREFIX + "FORWARD"
+DETOUR_NUMBER: Final = 15006  # of our routing table and the preference of the rule that leads to it
+DETOUR_PROTOCOL: Final = (
+    150  # marks both as ours; no routing daemon's (linux/rtnetlink.h, iproute2's rt_protos)
+)
 _TAG: Final = "interceptor:v1"
 
 
 class Table(Enum):
-    """A netfilter table."""
+    """A netfilter table, in the order in which they are written: what prepares comes first, what refuses last."""
 
+    RAW = "raw"
+    MANGLE = "mangle"
     NAT = "nat"
     FILTER = "filter"
 
@@ -38,6 +46,7 @@ class Hook(Enum):
 
     PREROUTING = "PREROUTING"
     INPUT = "INPUT"
+    FORWARD = "FORWARD"
     OUTPUT = "OUTPUT"
 
 
@@ -61,9 +70,16 @@ class Match:
     ports: tuple[PortRange, ...] = ()  # destination ports
     uid: int | None = None  # of the socket's creator
     gid: int | None = None
+    supplementary: bool = False  # the gid may also be one of the creator's supplementary groups
     mark: Mark | None = None
+    connection_mark: Mark | None = None
     local_destination: bool = False  # one of this host's own addresses
+    remote_destination: bool = False  # none of them
+    remote_source: bool = False  # the source is none of them
     new: bool = False  # the first packet of a connection
+    syn: bool = False  # the first segment of a TCP connection
+    reply: bool = False  # goes against the direction in which its connection was opened
+    rewritten: bool = False  # a nat rule changed the connection's destination
 
     @property
     def family(self) -> Family | None:
@@ -85,20 +101,56 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
+class Tproxy:
+    """Hand the packet to a transparent listener at a local port; its addresses stay as they are."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Jump:
     """Go on in another chain of ours."""
 
     chain: str
 
 
+class Answer(Enum):
+    """What the sender of a refused packet hears."""
+
+    RESET = "tcp-reset"
+    UNREACHABLE = "port-unreachable"  # by ICMP of the packet's family
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Refuse, and say so to the sender: ``tcp-reset`` or an ICMP type by iptables' name."""
+    """Refuse, and say so to the sender."""
 
-    answer: str
+    answer: Answer
 
 
-Verdict = Return | Redirect | Jump | Reject
+@dataclass(frozen=True, slots=True)
+class MarkPacket:
+    """Set the bits of the packet's mark that the mask covers."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class MarkConnection:
+    """Set the bits of the connection's mark that the mask covers."""
+
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Look the packet's connection up in a conntrack zone of its own, in the direction in which it is opened."""
+
+    number: int
+
+
+Label = MarkPacket | MarkConnection | Zone
+Verdict = Return | Redirect | Tproxy | Jump | Reject | Label
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +185,23 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Detour:
+    """Policy routing: a packet that carries the mark is delivered on this host, whatever its destination.
+
+    A rule of preference ``DETOUR_NUMBER`` leads to the routing table of that number.
+    """
+
+    mark: Mark
+    families: tuple[Family, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ruleset:
     """All our chains in all tables; ``hash`` stands for the settings they come from."""
 
     hash: str
     chains: tuple[Chain, ...]
+    detour: Detour | None = None
 
     def tables(self) -> Iterator[tuple[Family, Table]]:
         """The tables there is something of ours in, in the order they are written."""

@@ -6,9 +6,25 @@ The kernel's walk in miniature. Held against real connects in a real namespace b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal, assert_never
 
-from interceptor.redirect.rules import Family, Hook, Match, Protocol, Redirect, Reject, Return, Rule, Table
+from interceptor.redirect.rules import (
+    Family,
+    Hook,
+    Jump,
+    MarkConnection,
+    MarkPacket,
+    Match,
+    Protocol,
+    Redirect,
+    Reject,
+    Return,
+    Rule,
+    Table,
+    Tproxy,
+    Verdict,
+    Zone,
+)
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -16,10 +32,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Direction
     from interceptor.redirect.rules import Ruleset
 
-_WALKS: Final[dict[str, tuple[tuple[Table, Hook], ...]]] = {  # the order in which netfilter's hooks run
-    "egress": ((Table.NAT, Hook.OUTPUT), (Table.FILTER, Hook.OUTPUT)),
-    "ingress": ((Table.NAT, Hook.PREROUTING), (Table.FILTER, Hook.INPUT)),
-}
+Outcome = Literal["egress", "ingress", "direct", "rejected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,7 @@ class Connection:
     protocol: Protocol = Protocol.TCP
     uid: int | None = None
     gid: int | None = None
+    groups: frozenset[int] = frozenset()  # supplementary ones
     mark: int = 0
 
     @property
@@ -51,7 +65,7 @@ class Connection:
 class Explanation:
     """The verdict for a connection; without a rule, no rule of ours concerns it."""
 
-    verdict: Literal["egress", "ingress", "direct", "rejected"]
+    verdict: Outcome
     rule: str | None
     because: str
     flag: str | None
@@ -60,11 +74,11 @@ class Explanation:
 def explain(ruleset: Ruleset, connection: Connection) -> Explanation:
     """Walk the ruleset as the kernel does and say what becomes of a connection."""
     decided: Rule | None = None
-    for table, hook in _WALKS[connection.direction.value]:
+    for table, hook in _walk(connection):
         for chain in ruleset.chains_in(connection.family, table):
             if chain.hook is not hook or not matches(chain.jump.match, connection):
                 continue
-            rule = next((rule for rule in chain.rules if matches(rule.match, connection)), None)
+            rule = next((rule for rule in chain.rules if _decides(rule, connection)), None)
             if rule is not None and not isinstance(rule.verdict, Return):
                 return _explanation(rule, connection)
             decided = decided or rule
@@ -73,13 +87,36 @@ def explain(ruleset: Ruleset, connection: Connection) -> Explanation:
     return _explanation(decided, connection)
 
 
+def _walk(connection: Connection) -> tuple[tuple[Table, Hook], ...]:
+    """Where a verdict can fall, in the order in which netfilter's hooks run; raw and mangle's OUTPUT only label."""
+    if connection.direction.value == "egress":
+        return (Table.NAT, Hook.OUTPUT), (Table.FILTER, Hook.OUTPUT)
+    passed_to = Hook.INPUT if connection.local else Hook.FORWARD
+    return (Table.MANGLE, Hook.PREROUTING), (Table.NAT, Hook.PREROUTING), (Table.FILTER, passed_to)
+
+
+def _decides(rule: Rule, connection: Connection) -> bool:
+    label = isinstance(rule.verdict, MarkPacket | MarkConnection | Zone)
+    return not label and matches(rule.match, connection)
+
+
 def _explanation(rule: Rule, connection: Connection) -> Explanation:
-    verdict: Literal["egress", "ingress", "direct", "rejected"] = "direct"
-    if isinstance(rule.verdict, Reject):
-        verdict = "rejected"
-    elif isinstance(rule.verdict, Redirect):
-        verdict = "egress" if connection.direction.value == "egress" else "ingress"
-    return Explanation(verdict, rule.id, rule.because, rule.flag)
+    return Explanation(_outcome(rule.verdict, connection), rule.id, rule.because, rule.flag)
+
+
+def _outcome(verdict: Verdict, connection: Connection) -> Outcome:
+    match verdict:
+        case Redirect():
+            leaves = connection.direction.value == "egress" or not connection.local
+            return "egress" if leaves else "ingress"
+        case Tproxy():
+            return "ingress"
+        case Reject():
+            return "rejected"
+        case Return() | Jump() | MarkPacket() | MarkConnection() | Zone():
+            return "direct"
+        case _:
+            assert_never(verdict)
 
 
 def matches(match: Match, connection: Connection) -> bool:
@@ -97,10 +134,21 @@ def matches(match: Match, connection: Connection) -> bool:
         and (match.destination is None or connection.destination in match.destination)
         and (not match.ports or any(first <= connection.port <= last for first, last in match.ports))
         and match.uid in {None, connection.uid}
-        and match.gid in {None, connection.gid}
+        and _in_group(match, connection)
         and (match.mark is None or connection.mark & match.mark.mask == match.mark.value)
         and (connection.local or not match.local_destination)
+        and not (connection.local and match.remote_destination)
+        and _is_first(match)
     )
+
+
+def _in_group(match: Match, connection: Connection) -> bool:
+    return match.gid in {None, connection.gid} or (match.supplementary and match.gid in connection.groups)
+
+
+def _is_first(match: Match) -> bool:
+    """Whether a match fits a connection's first packet before any rule has changed it; nobody forges a source."""
+    return not (match.connection_mark or match.reply or match.rewritten or match.remote_source)
 
 
 def _through(wanted: str | None, interface: str | None) -> bool:

@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from interceptor.redirect.rules import Jump, Redirect, Reject, Return
+from interceptor.redirect.rules import (
+    Answer,
+    Jump,
+    MarkConnection,
+    MarkPacket,
+    Redirect,
+    Reject,
+    Return,
+    Tproxy,
+    Zone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interceptor.redirect.rules import Match, Rule, Ruleset, Verdict
+    from interceptor.redirect.rules import Family, Match, Rule, Ruleset, Verdict
 
 
 class Extension(NamedTuple):
-    """A match or target extension and its parameters."""
+    """A match or target extension and its parameters; a leading ``!`` of a name inverts, a switch's value is empty."""
 
     name: str
     parameters: tuple[tuple[str, str], ...] = ()
@@ -35,8 +45,8 @@ class Entry(NamedTuple):
     target: Extension
 
 
-def entry(ruleset: Ruleset, rule: Rule) -> Entry:
-    """The x_tables form of a rule."""
+def entry(ruleset: Ruleset, rule: Rule, family: Family) -> Entry:
+    """The x_tables form of a rule for one family."""
     match = rule.match
     return Entry(
         source=None if match.source is None else str(match.source),
@@ -45,27 +55,38 @@ def entry(ruleset: Ruleset, rule: Rule) -> Entry:
         out_interface=match.out_interface,
         protocol=None if match.protocol is None else match.protocol.value,
         matches=(*_extensions(match), Extension("comment", (("comment", ruleset.comment(rule)),))),
-        target=_target(rule.verdict),
+        target=_target(rule.verdict, family),
     )
 
 
 def _extensions(match: Match) -> Iterator[Extension]:
-    if match.mark is not None:
-        yield Extension("mark", (("mark", str(match.mark)),))
-    if match.uid is not None:
-        yield Extension("owner", (("uid-owner", str(match.uid)),))
+    for number, name, parameter in (
+        (match.mark, "mark", "mark"),
+        (match.connection_mark, "connmark", "mark"),
+        (match.uid, "owner", "uid-owner"),
+    ):
+        if number is not None:
+            yield Extension(name, ((parameter, str(number)),))
     if match.gid is not None:
-        yield Extension("owner", (("gid-owner", str(match.gid)),))
-    if match.local_destination:
-        yield Extension("addrtype", (("dst-type", "LOCAL"),))
-    if match.new:
-        yield Extension("conntrack", (("ctstate", "NEW"),))
+        also = (("suppl-groups", ""),) if match.supplementary else ()
+        yield Extension("owner", (("gid-owner", str(match.gid)), *also))
+    for holds, name, parameter, value in (
+        (match.local_destination, "addrtype", "dst-type", "LOCAL"),
+        (match.remote_destination, "addrtype", "!dst-type", "LOCAL"),
+        (match.remote_source, "addrtype", "!src-type", "LOCAL"),
+        (match.new, "conntrack", "ctstate", "NEW"),
+        (match.rewritten, "conntrack", "ctstate", "DNAT"),
+        (match.reply, "conntrack", "ctdir", "REPLY"),
+        (match.syn, "tcp", "tcp-flags", "FIN,SYN,RST,ACK SYN"),
+    ):
+        if holds:
+            yield Extension(name, ((parameter, value),))
     if match.ports:
         ports = ",".join(f"{first}" if first == last else f"{first}:{last}" for first, last in match.ports)
         yield Extension("multiport", (("dports", ports),))
 
 
-def _target(verdict: Verdict) -> Extension:
+def _target(verdict: Verdict, family: Family) -> Extension:
     match verdict:
         case Return():
             return Extension("RETURN")
@@ -73,7 +94,23 @@ def _target(verdict: Verdict) -> Extension:
             return Extension(chain)
         case Redirect(port):
             return Extension("REDIRECT", (("to-ports", str(port)),))
+        case Tproxy(port):
+            anywhere = "0.0.0.0" if family == 4 else "::"  # noqa: S104 (the listener's address, as iptables-save prints it)
+            words = (("on-port", str(port)), ("on-ip", anywhere), ("tproxy-mark", "0x0/0x0"))
+            return Extension("TPROXY", words)
         case Reject(answer):
-            return Extension("REJECT", (("reject-with", answer),))
+            return Extension("REJECT", (("reject-with", _answer(answer, family)),))
+        case MarkPacket(mark):
+            return Extension("MARK", (("set-xmark", f"{mark.value:#x}/{mark.mask:#x}"),))
+        case MarkConnection(mark):
+            return Extension("CONNMARK", (("set-xmark", f"{mark.value:#x}/{mark.mask:#x}"),))
+        case Zone(number):
+            return Extension("CT", (("zone-orig", str(number)),))
         case _:
             assert_never(verdict)
+
+
+def _answer(answer: Answer, family: Family) -> str:
+    if answer is Answer.RESET:
+        return "tcp-reset"
+    return "icmp-port-unreachable" if family == 4 else "icmp6-port-unreachable"

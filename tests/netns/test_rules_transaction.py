@@ -17,7 +17,8 @@ import pytest
 from interceptor.config.redirect import Ipv6Policy, PortRange, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules
-from interceptor.kernel.iptables import ATTEMPTS, Step
+from interceptor.kernel.iproute import Step
+from interceptor.kernel.iptables import ATTEMPTS
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.rules import FAMILIES, Family
 from tests.support.netns import Namespace, Topology, namespace, topology

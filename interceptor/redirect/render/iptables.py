@@ -1,10 +1,10 @@
-"""The ruleset as ``iptables-restore`` reads and ``iptables-save`` writes it."""
+"""The ruleset as ``iptables-restore`` reads and ``iptables-save`` writes it, and the policy routing as ``ip`` does it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interceptor.redirect.rules import FAMILIES, Table
+from interceptor.redirect.rules import DETOUR_NUMBER, DETOUR_PROTOCOL, FAMILIES, Table
 from interceptor.redirect.xtables import Entry, entry
 
 if TYPE_CHECKING:
@@ -29,14 +29,23 @@ def _family(ruleset: Ruleset, family: Family) -> Iterator[str]:
         chains = ruleset.chains_in(family, table)
         yield f"*{table.value}"
         yield from (f":{chain.name} - [0:0]" for chain in chains)
-        yield from (f"-I {chain.hook.value} 1 {arguments(entry(ruleset, chain.jump))}" for chain in chains)
+        yield from (
+            f"-I {chain.hook.value} 1 {arguments(entry(ruleset, chain.jump, family))}" for chain in chains
+        )
         yield from (line for chain in chains for line in rule_lines(ruleset, chain, family))
         yield "COMMIT"
+    if ruleset.detour is not None and family in ruleset.detour.families:
+        ip = "ip" if family == 4 else "ip -6"
+        yield f"# {ip} route add local default dev lo table {DETOUR_NUMBER} proto {DETOUR_PROTOCOL}"
+        yield (
+            f"# {ip} rule add pref {DETOUR_NUMBER} fwmark {ruleset.detour.mark} table {DETOUR_NUMBER} "
+            f"protocol {DETOUR_PROTOCOL}"
+        )
 
 
 def rule_lines(ruleset: Ruleset, chain: Chain, family: Family) -> Iterator[str]:
     """A chain's rules as ``iptables-save`` lists them."""
-    return (f"-A {chain.name} {arguments(entry(ruleset, rule))}" for rule in chain.rules_for(family))
+    return (f"-A {chain.name} {arguments(entry(ruleset, rule, family))}" for rule in chain.rules_for(family))
 
 
 def arguments(form: Entry) -> str:
@@ -52,9 +61,15 @@ def arguments(form: Entry) -> str:
         words += [option, value] if value is not None else []
     for extension in form.matches:
         words += ["-m", extension.name]
-        for name, value in extension.parameters:
-            words += [f"--{name}", f'"{value}"' if name == "comment" else value]
+        words += [word for parameter in extension.parameters for word in _option(*parameter)]
     words += ["-j", form.target.name]
-    for name, value in form.target.parameters:
-        words += [f"--{name}", value]
+    words += [word for parameter in form.target.parameters for word in _option(*parameter)]
     return " ".join(words)
+
+
+def _option(name: str, value: str) -> Iterator[str]:
+    if name.startswith("!"):
+        yield "!"
+    yield f"--{name.removeprefix('!')}"
+    if value:
+        yield f'"{value}"' if name == "comment" else value

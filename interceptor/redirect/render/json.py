@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, TypedDict, assert_never
 
-from interceptor.redirect.rules import Jump, Redirect, Reject, Return
+from interceptor.redirect.rules import (
+    DETOUR_NUMBER,
+    Jump,
+    MarkConnection,
+    MarkPacket,
+    Redirect,
+    Reject,
+    Return,
+    Tproxy,
+    Zone,
+)
 
 if TYPE_CHECKING:
-    from interceptor.redirect.rules import Chain, Match, Rule, Ruleset, Verdict
+    from interceptor.redirect.rules import Chain, Detour, Match, Rule, Ruleset, Verdict
 
 
 class RuleForm(TypedDict):
@@ -34,8 +44,22 @@ class ChainForm(TypedDict):
 
 def render(ruleset: Ruleset) -> str:
     """The whole ruleset as one indented JSON object."""
-    form = {"version": 1, "hash": ruleset.hash, "chains": [_chain(chain) for chain in ruleset.chains]}
+    form = {
+        "version": 1,
+        "hash": ruleset.hash,
+        "chains": [_chain(chain) for chain in ruleset.chains],
+        "detour": ruleset.detour and _detour(ruleset.detour),
+    }
     return json.dumps(form, indent=2) + "\n"
+
+
+def _detour(detour: Detour) -> dict[str, object]:
+    return {
+        "mark": str(detour.mark),
+        "table": DETOUR_NUMBER,
+        "preference": DETOUR_NUMBER,
+        "families": list(detour.families),
+    }
 
 
 def _chain(chain: Chain) -> ChainForm:
@@ -70,9 +94,16 @@ def _match(match: Match) -> dict[str, object]:
         "ports": [str(ports) for ports in match.ports] or None,
         "uid": match.uid,
         "gid": match.gid,
+        "supplementary": match.supplementary or None,
         "mark": match.mark and str(match.mark),
+        "connection_mark": match.connection_mark and str(match.connection_mark),
         "local_destination": match.local_destination or None,
+        "remote_destination": match.remote_destination or None,
+        "remote_source": match.remote_source or None,
         "new": match.new or None,
+        "syn": match.syn or None,
+        "reply": match.reply or None,
+        "rewritten": match.rewritten or None,
     }
     return {name: value for name, value in said.items() if value is not None}
 
@@ -83,9 +114,17 @@ def _verdict(verdict: Verdict) -> dict[str, object]:
             return {"action": "return"}
         case Redirect(port):
             return {"action": "redirect", "port": port}
+        case Tproxy(port):
+            return {"action": "tproxy", "port": port}
         case Jump(chain):
             return {"action": "jump", "chain": chain}
         case Reject(answer):
-            return {"action": "reject", "answer": answer}
+            return {"action": "reject", "answer": answer.value}
+        case MarkPacket(mark):
+            return {"action": "mark-packet", "mark": str(mark)}
+        case MarkConnection(mark):
+            return {"action": "mark-connection", "mark": str(mark)}
+        case Zone(number):
+            return {"action": "zone", "number": number}
         case _:
             assert_never(verdict)

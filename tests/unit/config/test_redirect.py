@@ -39,8 +39,10 @@ def test_the_hash_tells_settings_apart_and_nothing_else() -> None:
 
 
 def test_the_proxys_own_ports_include_the_listeners_it_was_given() -> None:
-    settings = RedirectSettings(ingress_port=16006, egress_port=16001, other_own_ports=(16000,))
-    assert settings.own_ports == (PortRange(16000, 16001), PortRange(16006, 16006))
+    settings = RedirectSettings(
+        ingress_port=16006, egress_port=16001, dns_port=16002, other_own_ports=(16000,)
+    )
+    assert settings.own_ports == (PortRange(16000, 16002), PortRange(16006, 16006))
 
 
 def test_ranges_and_marks_print_as_an_operator_writes_them() -> None:

@@ -10,13 +10,17 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import (
     FLAG_NAMES,
+    Dns,
     Invocation,
     Ipv6Policy,
     Mark,
+    Mode,
     Names,
     PortRange,
+    Quic,
     RedirectSettings,
     Source,
+    UserPorts,
     from_command_line,
     from_environment,
 )
@@ -59,6 +63,14 @@ def test_every_flag_arrives_in_its_place() -> None:
         exclude_uids="app,0",
         exclude_gids="0,mesh",
         exclude_interfaces="eth1,docker+",
+        exclude_egress_ports_for_uids="443:app, 8000-8100:0,80:app,444:app",
+        supplementary_groups="yes",
+        virtual_interfaces="virbr+,br0",
+        mode="tproxy",
+        dns="capture",
+        dns_port="16053",
+        strict="true",
+        quic="block",
         ipv6="block",
         wait="2.5",
     )
@@ -79,6 +91,17 @@ def test_every_flag_arrives_in_its_place() -> None:
             exclude_uids=(0, 4000000000),
             exclude_gids=(0, 7),
             exclude_interfaces=("docker+", "eth1"),
+            exclude_egress_ports_for_uids=(
+                UserPorts(0, (PortRange(8000, 8100),)),
+                UserPorts(4000000000, (PortRange(80, 80), PortRange(443, 444))),
+            ),
+            supplementary_groups=True,
+            virtual_interfaces=("br0", "virbr+"),
+            mode=Mode.TPROXY,
+            dns=Dns.CAPTURE,
+            dns_port=16053,
+            strict=True,
+            quic=Quic.BLOCK,
             ipv6=Ipv6Policy.BLOCK,
         ),
         "app",
@@ -112,6 +135,19 @@ def test_every_flag_arrives_in_its_place() -> None:
         ("exclude_egress_cidrs", "example.com", "is not a CIDR"),
         ("exclude_egress_cidrs", "*", "is not a CIDR"),
         ("exclude_egress_cidrs", "::ffff:10.0.0.0/104", "write 10.0.0.0/8"),
+        ("exclude_egress_ports_for_uids", "443", "names no user; write PORT:UID"),
+        ("exclude_egress_ports_for_uids", "443:", "there is no user ''"),
+        ("exclude_egress_ports_for_uids", ":app", "'' is not a port"),
+        ("exclude_egress_ports_for_uids", "443:1:2", "there is no user '1:2'"),
+        ("exclude_egress_ports_for_uids", "443:4294967295", "is not a user id"),
+        ("mode", "TPROXY", "'TPROXY' is not one of redirect, tproxy"),
+        ("dns", "on", "'on' is not one of off, capture"),
+        ("quic", "no", "'no' is not one of allow, block"),
+        ("strict", "maybe", "'maybe' is neither yes nor no"),
+        ("egress_port", "15053", "--egress-port and --dns-port are both 15053"),
+        ("ingress_port", "15053", "--ingress-port and --dns-port are both 15053"),
+        ("supplementary_groups", "on", "says nothing without --proxy-gid or --exclude-gids"),
+        ("virtual_interfaces", "-j", "is not an interface name"),
         ("proxy_uid", "0", "is root"),
         ("proxy_uid", "root", "is root"),
         ("proxy_gid", "0", "is root's group"),
@@ -190,3 +226,17 @@ def test_the_same_meaning_has_the_same_hash() -> None:
 def test_any_text_is_settings_or_a_sentence(flag: str, text: str) -> None:
     with contextlib.suppress(ConfigError):  # any other exception fails the test
         assert len(parse([from_command_line({flag: [text]})], NAMES).settings.hash) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("yes", True), ("on", True), ("1", True), ("no", False), ("off", False), ("0", False)]
+)
+def test_a_switch_has_words(text: str, value: bool) -> None:
+    assert read(strict=text).settings.strict is value
+
+
+def test_an_interface_cannot_be_excluded_and_virtual() -> None:
+    (problem,) = problems(exclude_interfaces="br0,eth0", virtual_interfaces="br0")
+    assert problem == (
+        "--exclude-interfaces and --virtual-interfaces both name br0: leave it out of one of them"
+    )

@@ -9,8 +9,9 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import Mark, PortRange, RedirectSettings, merge_ranges
 from interceptor.redirect.ipv6 import Ipv6
-from interceptor.redirect.plan import PORTS_IN_A_RULE, plan
-from interceptor.redirect.rules import Chain, Hook, Jump, Protocol, Redirect, Reject, Return, Table
+from interceptor.redirect.parts import PORTS_IN_A_RULE
+from interceptor.redirect.plan import plan
+from interceptor.redirect.rules import Answer, Chain, Hook, Jump, Protocol, Redirect, Reject, Return, Table
 
 FULL = RedirectSettings(
     proxy_uids=(1337, 1338),
@@ -54,12 +55,12 @@ def test_egress_order_the_proxy_first_exclude_before_include() -> None:
         "egress-proxy-uid-1337",
         "egress-proxy-uid-1338",
         "egress-proxy-gid-7",
-        "egress-loopback",
         "egress-exclude-uid-0",
         "egress-exclude-gid-0",
         "egress-exclude-interface-eth1",
         "egress-exclude-ports-1",
         "egress-exclude-cidr-10.1.0.0/16",
+        "egress-loopback",
         "egress-include-ports-1",
         "egress-include-cidr-10.0.0.0/8",
         "egress-include-cidr-fd00::/8",
@@ -100,12 +101,12 @@ def test_blocked_ipv6_has_the_same_exemptions_for_every_protocol() -> None:
         "block-egress-proxy-uid-1337",
         "block-egress-proxy-uid-1338",
         "block-egress-proxy-gid-7",
-        "block-egress-loopback",
         "block-egress-exclude-uid-0",
         "block-egress-exclude-gid-0",
         "block-egress-exclude-interface-eth1",
         "block-egress-exclude-ports-1",
         "block-egress-exclude-ports-1-udp",
+        "block-egress-loopback",
         "block-egress-include-ports-1",
         "block-egress-include-ports-1-other",
         "block-egress-include-cidr-fd00::/8",
@@ -114,10 +115,10 @@ def test_blocked_ipv6_has_the_same_exemptions_for_every_protocol() -> None:
     assert found.jump.match.new
     rejects = [rule for rule in found.rules if isinstance(rule.verdict, Reject)]
     assert [(rule.match.protocol, rule.verdict) for rule in rejects] == [
-        (Protocol.TCP, Reject("tcp-reset")),
-        (Protocol.UDP, Reject("icmp6-port-unreachable")),
-        (Protocol.TCP, Reject("tcp-reset")),
-        (None, Reject("icmp6-port-unreachable")),
+        (Protocol.TCP, Reject(Answer.RESET)),
+        (Protocol.UDP, Reject(Answer.UNREACHABLE)),
+        (Protocol.TCP, Reject(Answer.RESET)),
+        (None, Reject(Answer.UNREACHABLE)),
     ]
     assert {rule.flag for rule in rejects} == {"--ipv6"}
 

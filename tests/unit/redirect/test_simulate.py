@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.config.redirect import Dns, Mark, Mode, PortRange, Quic, RedirectSettings
 from interceptor.model.connection import Direction
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
@@ -111,7 +111,69 @@ def test_ipv6_left_alone_is_direct() -> None:
         (Match(local_destination=True), OUT, False),
         (Match(local_destination=True), IN, True),
         (Match(new=True), OUT, True),
+        (Match(syn=True), OUT, True),
+        (Match(remote_destination=True), OUT, True),
+        (Match(remote_destination=True), IN, False),
+        (Match(remote_source=True), OUT, False),
+        (Match(reply=True), OUT, False),
+        (Match(rewritten=True), OUT, False),
+        (Match(connection_mark=Mark(5)), OUT, False),
+        (Match(gid=7), replace(OUT, groups=frozenset({7})), False),
+        (Match(gid=7, supplementary=True), replace(OUT, groups=frozenset({7})), True),
+        (Match(gid=7, supplementary=True), replace(OUT, gid=7), True),
+        (Match(gid=7, supplementary=True), OUT, False),
     ],
 )
 def test_each_field_of_a_match(match: Match, connection: Connection, fits: bool) -> None:
     assert matches(match, connection) is fits
+
+
+def verdict(
+    settings: RedirectSettings, connection: Connection, ipv6: Ipv6 = Ipv6.CAPTURE
+) -> tuple[str, str | None]:
+    found = explain(plan(settings, ipv6), connection)
+    return found.verdict, found.rule
+
+
+def test_quic_is_refused_where_it_is_blocked_and_captured_tcp_is_not() -> None:
+    settings = RedirectSettings(quic=Quic.BLOCK, strict=True)
+    quic = replace(OUT, protocol=Protocol.UDP)
+    assert verdict(settings, quic) == ("rejected", "guard-egress-quic-everything")
+    assert verdict(settings, replace(quic, port=53)) == ("direct", None)
+    assert verdict(settings, replace(quic, uid=1337)) == ("direct", "guard-egress-proxy-uid-1337")
+    assert verdict(settings, OUT) == ("egress", "egress-everything")
+
+
+def test_the_proxys_listeners_are_not_reached_from_outside_when_strict() -> None:
+    settings = RedirectSettings(strict=True)
+    assert verdict(settings, replace(IN, port=15006)) == ("rejected", "guard-ingress-listeners")
+    assert verdict(settings, replace(IN, port=15020)) == ("direct", "ingress-own-ports-1")
+    assert verdict(settings, IN) == ("ingress", "ingress-everything")
+
+
+def test_name_queries_are_captured_also_towards_this_host() -> None:
+    settings = RedirectSettings(dns=Dns.CAPTURE, exclude_uids=(7,))
+    near = replace(OUT, port=53, destination=ip_address("127.0.0.53"), interface="lo", local=True)
+    for connection in (near, replace(OUT, port=53)):
+        assert verdict(settings, connection) == ("egress", "egress-dns-tcp")
+        query = replace(connection, protocol=Protocol.UDP)
+        assert verdict(settings, query) == ("egress", "egress-dns-udp")
+        assert verdict(settings, replace(query, uid=7)) == ("direct", "egress-exclude-uid-7")
+        assert verdict(settings, replace(query, uid=1337))[0] == "direct"
+
+
+def test_kept_addresses_are_captured_before_nat() -> None:
+    settings = RedirectSettings(mode=Mode.TPROXY, exclude_ingress_ports=(PortRange(22, 22),))
+    assert verdict(settings, IN) == ("ingress", "ingress-everything")
+    assert verdict(settings, replace(IN, port=22)) == ("direct", "ingress-exclude-ports-1")
+    assert verdict(settings, OUT) == ("egress", "egress-everything")
+
+
+def test_guests_count_as_egress_towards_other_hosts_only() -> None:
+    settings = RedirectSettings(virtual_interfaces=("docker0",), strict=True, quic=Quic.BLOCK)
+    guest = replace(IN, interface="docker0", local=False, destination=ip_address("192.0.2.7"), port=443)
+    assert verdict(settings, guest) == ("egress", "guest-docker0-everything")
+    assert verdict(settings, replace(guest, interface="eth0")) == ("direct", None)
+    assert verdict(settings, replace(guest, local=True)) == ("ingress", "ingress-everything")
+    quic = replace(guest, protocol=Protocol.UDP)
+    assert verdict(settings, quic) == ("rejected", "guard-forward-quic-docker0-everything")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from interceptor.config.redirect import RedirectSettings
+from interceptor.config.redirect import Mode, RedirectSettings
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.render.iptables import arguments, render
-from interceptor.redirect.rules import Match, Protocol, Reject, Rule, Ruleset
+from interceptor.redirect.rules import Answer, Match, Protocol, Reject, Rule, Ruleset, Zone
 from interceptor.redirect.xtables import entry
 
 
@@ -48,8 +48,27 @@ def test_the_order_of_arguments_is_iptables_saves() -> None:
         source=ip_network("10.0.0.0/8"),
         destination=ip_network("192.0.2.7/32"),
     )
-    rule = Rule("id", match, Reject("tcp-reset"), "always", "")
-    assert arguments(entry(Ruleset("abc", ()), rule)) == (
+    rule = Rule("id", match, Reject(Answer.RESET), "always", "")
+    assert arguments(entry(Ruleset("abc", ()), rule, 4)) == (
         "-s 10.0.0.0/8 -d 192.0.2.7/32 -i eth0 -p tcp "
         '-m comment --comment "interceptor:v1:abc:id" -j REJECT --reject-with tcp-reset'
     )
+
+
+def test_an_inverted_match_and_a_switch() -> None:
+    match = Match(remote_source=True, gid=7, supplementary=True)
+    rule = Rule("id", match, Zone(7), "always", "")
+    assert arguments(entry(Ruleset("abc", ()), rule, 6)) == (
+        "-m owner --gid-owner 7 --suppl-groups -m addrtype ! --src-type LOCAL "
+        '-m comment --comment "interceptor:v1:abc:id" -j CT --zone-orig 7'
+    )
+
+
+def test_policy_routing_follows_its_family_as_ip_commands() -> None:
+    lines = render(plan(RedirectSettings(mode=Mode.TPROXY), Ipv6.LEAVE)).splitlines()
+    assert lines[-3:] == [
+        "# ip route add local default dev lo table 15006 proto 150",
+        "# ip rule add pref 15006 fwmark 0x53b/0xfff table 15006 protocol 150",
+        "# IPv6: nothing",
+    ]
+    assert "# ip -6 rule add pref 15006" in render(plan(RedirectSettings(mode=Mode.TPROXY)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_network
 
-from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.config.redirect import Dns, Mark, Mode, PortRange, RedirectSettings
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.render.json import render
@@ -49,3 +49,42 @@ def test_every_rule_is_there_with_its_reason() -> None:
     rule = egress["rules"][0]
     assert rule["flag"] == "--proxy-mark"
     assert rule["because"]
+
+
+def test_kept_addresses_and_name_queries_have_their_forms() -> None:
+    settings = RedirectSettings(
+        mode=Mode.TPROXY, dns=Dns.CAPTURE, strict=True, supplementary_groups=True, proxy_gids=(7,)
+    )
+    form = json.loads(render(plan(settings)))
+    assert form["detour"] == {
+        "mark": "0x53b/0xfff",
+        "table": 15006,
+        "preference": 15006,
+        "families": [4, 6],
+    }
+    rules = {rule["id"]: rule for chain in form["chains"] for rule in chain["rules"]}
+    assert rules["ingress-taken"]["match"] == {"protocol": "tcp", "connection_mark": "0x53a/0xfff"}
+    assert rules["ingress-everything"]["verdict"] == {"action": "tproxy", "port": 15006}
+    assert rules["ingress-everything"]["match"] == {"protocol": "tcp", "local_destination": True, "syn": True}
+    assert rules["ingress-everything-mark"]["verdict"] == {"action": "mark-connection", "mark": "0x53a/0xfff"}
+    assert rules["tproxy-call"]["match"] == {
+        "protocol": "tcp",
+        "out_interface": "lo",
+        "remote_source": True,
+        "syn": True,
+    }
+    assert rules["tproxy-answer"]["match"]["reply"]
+    assert rules["tproxy-answer"]["verdict"] == {"action": "mark-packet", "mark": "0x53b/0xfff"}
+    assert rules["zone-egress-dns"]["verdict"] == {"action": "zone", "number": 15053}
+    assert rules["guard-egress-captured"]["match"]["rewritten"]
+    assert rules["egress-proxy-gid-7"]["match"] == {"gid": 7, "supplementary": True}
+    assert json.loads(render(plan(RedirectSettings())))["detour"] is None
+
+
+def test_what_guests_open_to_other_hosts_has_its_form() -> None:
+    form = json.loads(render(plan(RedirectSettings(virtual_interfaces=("docker0",)))))
+    assert form["chains"][0]["rules"][0]["match"] == {
+        "protocol": "tcp",
+        "in_interface": "docker0",
+        "remote_destination": True,
+    }

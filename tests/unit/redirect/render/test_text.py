@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.config.redirect import Dns, Mark, Mode, PortRange, RedirectSettings
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.render.text import describe, outcome, render
-from interceptor.redirect.rules import Jump, Match, Protocol
+from interceptor.redirect.rules import Jump, MarkConnection, MarkPacket, Match, Protocol, Tproxy, Zone
 
 
 def test_the_plan_without_flags() -> None:
@@ -47,10 +47,17 @@ def test_each_field_of_a_match_has_its_phrase() -> None:
         uid=0,
         gid=7,
         mark=Mark(5),
+        connection_mark=Mark(6),
         local_destination=True,
+        remote_destination=True,
+        remote_source=True,
+        syn=True,
+        reply=True,
+        rewritten=True,
     )
     assert list(describe(match)) == [
         "UDP",
+        "of a connection marked 0x6",
         "marked 0x5",
         "opened by uid 0",
         "opened by gid 7",
@@ -58,10 +65,31 @@ def test_each_field_of_a_match_has_its_phrase() -> None:
         "leaving by lo",
         "from 10.0.0.0/8",
         "to 192.0.2.0/24",
+        "from an address that is not this host's",
         "to an address of this host",
+        "to another host",
         "to port 1, 3-5",
+        "when it is opened",
+        "on the way back",
+        "redirected",
     ]
+    assert list(describe(Match(gid=7, supplementary=True))) == ["opened by a member of gid 7"]
 
 
 def test_a_jump_names_its_chain() -> None:
     assert outcome(Jump("CHAIN")) == "see CHAIN"
+
+
+def test_each_verdict_has_its_words() -> None:
+    assert outcome(Tproxy(15006)) == "to the proxy, port 15006, addresses kept"
+    assert outcome(MarkPacket(Mark(5))) == "marked 0x5"
+    assert outcome(MarkConnection(Mark(5))) == "its connection is marked 0x5"
+    assert outcome(Zone(7)) == "tracked in zone 7"
+
+
+def test_policy_routing_and_what_filters_let_pass_are_told() -> None:
+    text = render(plan(RedirectSettings(mode=Mode.TPROXY, strict=True, dns=Dns.CAPTURE)))
+    assert "Routing (IPv4 and IPv6): packets marked 0x53b/0xfff are delivered on this host" in text
+    assert "passes: it was brought to the proxy, as it should be" in text
+    assert "Zones: name queries that are captured are tracked apart (IPv4 and IPv6, UDP)" in text
+    assert "Way back: " in text
