@@ -55,6 +55,7 @@ class PlanOutput(StrEnum):
     TEXT = "text"
     JSON = "json"
     IPTABLES = "iptables"
+    NFT = "nft"
 
 
 class StatusOutput(StrEnum):
@@ -142,7 +143,7 @@ def plan(
     """Print the rules that would be installed; needs neither root nor iptables."""
     from interceptor.redirect.ipv6 import assume, describe  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.plan import plan as make_plan  # noqa: PLC0415
-    from interceptor.redirect.render import iptables, json as as_json, text  # noqa: PLC0415
+    from interceptor.redirect.render import iptables, json as as_json, nft, text  # noqa: PLC0415
 
     settings = _invocation(flags, config).settings
     ipv6 = assume(settings.ipv6)
@@ -155,6 +156,8 @@ def plan(
             print(as_json.render(ruleset), end="")
         case PlanOutput.IPTABLES:
             print(iptables.render(ruleset), end="")
+        case PlanOutput.NFT:
+            print(nft.render(ruleset), end="")
 
 
 @app.command()
