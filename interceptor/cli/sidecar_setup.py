@@ -175,12 +175,17 @@ def apply(
 
     invocation = _invocation(flags, config)
     namespace = _namespace(invocation)
-    applied = rules.apply(invocation.settings, namespace, wait=invocation.wait, dry_run=dry_run)
+    applied = rules.apply(
+        invocation.settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=dry_run
+    )
     would = "would be " if dry_run else ""
     print(f"{would}{applied.outcome}: configuration {applied.ruleset.hash}")
     for change in applied.changes:
         print(f"  {change}")
     print(f"{describe(invocation.settings.ipv6, applied.ipv6)}.")
+    print(f"The backend is {applied.choice.backend.value}: {applied.choice.because}.")
+    for warning in applied.warnings:
+        print(f"Warning: {warning}.")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from interceptor.config.redirect import (
     DEFAULT_WAIT,
     PROXY_UID,
+    Backend,
     Invocation,
     Ipv6Policy,
     Mark,
@@ -60,6 +61,7 @@ class _Reader:
             settings=self._settings(),
             netns=self._one("netns", str, None),
             wait=self._one("wait", _seconds, DEFAULT_WAIT),
+            backend=self._one("backend", _backend, None),
         )
 
     def _settings(self) -> RedirectSettings:
@@ -237,6 +239,12 @@ def _ipv6(text: str) -> Ipv6Policy:
     if text not in {policy.value for policy in Ipv6Policy}:
         raise ValueError(f"'{text}' is not one of auto, on, block, off")
     return Ipv6Policy(text)
+
+
+def _backend(text: str) -> Backend | None:
+    if text not in {"auto", *(backend.value for backend in Backend)}:
+        raise ValueError(f"'{text}' is not one of auto, legacy, nft")
+    return None if text == "auto" else Backend(text)
 
 
 def _seconds(text: str) -> float:

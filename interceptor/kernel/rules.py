@@ -1,6 +1,6 @@
-"""Install, read and remove the redirect rules: all tables and families, or none.
+"""Install, read and remove the redirect rules: all tables, families and backends, or none.
 
-The transaction: hold the xtables lock, look at what there is, decide what is wanted, write table by table (each write is
+The transaction: hold the xtables lock, look at what there is, decide what is wanted, write piece by piece (each write is
 atomic in the kernel), and when one fails put back what was there in those before it. Signals wait until it is over; a
 kill -9 in the middle leaves whole tables only, which the next apply or remove completes.
 """
@@ -8,39 +8,32 @@ kill -9 in the middle leaves whole tables only, which the next apply or remove c
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
-from interceptor.config.redirect import DEFAULT_WAIT, Ipv6Policy
+from interceptor.config.redirect import DEFAULT_WAIT, Backend, Ipv6Policy
 from interceptor.errors import InterceptorError, KernelError
-from interceptor.kernel import child, iptables, x_entry, xtables_lock
+from interceptor.kernel import child, legacy, nftables, xtables_lock
+from interceptor.kernel.driver import Driver, undisturbed
+from interceptor.redirect.foreign import Choice, choose, conflicts
 from interceptor.redirect.ipv6 import Ipv6, decide
 from interceptor.redirect.plan import plan
-from interceptor.redirect.rules import FAMILIES, Family, Ruleset, Table, read_comment
-from interceptor.redirect.status import Hits, InstalledChain, Status
+from interceptor.redirect.rules import Ruleset
+from interceptor.redirect.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.redirect import RedirectSettings
-    from interceptor.kernel.iptables import Layout, Step
+    from interceptor.kernel.driver import Change, Step
+    from interceptor.redirect.foreign import Presence
 
 _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-_CLONE_NEWNET: Final = 0x40000000  # include/uapi/linux/sched.h
-
-
-class Change(NamedTuple):
-    """One table's rules of ours, as they are and as they are wanted."""
-
-    family: Family
-    table: Table
-    before: Layout
-    wanted: Layout
+_DRIVERS: Final[dict[Backend, Driver]] = {Backend.LEGACY: legacy, Backend.NFT: nftables}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +44,8 @@ class Applied:
     ruleset: Ruleset
     ipv6: Ipv6
     changes: tuple[str, ...]
+    choice: Choice
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,107 +60,93 @@ def apply(
     settings: RedirectSettings,
     namespace: Path | None,
     *,
+    backend: Backend | None = None,
     wait: float = DEFAULT_WAIT,
     dry_run: bool = False,
-    before_commit: Callable[[Step], None] = iptables.undisturbed,
+    before_commit: Callable[[Step], None] = undisturbed,
 ) -> Applied:
-    """Install the rules, or change what is installed into them. KernelError: nothing was changed."""
-    _prepare()
+    """Install the rules, or change what is installed into them. KernelError: nothing was changed.
+
+    Without ``backend`` one is chosen; rules of ours in the other are removed when the new ones stand.
+    """
+    _need_root()
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(xtables_lock.held(wait))
             stack.enter_context(_signals_wait())
-        existing, addresses = child.call(namespace, _survey)
-        nat = settings.ipv6 in {Ipv6Policy.AUTO, Ipv6Policy.ON} and (
-            Table.NAT in existing[6] or _kernel_has_ipv6_nat()
-        )
-        ipv6 = decide(settings.ipv6, nat=nat, addresses=addresses)
+        found = {each: driver.look(namespace) for each, driver in _DRIVERS.items()}
+        choice = Choice(backend, "--backend asks for it") if backend else _choose(found)
+        ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], namespace)
         ruleset = plan(settings, ipv6)
-        changes = _changes(namespace, existing, ruleset)
-        pending = [change for change in changes if change.before != change.wanted]
+        wanted = {each: Ruleset("", ()) for each, presence in found.items() if presence.ours}
+        changes = _changes(namespace, {**wanted, choice.backend: ruleset})
+        pending = [change for change in changes if change.needed]
         if not dry_run:
             _write(namespace, pending, before_commit)
-    fresh = all(change.before == iptables.NOTHING for change in changes)
+    fresh = all(change.installs for change in changes)
     outcome: Literal["installed", "updated", "unchanged"] = "installed" if fresh else "updated"
-    return Applied(outcome if pending else "unchanged", ruleset, ipv6, tuple(map(_describe, pending)))
+    return Applied(
+        outcome if pending else "unchanged",
+        ruleset,
+        ipv6,
+        tuple(change.phrase for change in pending),
+        choice,
+        tuple(
+            sentence
+            for presence in found.values()
+            for sentence in conflicts(choice.backend, presence.foreign)
+        ),
+    )
 
 
 def remove(
     namespace: Path | None,
     *,
     wait: float = DEFAULT_WAIT,
-    before_commit: Callable[[Step], None] = iptables.undisturbed,
+    before_commit: Callable[[Step], None] = undisturbed,
 ) -> Removed:
     """Remove all that is ours, whoever installed it with whatever flags. KernelError: nothing was changed."""
-    _prepare()
+    _need_root()
+    nothing = dict.fromkeys(Backend, Ruleset("", ()))
     with xtables_lock.held(wait), _signals_wait():
-        existing, _ = child.call(namespace, _survey)
-        changes = _changes(namespace, existing, Ruleset("", ()))
-        pending = [change for change in changes if change.before != change.wanted]
+        pending = [change for change in _changes(namespace, nothing) if change.needed]
         _write(namespace, pending, before_commit)
-    return Removed("removed" if pending else "absent", tuple(map(_describe, pending)))
+    return Removed("removed" if pending else "absent", tuple(change.phrase for change in pending))
 
 
 def status(namespace: Path | None) -> Status:
     """What is installed. Reads only; makes no table."""
-    _prepare()
-    existing, _ = child.call(namespace, _survey)
+    _need_root()
+    found = [driver.look(namespace) for driver in _DRIVERS.values()]
     return Status(
-        tuple(
-            chain
-            for family in FAMILIES
-            if existing[family]
-            for chain in child.call(namespace, _installed_chains, family, existing[family])
-        )
+        tuple(chain for driver in _DRIVERS.values() for chain in driver.installed(namespace)),
+        tuple(chain for presence in found for chain in presence.foreign),
     )
 
 
-def _installed_chains(family: Family, tables: frozenset[Table]) -> list[InstalledChain]:
-    """In a child: our chains in the tables that exist."""
-    chains: list[InstalledChain] = []
-    for table in (table for table in Table if table in tables):
-        found = iptables.read_with_counters(family, table)
-        for name, rules in found.layout.chains.items():
-            tags = [read_comment(x_entry.comment(rule, family)) for rule in rules]
-            jumps = [jump for jump in found.layout.jumps if x_entry.target(jump.entry, family) == name]
-            chains.append(
-                InstalledChain(
-                    family,
-                    table,
-                    name,
-                    tuple(Hits(tag, *hits) for tag, hits in zip(tags, found.counters[name], strict=True)),
-                    jumps[0].chain if jumps else None,
-                    found.before_ours[jumps[0].chain] if jumps else (),
-                )
-            )
-    return chains
+def _choose(found: Mapping[Backend, Presence]) -> Choice:
+    choice = choose(found[Backend.LEGACY], found[Backend.NFT])
+    if choice is not None:
+        return choice
+    if legacy.available():
+        return Choice(Backend.LEGACY, "the kernel has it, and no nat rules say otherwise")
+    return Choice(Backend.NFT, "iptables' legacy tables cannot be had here")
 
 
-def _changes(
-    namespace: Path | None, existing: dict[Family, frozenset[Table]], ruleset: Ruleset
-) -> list[Change]:
-    """Every table that holds or shall hold something of ours; one child for each family."""
-    planned = set(ruleset.tables())
-    changes: list[Change] = []
-    for family in FAMILIES:
-        tables = [table for table in Table if table in existing[family] or (family, table) in planned]
-        if tables:
-            changes += child.call(namespace, _compare, family, tables, existing[family], ruleset)
-    return changes
+def _decide_ipv6(policy: Ipv6Policy, there: Presence, namespace: Path | None) -> Ipv6:
+    """Ask for no more than the decision needs."""
+    capture = policy in {Ipv6Policy.AUTO, Ipv6Policy.ON}
+    nat = capture and (there.ipv6_nat or _kernel_has_ipv6_nat())
+    addresses = child.call(namespace, _ipv6_addresses) if capture and not nat else ()
+    return decide(policy, nat=nat, addresses=addresses)
 
 
-def _compare(
-    family: Family, tables: Sequence[Table], existing: frozenset[Table], ruleset: Ruleset
-) -> list[Change]:
-    """In a child: what there is and what is wanted. A table that does not exist is not looked into."""
+def _changes(namespace: Path | None, wanted: Mapping[Backend, Ruleset]) -> list[Change]:
+    """All places in these backends that hold or shall hold something of ours."""
     return [
-        Change(
-            family,
-            table,
-            iptables.read(family, table) if table in existing else iptables.NOTHING,
-            iptables.build(ruleset, family, table),
-        )
-        for table in tables
+        change
+        for backend, ruleset in wanted.items()
+        for change in _DRIVERS[backend].changes(namespace, ruleset)
     ]
 
 
@@ -173,10 +154,11 @@ def _write(namespace: Path | None, changes: Sequence[Change], before_commit: Cal
     """Write each table; when one fails, put the earlier ones back."""
     begun: list[Change] = []
     try:
-        # What only goes comes last: between blocking IPv6 and capturing it, or back, is no moment with neither.
-        for change in sorted(changes, key=lambda change: change.wanted == iptables.NOTHING):
+        # What only goes comes last: between blocking IPv6 and capturing it, or between two backends, is no moment with
+        # neither. Where both capture a connection, the second finds it redirected already and leaves it alone.
+        for change in sorted(changes, key=lambda change: change.removes):
             begun.append(change)  # before: a child that died may have committed
-            child.call(namespace, iptables.write, change.family, change.table, change.wanted, before_commit)
+            child.call(namespace, change.make, before_commit)
     except (InterceptorError, OSError) as error:
         failures = list(_restore(namespace, begun))
         if failures:
@@ -191,53 +173,29 @@ def _restore(namespace: Path | None, changes: Sequence[Change]) -> Iterator[str]
     """Put back what was there, last change first; yields what could not be put back."""
     for change in reversed(changes):
         try:
-            child.call(
-                namespace, iptables.write, change.family, change.table, change.before, iptables.undisturbed
-            )
+            child.call(namespace, change.undo, undisturbed)
         except (InterceptorError, OSError) as error:
             yield str(error)
 
 
-def _describe(change: Change) -> str:
-    """A change as a phrase: 'IPv4 nat: 14 rules' or 'IPv6 filter: removed'."""
-    rules = sum(map(len, change.wanted.chains.values()))
-    where = f"IPv{change.family} {change.table.value}"
-    return (
-        f"{where}: {rules} rules in {', '.join(sorted(change.wanted.chains))}"
-        if rules
-        else f"{where}: removed"
-    )
-
-
-def _survey() -> tuple[dict[Family, frozenset[Table]], tuple[str, ...]]:
-    """In a child: the tables of each family, and the IPv6 addresses that are not loopback's."""
+def _ipv6_addresses() -> tuple[str, ...]:
+    """In a child: the IPv6 addresses that are not loopback's."""
     try:
         lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:  # a kernel without IPv6
         lines = []
     found = [(IPv6Address(int(fields[0], 16)), fields[5]) for fields in map(str.split, lines)]
-    return (
-        {family: iptables.existing_tables(family) for family in FAMILIES},
-        tuple(f"{address} on {interface}" for address, interface in found if not address.is_loopback),
-    )
+    return tuple(f"{address} on {interface}" for address, interface in found if not address.is_loopback)
 
 
 def _kernel_has_ipv6_nat() -> bool:
-    """Asked in a namespace made for the question where that is allowed, because asking makes the table."""
-    return child.call(None, _try_ipv6_nat)
+    """For the legacy backend only: a table of nftables is for both families."""
+    return legacy.can_nat(6)
 
 
-def _try_ipv6_nat() -> bool:
-    ctypes.CDLL(None).unshare(
-        _CLONE_NEWNET
-    )  # refused without CAP_SYS_ADMIN: then the table is made here, empty
-    return iptables.has_table(6, Table.NAT)
-
-
-def _prepare() -> None:
+def _need_root() -> None:
     if os.geteuid() != 0:
         raise KernelError("reading and changing redirect rules needs root; run the command with sudo")
-    iptables.load()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import (
     FLAG_NAMES,
+    Backend,
     Invocation,
     Ipv6Policy,
     Mark,
@@ -190,3 +191,14 @@ def test_the_same_meaning_has_the_same_hash() -> None:
 def test_any_text_is_settings_or_a_sentence(flag: str, text: str) -> None:
     with contextlib.suppress(ConfigError):  # any other exception fails the test
         assert len(parse([from_command_line({flag: [text]})], NAMES).settings.hash) == 12
+
+
+def test_the_backend_is_chosen_or_left_to_us() -> None:
+    assert read().backend is None
+    assert read(backend="auto").backend is None
+    assert read(backend="legacy").backend is Backend.LEGACY
+    assert read(backend="nft").backend is Backend.NFT
+    assert problems(backend="iptables") == ("--backend: 'iptables' is not one of auto, legacy, nft",)
+    assert (
+        read(backend="nft").settings.hash == read().settings.hash
+    )  # one configuration, wherever it is installed
