@@ -55,6 +55,7 @@ class PlanOutput(StrEnum):
     TEXT = "text"
     JSON = "json"
     IPTABLES = "iptables"
+    NFT = "nft"
 
 
 class StatusOutput(StrEnum):
@@ -145,7 +146,7 @@ def plan(
     """Print the rules that would be installed; needs neither root nor iptables."""
     from interceptor.redirect.ipv6 import assume, describe  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.plan import plan as make_plan  # noqa: PLC0415
-    from interceptor.redirect.render import iptables, json as as_json, text  # noqa: PLC0415
+    from interceptor.redirect.render import iptables, json as as_json, nft, text  # noqa: PLC0415
 
     settings = _invocation(flags, config).settings
     ipv6 = assume(settings.ipv6)
@@ -158,6 +159,8 @@ def plan(
             print(as_json.render(ruleset), end="")
         case PlanOutput.IPTABLES:
             print(iptables.render(ruleset), end="")
+        case PlanOutput.NFT:
+            print(nft.render(ruleset), end="")
 
 
 @app.command()
@@ -175,12 +178,17 @@ def apply(
 
     invocation = _invocation(flags, config)
     namespace = _namespace(invocation)
-    applied = rules.apply(invocation.settings, namespace, wait=invocation.wait, dry_run=dry_run)
+    applied = rules.apply(
+        invocation.settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=dry_run
+    )
     would = "would be " if dry_run else ""
     print(f"{would}{applied.outcome}: configuration {applied.ruleset.hash}")
     for change in applied.changes:
         print(f"  {change}")
     print(f"{describe(invocation.settings.ipv6, applied.ipv6)}.")
+    print(f"The backend is {applied.choice.backend.value}: {applied.choice.because}.")
+    for warning in applied.warnings:
+        print(f"Warning: {warning}.")
 
 
 @app.command()

@@ -53,6 +53,13 @@ class Quic(Enum):
     BLOCK = "block"
 
 
+class Backend(Enum):
+    """Which rules of the kernel ours are: iptables' legacy tables, or a table of nftables."""
+
+    LEGACY = "legacy"
+    NFT = "nft"
+
+
 class PortRange(NamedTuple):
     """Ports from ``first`` to ``last``, both included."""
 
@@ -128,11 +135,12 @@ class RedirectSettings:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What one call of ``sidecar-setup`` was asked: which rules, where, and how long to wait for the lock."""
+    """What one call of ``sidecar-setup`` was asked: which rules, where, by which backend, and how long to wait for the lock."""
 
     settings: RedirectSettings
     netns: str | None = None
     wait: float = DEFAULT_WAIT
+    backend: Backend | None = None  # None: auto
 
 
 class Given(NamedTuple):
@@ -177,6 +185,11 @@ class Flag:
 
 FLAGS: Final = (
     Flag("netns", "NAME|PATH|PID", "Work in this network namespace instead of the current one."),
+    Flag(
+        "backend",
+        "auto|legacy|nft",
+        "Which rules of the kernel to use. Default auto: where nat rules are already.",
+    ),
     Flag("proxy-uid", "U", "Never capture what this user opens: the proxy. Repeatable. Default 1337."),
     Flag("proxy-gid", "G", "Never capture what this group opens: the proxy. Repeatable."),
     Flag("proxy-mark", "MARK[/MASK]", "Never capture what carries this packet mark: the proxy."),

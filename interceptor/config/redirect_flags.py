@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from interceptor.config.redirect import (
     DEFAULT_WAIT,
     PROXY_UID,
+    Backend,
     Dns,
     Invocation,
     Ipv6Policy,
@@ -71,6 +72,7 @@ class _Reader:
             settings=self._settings(),
             netns=self._one("netns", str, None),
             wait=self._one("wait", _seconds, DEFAULT_WAIT),
+            backend=self._one("backend", _backend, None),
         )
 
     def _settings(self) -> RedirectSettings:
@@ -292,6 +294,12 @@ def _switch(text: str) -> bool:
     if text not in _SWITCH:
         raise ValueError(f"'{text}' is neither yes nor no")
     return _SWITCH[text]
+
+
+def _backend(text: str) -> Backend | None:
+    if text not in {"auto", *(backend.value for backend in Backend)}:
+        raise ValueError(f"'{text}' is not one of auto, legacy, nft")
+    return None if text == "auto" else Backend(text)
 
 
 def _seconds(text: str) -> float:

@@ -11,15 +11,17 @@ import errno
 import socket
 from collections import Counter
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.config.redirect import Mark
 from interceptor.errors import KernelError
-from interceptor.redirect.rules import DETOUR_NUMBER, DETOUR_PROTOCOL, Table
+from interceptor.kernel import child
+from interceptor.kernel.driver import Step
+from interceptor.redirect.rules import DETOUR_NUMBER, DETOUR_PROTOCOL, FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from interceptor.redirect.rules import Detour, Family
 
@@ -29,20 +31,6 @@ _FULL_MASK: Final = 0xFFFF_FFFF
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 # A kernel without the family, or without policy routing for it, has nothing of ours.
 _NO_SUCH: Final = frozenset((errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT))
-
-
-class Policy(Enum):
-    """What is not a table of rules but is written with them."""
-
-    ROUTING = "routing"
-
-
-class Step(NamedTuple):
-    """A change that is about to be made, by its attempt or request number: the seam where a test interferes."""
-
-    family: Family
-    table: Table | Policy
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +44,50 @@ class Routing:
 NOTHING: Final = Routing()
 
 
-def load() -> None:
-    """Import pyroute2. In the parent, once: it takes a tenth of a second in each child otherwise."""
-    import pyroute2  # noqa: F401, PLC0415 (heavy, and seldom needed)
+class RoutingChange(NamedTuple):
+    """One family's policy routing of ours, as it is and as it is wanted."""
+
+    family: Family
+    before: Routing
+    wanted: Routing
+
+    @property
+    def needed(self) -> bool:
+        return self.before != self.wanted
+
+    @property
+    def installs(self) -> bool:
+        return self.before == NOTHING
+
+    @property
+    def removes(self) -> bool:
+        return self.wanted == NOTHING
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.family, -1  # before any rule that marks
+
+    @property
+    def phrase(self) -> str:
+        where = f"IPv{self.family} routing"
+        marks = ", ".join(map(str, self.wanted.marks))
+        return f"{where}: what is marked {marks} is delivered here" if marks else f"{where}: removed"
+
+    def make(self, before_commit: Callable[[Step], None]) -> None:
+        write(self.family, self.wanted, before_commit)
+
+    def undo(self, before_commit: Callable[[Step], None]) -> None:
+        write(self.family, self.before, before_commit)
+
+
+def changes(namespace: Path | None, detour: Detour | None) -> Sequence[RoutingChange]:
+    """Our policy routing, where there is any or shall be some."""
+    import pyroute2  # noqa: F401, PLC0415 (here, once: it takes a tenth of a second in each child otherwise)
+
+    return [
+        RoutingChange(family, child.call(namespace, read, family), build(detour, family))
+        for family in FAMILIES
+    ]
 
 
 def build(detour: Detour | None, family: Family) -> Routing:
@@ -93,7 +122,7 @@ def write(family: Family, wanted: Routing, before_change: Callable[[Step], None]
         with IPRoute() as netlink:
             changes = _changes(_current(netlink, family), wanted)
             for number, (what, verb, arguments) in enumerate(changes, start=1):
-                before_change(Step(family, Policy.ROUTING, number))
+                before_change(Step(None, number, family))
                 getattr(netlink, what)(verb, family=_FAMILIES[family], table=DETOUR_NUMBER, **arguments)
     except NetlinkError as error:
         raise KernelError(

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
-from interceptor.kernel.iproute import Step
+from interceptor.kernel.driver import Step
+from interceptor.redirect.foreign import DNAT, REDIRECT, ForeignRule
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from interceptor.redirect.rules import Family, Rule, Ruleset
 
 ATTEMPTS: Final = 10  # commits that met a concurrent change before we give up
+_NAMES: Final[dict[Family, Path]] = {
+    4: Path("/proc/net/ip_tables_names"),
+    6: Path("/proc/net/ip6_tables_names"),
+}
+_DOES: Final = {"REDIRECT": REDIRECT, "DNAT": DNAT, "NETMAP": DNAT}
 _INTERFACE_SIZE: Final = 16  # IFNAMSIZ
 
 
@@ -53,10 +60,6 @@ class Layout:
 
 
 NOTHING: Final = Layout()
-
-
-def undisturbed(_step: Step) -> None:
-    """What happens before a commit when nobody interferes: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,15 @@ def load() -> ModuleType:
 
 def existing_tables(family: Family) -> frozenset[Table]:
     """The tables this namespace has. Looking into any other would create it."""
-    path = Path("/proc/net", "ip_tables_names" if family == 4 else "ip6_tables_names")
-    try:
-        names = path.read_text(encoding="ascii").split()
-    except FileNotFoundError:  # the kernel has not loaded ip_tables, so there is no rule of ours
+    if not kernel_has_loaded(family):  # then there is no rule of ours
         return frozenset()
+    names = _NAMES[family].read_text(encoding="ascii").split()
     return frozenset(table for table in Table if table.value in names)
+
+
+def kernel_has_loaded(family: Family) -> bool:
+    """Whether the kernel has ip_tables, or ip6_tables, at hand."""
+    return _NAMES[family].exists()
 
 
 def has_table(family: Family, table: Table) -> bool:
@@ -129,6 +135,24 @@ def read_with_counters(family: Family, table: Table) -> Installed:
     return Installed(layout, counters, before_ours)
 
 
+def foreign_rules(family: Family, table: Table) -> dict[str, tuple[ForeignRule, ...]]:
+    """The chains of others in a table that exists."""
+    opened = _open(family, table)
+    names = [chain.name for chain in opened.chains if not chain.name.startswith(CHAIN_PREFIX)]
+    return {
+        name: tuple(
+            ForeignRule(
+                x_entry.describe(x_entry.normal(data, family, target), family),
+                _DOES.get(target, ""),
+                (target,),
+            )
+            for data, target in _entries(opened, family, name)
+            if not target.startswith(CHAIN_PREFIX)
+        )
+        for name in names
+    }
+
+
 def build(ruleset: Ruleset, family: Family, table: Table) -> Layout:
     """What a ruleset wants in a table."""
     chains = ruleset.chains_in(family, table)
@@ -146,7 +170,7 @@ def write(family: Family, table: Table, wanted: Layout, before_commit: Callable[
     opened = _open(family, table)
     for attempt in range(1, ATTEMPTS + 1):
         _change(opened, _layout(opened, family), wanted)
-        before_commit(Step(family, table, attempt))
+        before_commit(Step(Backend.LEGACY, attempt, family, table))
         try:
             opened.commit()
         except load().IPTCError as error:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from interceptor.config.redirect import Backend
+from interceptor.redirect.foreign import conflicts
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from interceptor.redirect.foreign import ForeignChain
     from interceptor.redirect.rules import Family, Table, Tag
 
 
@@ -28,28 +31,40 @@ class Hits(NamedTuple):
 class InstalledChain:
     """One of our chains in the kernel: its rules, the built-in chain that leads to it, and what stands before that."""
 
-    family: Family
+    backend: Backend
+    families: tuple[Family, ...]  # whose packets it sees, and its rules count
     table: Table
     name: str
     rules: tuple[Hits, ...]
     hook: str | None
     before_ours: tuple[str, ...]
 
+    @property
+    def place(self) -> str:
+        """Its families and table: 'IPv4 and IPv6 nat'."""
+        return f"{' and '.join(f'IPv{family}' for family in self.families)} {self.table.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All of our chains in a namespace."""
+    """All of our chains in a namespace, and those of others that redirect or rewrite connections."""
 
     chains: tuple[InstalledChain, ...]
+    foreign: tuple[ForeignChain, ...] = ()
 
     @property
     def hashes(self) -> tuple[str, ...]:
         """The configurations whose rules are installed: one, unless something was left half-done."""
         return tuple(sorted({hits.tag.hash for chain in self.chains for hits in chain.rules if hits.tag}))
 
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Where our rules are: one, unless a move was left half-done."""
+        return tuple(backend for backend in Backend if any(chain.backend is backend for chain in self.chains))
+
     def of(self, family: Family) -> tuple[InstalledChain, ...]:
-        """Our chains of one family."""
-        return tuple(chain for chain in self.chains if chain.family == family)
+        """Our chains that see one family."""
+        return tuple(chain for chain in self.chains if family in chain.families)
 
     def warnings(self) -> Iterator[str]:
         """What an operator must know: half-installed rules, foreign rules that come first, rules not ours in our chains."""
@@ -58,15 +73,26 @@ class Status:
                 f"rules of several configurations are installed ({', '.join(self.hashes)}), "
                 "as after an apply that was killed: run 'sidecar-setup apply' or 'sidecar-setup remove'"
             )
+        if len(self.backends) > 1:
+            yield (
+                "our rules are installed twice, in iptables' legacy tables and in nftables, "
+                "as after an apply that was killed: run 'sidecar-setup apply' or 'sidecar-setup remove'"
+            )
         for chain in self.chains:
-            where = f"IPv{chain.family} {chain.table.value} {chain.name}"
-            if chain.hook is None:
-                yield f"{where} is not hooked in, so its rules do nothing: run 'sidecar-setup apply'"
-            for rule in chain.before_ours:
-                yield f"in IPv{chain.family} {chain.table.value} {chain.hook} a foreign rule comes before ours: {rule}"
-            if any(hits.tag is None for hits in chain.rules):
-                yield f"{where} holds a rule that is not ours: run 'sidecar-setup apply' to put it right"
-        families = {chain.family for chain in self.chains}
+            yield from _of_chain(chain)
+        families = {family for chain in self.chains for family in chain.families}
         if families and families != set(FAMILIES):
             missing = next(family for family in FAMILIES if family not in families)
             yield f"nothing of ours is installed for IPv{missing}: its connections bypass the proxy"
+        if len(self.backends) == 1:
+            yield from conflicts(self.backends[0], self.foreign)
+
+
+def _of_chain(chain: InstalledChain) -> Iterator[str]:
+    where = f"{chain.place} {chain.name}"
+    if chain.hook is None:
+        yield f"{where} is not hooked in, so its rules do nothing: run 'sidecar-setup apply'"
+    for rule in chain.before_ours:
+        yield f"in {chain.place} {chain.hook} a foreign rule comes before ours: {rule}"
+    if any(hits.tag is None for hits in chain.rules):
+        yield f"{where} holds a rule that is not ours: run 'sidecar-setup apply' to put it right"

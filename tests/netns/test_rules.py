@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Invocation, from_command_line
+from interceptor.config.redirect import Backend, Invocation, from_command_line
 from interceptor.config.redirect_flags import parse
 from interceptor.kernel import rules
 from interceptor.kernel.users import NAMES
-from interceptor.redirect.plan import plan
 from interceptor.redirect.render.iptables import rule_lines
-from interceptor.redirect.rules import FAMILIES, Family
+from interceptor.redirect.render.nft import render as render_nft
+from interceptor.redirect.rules import FAMILIES, Family, Ruleset
 from tests.support.netns import Topology, topology
 from tests.support.reporters import Answer, Attempt, connect, listening, send_datagram
 
@@ -24,30 +25,37 @@ FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default r
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Topology]:
+@dataclass(frozen=True)
+class Bed(Topology):
+    """The two namespaces, and the backend that all rules in here are of."""
+
+    backend: Backend
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     with topology() as made:
         for address in FAR.values():
             made.peer.run("ip", "addr", "add", address, "dev", "lo")
         with listening(made.app, {**PROXY, **SERVERS}), listening(made.peer, SERVERS):
-            yield made
+            yield Bed(made.app, made.peer, request.param)
 
 
 @pytest.fixture(autouse=True)
-def clean(bed: Topology) -> Iterator[None]:
+def clean(bed: Bed) -> Iterator[None]:
     yield
     rules.remove(bed.app.path)
 
 
-def apply(bed: Topology, **flags: str) -> rules.Applied:
-    return rules.apply(asked(**flags).settings, bed.app.path)
+def apply(bed: Bed, **flags: str) -> rules.Applied:
+    return rules.apply(asked(**flags).settings, bed.app.path, backend=bed.backend)
 
 
 def asked(**flags: str) -> Invocation:
     return parse([from_command_line({name.replace("_", "-"): [text] for name, text in flags.items()})], NAMES)
 
 
-def one(bed: Topology, attempt: Attempt) -> Answer:
+def one(bed: Bed, attempt: Attempt) -> Answer:
     return connect(bed.app, [attempt])[0]
 
 
@@ -61,18 +69,18 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
-def test_an_ordinary_user_is_captured_with_the_original_destination(bed: Topology, family: Family) -> None:
+def test_an_ordinary_user_is_captured_with_the_original_destination(bed: Bed, family: Family) -> None:
     apply(bed)
     answer = one(bed, Attempt(FAR[family], 80))
     assert answer == Answer("egress", printed(FAR[family], 80), bed.app.address(family))
 
 
-def test_root_is_captured_like_any_user(bed: Topology, family: Family) -> None:
+def test_root_is_captured_like_any_user(bed: Bed, family: Family) -> None:
     apply(bed)
     assert one(bed, Attempt(FAR[family], 80, uid=0, gid=0)).listener == "egress"
 
 
-def test_the_proxys_uid_gid_and_mark_are_direct(bed: Topology, family: Family) -> None:
+def test_the_proxys_uid_gid_and_mark_are_direct(bed: Bed, family: Family) -> None:
     apply(bed, proxy_uid="1337,1000650000", proxy_gid="4242", proxy_mark="0x539/0xfff")
     far = Attempt(FAR[family], 80)
     answers = connect(
@@ -90,20 +98,20 @@ def test_the_proxys_uid_gid_and_mark_are_direct(bed: Topology, family: Family) -
     assert [answer.listener for answer in answers] == ["direct"] * 5 + ["egress"] * 2
 
 
-def test_a_socket_made_before_becoming_the_proxy_is_not_exempt(bed: Topology, family: Family) -> None:
+def test_a_socket_made_before_becoming_the_proxy_is_not_exempt(bed: Bed, family: Family) -> None:
     apply(bed)
     assert one(bed, Attempt(FAR[family], 80, uid=1337, made_as=0)).listener == "egress"
     assert one(bed, Attempt(FAR[family], 80, uid=1000, made_as=1337)).listener == "direct"
 
 
-def test_loopback_and_calls_to_oneself_are_direct_for_everyone(bed: Topology, family: Family) -> None:
+def test_loopback_and_calls_to_oneself_are_direct_for_everyone(bed: Bed, family: Family) -> None:
     apply(bed)
     for uid in (1000, 1337):
         for host in (LOOPBACK[family], bed.app.address(family)):
             assert one(bed, Attempt(host, 8080, uid=uid)).listener == "direct"
 
 
-def test_an_interface_is_matched_by_its_whole_name(bed: Topology, family: Family) -> None:
+def test_an_interface_is_matched_by_its_whole_name(bed: Bed, family: Family) -> None:
     """python-iptables masks IPv6 names one bit a byte, by which 'lo' is the start of 'bond0' too."""
     ends = ((bed.app, "10.10.0.2/24", "fd0a::2/64"), (bed.peer, "10.10.0.1/24", "fd0a::1/64"))
     there = ("type", "veth", "peer", "name", "bond0", "netns", bed.peer.name)
@@ -119,7 +127,7 @@ def test_an_interface_is_matched_by_its_whole_name(bed: Topology, family: Family
         bed.app.run("ip", "link", "del", "bond0")
 
 
-def test_all_of_127_is_loopback(bed: Topology) -> None:
+def test_all_of_127_is_loopback(bed: Bed) -> None:
     apply(bed)
     assert [
         a.listener for a in connect(bed.app, [Attempt("127.0.0.53", 8080), Attempt("127.9.9.9", 80)])
@@ -129,14 +137,14 @@ def test_all_of_127_is_loopback(bed: Topology) -> None:
     ]
 
 
-def test_a_peer_is_captured_on_ingress_with_its_own_address(bed: Topology, family: Family) -> None:
+def test_a_peer_is_captured_on_ingress_with_its_own_address(bed: Bed, family: Family) -> None:
     apply(bed)
     own = bed.app.address(family)
     (answer,) = connect(bed.peer, [Attempt(own, 8080)])
     assert answer == Answer("ingress", printed(own, 8080), bed.peer.address(family))
 
 
-def test_the_proxys_own_ports_are_reached_directly(bed: Topology, family: Family) -> None:
+def test_the_proxys_own_ports_are_reached_directly(bed: Bed, family: Family) -> None:
     apply(bed)
     own = bed.app.address(family)
     answers = connect(bed.peer, [Attempt(own, 15020), Attempt(own, 15001), Attempt(own, 15006)])
@@ -145,7 +153,7 @@ def test_the_proxys_own_ports_are_reached_directly(bed: Topology, family: Family
     assert answers[2].original == printed(own, 15006)
 
 
-def test_what_is_only_forwarded_is_not_the_apps(bed: Topology) -> None:
+def test_what_is_only_forwarded_is_not_the_apps(bed: Bed) -> None:
     bed.app.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     bed.app.run("ip", "route", "add", "unreachable", "203.0.113.0/24")
     try:
@@ -172,7 +180,7 @@ def test_what_is_only_forwarded_is_not_the_apps(bed: Topology) -> None:
     ids=" ".join,
 )
 def test_what_is_excluded_or_not_included_is_direct_on_egress(
-    bed: Topology, family: Family, flags: dict[str, str]
+    bed: Bed, family: Family, flags: dict[str, str]
 ) -> None:
     apply(bed, **flags)
     assert one(bed, Attempt(FAR[family], 80)).listener == "direct"
@@ -189,7 +197,7 @@ def test_what_is_excluded_or_not_included_is_direct_on_egress(
     ids=" ".join,
 )
 def test_what_is_included_and_not_excluded_is_captured_on_egress(
-    bed: Topology, family: Family, flags: dict[str, str]
+    bed: Bed, family: Family, flags: dict[str, str]
 ) -> None:
     apply(bed, **flags)
     assert one(bed, Attempt(FAR[family], 80)).listener == "egress"
@@ -208,38 +216,44 @@ def test_what_is_included_and_not_excluded_is_captured_on_egress(
     ],
     ids=str,
 )
-def test_ingress_selection(bed: Topology, family: Family, flags: dict[str, str], listener: str) -> None:
+def test_ingress_selection(bed: Bed, family: Family, flags: dict[str, str], listener: str) -> None:
     apply(bed, **flags)
     (answer,) = connect(bed.peer, [Attempt(bed.app.address(family), 8080)])
     assert answer.listener == listener
 
 
-def test_twenty_ports_need_more_than_one_rule(bed: Topology, family: Family) -> None:
+def test_twenty_ports_need_more_than_one_rule(bed: Bed, family: Family) -> None:
     apply(bed, exclude_egress_ports=",".join(str(port) for port in range(1000, 1040, 2)) + ",80")
     assert one(bed, Attempt(FAR[family], 80)).listener == "direct"
 
 
-def test_the_kernel_has_exactly_what_the_plan_prints(bed: Topology, family: Family) -> None:
-    invocation = asked(
-        proxy_uid="1337,1338",
-        proxy_gid="7",
-        proxy_mark="0x539/0xfff",
-        include_ingress_ports="80,443,9000-9100",
-        exclude_ingress_ports="22",
-        include_egress_ports=",".join(map(str, range(2000, 2040, 2))),
-        exclude_egress_ports="25,100-200",
-        include_egress_cidrs="0.0.0.0/1,8000::/1,192.0.2.7",
-        exclude_egress_cidrs="10.0.0.0/9,fd00::1",
-        exclude_ingress_cidrs="172.16.0.0/12,fc00::/7",
-        exclude_uids="0,4294967294",
-        exclude_gids="100",
-        exclude_interfaces="docker+,a23456789012345",
-    )
-    rules.apply(invocation.settings, bed.app.path)
-    ruleset = plan(invocation.settings)
-    saved = bed.app.run(
-        "iptables-legacy-save" if family == 4 else "ip6tables-legacy-save"
-    ).stdout.splitlines()
+MANY_FLAGS = {
+    "proxy_uid": "1337,1338",
+    "proxy_gid": "7",
+    "proxy_mark": "0x539/0xfff",
+    "include_ingress_ports": "80,443,9000-9100",
+    "exclude_ingress_ports": "22",
+    "include_egress_ports": ",".join(map(str, range(2000, 2040, 2))),
+    "exclude_egress_ports": "25,100-200",
+    "include_egress_cidrs": "0.0.0.0/1,8000::/1,192.0.2.7",
+    "exclude_egress_cidrs": "10.0.0.0/9,fd00::1",
+    "exclude_ingress_cidrs": "172.16.0.0/12,fc00::/7",
+    "exclude_uids": "0,4294967294",
+    "exclude_gids": "100",
+    "exclude_interfaces": "docker+,a23456789012345",
+}
+
+
+def test_the_kernel_has_exactly_what_the_plan_prints(bed: Bed, family: Family) -> None:
+    if bed.backend is Backend.LEGACY:
+        tables_are_as_printed(bed, family, apply(bed, **MANY_FLAGS).ruleset)
+    else:
+        table_is_as_printed(bed, apply(bed, **MANY_FLAGS, ipv6={4: "on", 6: "block"}[family]).ruleset)
+
+
+def tables_are_as_printed(bed: Bed, family: Family, ruleset: Ruleset) -> None:
+    tool = "iptables-legacy-save" if family == 4 else "ip6tables-legacy-save"
+    saved = bed.app.run(tool).stdout.splitlines()
     for chain in ruleset.chains:
         there = [line.strip() for line in saved if line.startswith(f"-A {chain.name} ")]
         assert there == list(rule_lines(ruleset, chain, family))
@@ -248,14 +262,23 @@ def test_the_kernel_has_exactly_what_the_plan_prints(bed: Topology, family: Fami
         ]
 
 
-def test_ipv6_off_leaves_ipv6_alone_and_captures_ipv4(bed: Topology) -> None:
+def table_is_as_printed(bed: Bed, ruleset: Ruleset) -> None:
+    """But for the one word that nft leaves out, and sets, which it wraps: that those are right, 'unchanged' says."""
+    listed = bed.app.run("nft", "-s", "list", "table", "inet", "interceptor").stdout
+    there = [line.strip() for line in listed.splitlines() if "comment" in line and "elements" not in line]
+    printed_lines = render_nft(ruleset).replace("icmpv6 type", "icmpv6").splitlines()
+    wanted = [line.strip() for line in printed_lines if line.endswith('"')]
+    assert [line for line in there if " counter " in line and not line.endswith(("}", ","))] == wanted
+
+
+def test_ipv6_off_leaves_ipv6_alone_and_captures_ipv4(bed: Bed) -> None:
     applied = apply(bed, ipv6="off")
     assert [chain.families for chain in applied.ruleset.chains] == [(4,), (4,)]
     assert one(bed, Attempt(FAR[6], 80)).listener == "direct"
     assert one(bed, Attempt(FAR[4], 80)).listener == "egress"
 
 
-def test_ipv6_block_refuses_what_it_would_have_captured(bed: Topology) -> None:
+def test_ipv6_block_refuses_what_it_would_have_captured(bed: Bed) -> None:
     apply(bed, ipv6="block", exclude_egress_ports="8080")
     own, far = bed.app.address(6), Attempt(FAR[6], 80)
     answers = connect(
@@ -270,7 +293,7 @@ def test_ipv6_block_refuses_what_it_would_have_captured(bed: Topology) -> None:
     bed.peer.run("ping", "-6", "-c1", "-W2", own)
 
 
-def test_udp_is_not_captured_and_ipv6_block_refuses_it(bed: Topology) -> None:
+def test_udp_is_not_captured_and_ipv6_block_refuses_it(bed: Bed) -> None:
     apply(bed)
     before = {family: hits(bed, family) for family in FAMILIES}
     for family in FAMILIES:
@@ -281,12 +304,12 @@ def test_udp_is_not_captured_and_ipv6_block_refuses_it(bed: Topology) -> None:
     assert hits(bed, 6)["block-egress-everything-other"] == 1
 
 
-def hits(bed: Topology, family: Family) -> dict[str, int]:
+def hits(bed: Bed, family: Family) -> dict[str, int]:
     chains = rules.status(bed.app.path).of(family)
     return {hit.tag.rule: hit.packets for chain in chains for hit in chain.rules if hit.tag}
 
 
-def test_status_counts_the_connections_each_rule_decided(bed: Topology, family: Family) -> None:
+def test_status_counts_the_connections_each_rule_decided(bed: Bed, family: Family) -> None:
     apply(bed)
     connect(bed.app, [Attempt(FAR[family], 80)] * 3 + [Attempt(FAR[family], 80, uid=1337)])
     counted = hits(bed, family)

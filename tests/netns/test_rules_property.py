@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, event, given, settings, strategies as st
 
-from interceptor.config.redirect import from_command_line
+from interceptor.config.redirect import Backend, from_command_line
 from interceptor.config.redirect_flags import parse
 from interceptor.kernel import rules
 from interceptor.kernel.users import NAMES
@@ -95,6 +96,12 @@ ingress = st.builds(
 )
 
 
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Topology]:
     with topology() as made:
@@ -149,14 +156,26 @@ def in_the_plan(ruleset: Ruleset, cases: list[Case]) -> list[str]:
     return [explain(ruleset, described(case)).verdict for case in cases]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(flags=flag_sets, cases=st.lists(egress | ingress, min_size=20, max_size=40))
-def test_what_the_ruleset_says_is_what_the_kernel_does(
-    bed: Topology, flags: dict[str, list[str]], cases: list[Case]
-) -> None:
-    asked = parse([from_command_line(flags)], NAMES).settings
-    ruleset = rules.apply(asked, bed.app.path).ruleset
-    said = in_the_plan(ruleset, cases)
-    assert in_the_kernel(bed, cases) == said
-    for verdict in Counter(said):
-        event(verdict)
+EXAMPLES = int(os.environ.get("INTERCEPTOR_RULESETS", "60"))  # rule sets to try for each backend
+LEAST = 500  # connections of each family in each backend, whatever hypothesis drew
+
+
+def test_what_the_ruleset_says_is_what_the_kernel_does(bed: Topology, backend: Backend) -> None:
+    tried: Counter[int] = Counter()
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(flags=flag_sets, cases=st.lists(egress | ingress, min_size=30, max_size=60))
+    def hold(flags: dict[str, list[str]], cases: list[Case]) -> None:
+        asked = parse([from_command_line(flags)], NAMES).settings
+        ruleset = rules.apply(asked, bed.app.path, backend=backend).ruleset
+        assert rules.apply(asked, bed.app.path, backend=backend, dry_run=True).outcome == "unchanged"
+        said = in_the_plan(ruleset, cases)
+        assert in_the_kernel(bed, cases) == said
+        for verdict in Counter(said):
+            event(verdict)
+        tried.update(6 if ":" in case.attempt.host else 4 for case in cases)
+
+    hold()
+    assert tried[4] >= LEAST
+    assert tried[6] >= LEAST
+    rules.remove(bed.app.path)

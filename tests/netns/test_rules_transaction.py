@@ -17,7 +17,7 @@ import pytest
 from interceptor.config.redirect import Ipv6Policy, PortRange, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules
-from interceptor.kernel.iproute import Step
+from interceptor.kernel.driver import Step
 from interceptor.kernel.iptables import ATTEMPTS
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.rules import FAMILIES, Family
@@ -359,7 +359,7 @@ def test_a_namespace_that_vanished_is_told() -> None:
 def test_between_blocking_and_capturing_ipv6_there_is_no_moment_with_neither(app: Namespace) -> None:
     def both(step: Step) -> None:
         """Before the last commit, which only removes, the new protection stands already."""
-        if (step.family, step.table.value) == order[-1]:
+        if (step.family, step.table and step.table.value) == order[-1]:
             text = subprocess.run(
                 ["ip6tables-legacy-save"], capture_output=True, text=True, check=True
             ).stdout

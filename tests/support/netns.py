@@ -61,6 +61,10 @@ class Namespace:
         """Call a function in here, in a throw-away thread: for making sockets."""
         return call_inside(self.path, function)
 
+    def ruleset(self) -> str:
+        """Everything nftables holds in here, with counters: iptables-nft's tables too, legacy's not."""
+        return self.run("nft", "list", "ruleset").stdout
+
     def save(self, family: int = 4, backend: str = "legacy") -> str:
         """The kernel's rules with counters and without the date lines, for byte-equal comparison."""
         tool = "iptables" if family == 4 else "ip6tables"

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from interceptor.config.redirect import Backend
+from interceptor.redirect.nftables import FAMILY, TABLE
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.redirect.status import Hits, InstalledChain, Status
+
+
+_BACKENDS: Final = {
+    Backend.LEGACY: "iptables' legacy tables",
+    Backend.NFT: f"nftables' table {FAMILY} {TABLE}",
+}
 
 
 def text(status: Status) -> str:
@@ -22,13 +30,16 @@ def _lines(status: Status) -> Iterator[str]:
     if not status.chains:
         yield "Not installed."
         return
-    yield f"Installed: configuration {', '.join(status.hashes) or 'unknown'}."
-    for family in FAMILIES:
-        chains = status.of(family)
-        yield f"IPv{family}: {'nothing installed' if not chains else ''}".rstrip(" ")
-        for chain in chains:
+    backends = " and ".join(_BACKENDS[backend] for backend in status.backends)
+    yield f"Installed: configuration {', '.join(status.hashes) or 'unknown'}, in {backends}."
+    for families in dict.fromkeys(chain.families for chain in status.chains):
+        yield f"{' and '.join(f'IPv{family}' for family in families)}:"
+        for chain in (chain for chain in status.chains if chain.families == families):
             yield f"  {chain.table.value} {chain.name}, {_hooking(chain)}"
             yield from (f"    {hits.packets:>10} hits  {_name(hits)}" for hits in chain.rules)
+    for family in FAMILIES:
+        if not status.of(family):
+            yield f"IPv{family}: nothing installed"
     for warning in status.warnings():
         yield f"Warning: {warning}."
 
@@ -49,6 +60,7 @@ def as_json(status: Status) -> str:
     form = {
         "installed": bool(status.chains),
         "hash": status.hashes[0] if len(status.hashes) == 1 else None,
+        "backends": [backend.value for backend in status.backends],
         "families": {
             str(family): {
                 "installed": bool(status.of(family)),
@@ -63,6 +75,8 @@ def as_json(status: Status) -> str:
 
 def _chain(chain: InstalledChain) -> dict[str, object]:
     return {
+        "backend": chain.backend.value,
+        "counted_families": list(chain.families),
         "table": chain.table.value,
         "name": chain.name,
         "hook": chain.hook,

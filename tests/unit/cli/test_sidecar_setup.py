@@ -44,6 +44,11 @@ def test_plan_prints_what_iptables_restore_reads(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.startswith("# IPv4: iptables-restore --noflush\n*nat\n")
 
 
+def test_plan_prints_what_nft_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--output", "nft"]) == 0
+    assert "\ntable inet interceptor {\n" in capsys.readouterr().out
+
+
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +71,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
         (["statu"], "No such command 'statu'"),
         (["plan", "--bogus"], "No such option: --bogus; 'sidecar-setup plan --help' shows the usage"),
         (["plan", "extra"], "unexpected extra argument"),
-        (["plan", "--output", "x"], "'x' is not one of 'text', 'json', 'iptables'"),
+        (["plan", "--output", "x"], "'x' is not one of 'text', 'json', 'iptables', 'nft'"),
         (["plan", "--wait"], "requires an argument"),
         (["plan", "--wait", ""], "--wait: is empty"),
         (["plan", "--wait", "1", "--wait", "2"], "--wait: '1,2' is not a number of seconds"),

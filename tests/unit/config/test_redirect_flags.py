@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import (
     FLAG_NAMES,
+    Backend,
     Dns,
     Invocation,
     Ipv6Policy,
@@ -240,3 +241,14 @@ def test_an_interface_cannot_be_excluded_and_virtual() -> None:
     assert problem == (
         "--exclude-interfaces and --virtual-interfaces both name br0: leave it out of one of them"
     )
+
+
+def test_the_backend_is_chosen_or_left_to_us() -> None:
+    assert read().backend is None
+    assert read(backend="auto").backend is None
+    assert read(backend="legacy").backend is Backend.LEGACY
+    assert read(backend="nft").backend is Backend.NFT
+    assert problems(backend="iptables") == ("--backend: 'iptables' is not one of auto, legacy, nft",)
+    assert (
+        read(backend="nft").settings.hash == read().settings.hash
+    )  # one configuration, wherever it is installed

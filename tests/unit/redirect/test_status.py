@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from interceptor.config.redirect import Backend
+from interceptor.redirect.foreign import REDIRECT, ForeignChain, ForeignRule
 from interceptor.redirect.rules import EGRESS_CHAIN, Family, Table, Tag
 from interceptor.redirect.status import Hits, InstalledChain, Status
 
@@ -9,7 +11,7 @@ OURS = Hits(Tag("abc", "id"), 1, 60)
 
 
 def chain(family: Family, hits: Hits = OURS, hook: str | None = "OUTPUT", *before: str) -> InstalledChain:
-    return InstalledChain(family, Table.NAT, EGRESS_CHAIN, (hits,), hook, before)
+    return InstalledChain(Backend.LEGACY, (family,), Table.NAT, EGRESS_CHAIN, (hits,), hook, before)
 
 
 def test_nothing_installed_is_nothing_wrong() -> None:
@@ -46,3 +48,26 @@ def test_a_foreign_rule_in_our_chain() -> None:
 def test_a_family_that_is_missing() -> None:
     (warning,) = Status((chain(4),)).warnings()
     assert warning == "nothing of ours is installed for IPv6: its connections bypass the proxy"
+
+
+def test_one_chain_for_both_families_is_nothing_wrong() -> None:
+    both = InstalledChain(Backend.NFT, (4, 6), Table.NAT, EGRESS_CHAIN, (OURS,), "OUTPUT", ())
+    status = Status((both,))
+    assert (list(status.warnings()), status.of(4), status.of(6)) == ([], (both,), (both,))
+    assert both.place == "IPv4 and IPv6 nat"
+
+
+def test_rules_in_both_backends() -> None:
+    both = InstalledChain(Backend.NFT, (4, 6), Table.NAT, EGRESS_CHAIN, (OURS,), "OUTPUT", ())
+    (warning,) = Status((chain(4), chain(6), both)).warnings()
+    assert "installed twice" in warning
+
+
+def test_a_foreign_redirection_is_named() -> None:
+    theirs = ForeignChain(
+        Backend.NFT, (4,), "ip theirs", "o", (ForeignRule("redirect to :1", REDIRECT),), "output", -100
+    )
+    (warning,) = Status((chain(4), chain(6)), (theirs,)).warnings()
+    assert warning.startswith(
+        "IPv4 output in nftables' table ip theirs takes connections before or after ours"
+    )

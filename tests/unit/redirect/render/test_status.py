@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from interceptor.config.redirect import Backend
 from interceptor.redirect.render.status import as_json, text
 from interceptor.redirect.rules import FAMILIES, Table, Tag
 from interceptor.redirect.status import Hits, InstalledChain, Status
@@ -11,14 +12,15 @@ from interceptor.redirect.status import Hits, InstalledChain, Status
 STATUS = Status(
     (
         InstalledChain(
-            4,
+            Backend.LEGACY,
+            (4,),
             Table.NAT,
             "INTERCEPTOR_EGRESS",
             (Hits(Tag("abc", "egress-loopback"), 12, 720), Hits(None, 0, 0)),
             "OUTPUT",
             ("-p tcp -j ACCEPT", "-j LOG"),
         ),
-        InstalledChain(4, Table.NAT, "INTERCEPTOR_INGRESS", (), None, ()),
+        InstalledChain(Backend.LEGACY, (4,), Table.NAT, "INTERCEPTOR_INGRESS", (), None, ()),
     )
 )
 
@@ -28,6 +30,7 @@ def test_nothing_installed() -> None:
     assert json.loads(as_json(Status(()))) == {
         "installed": False,
         "hash": None,
+        "backends": [],
         "families": {"4": {"installed": False, "chains": []}, "6": {"installed": False, "chains": []}},
         "warnings": [],
     }
@@ -36,7 +39,7 @@ def test_nothing_installed() -> None:
 def test_the_text_has_hits_hooks_and_warnings() -> None:
     lines = text(STATUS).splitlines()
     assert lines[:7] == [
-        "Installed: configuration abc.",
+        "Installed: configuration abc, in iptables' legacy tables.",
         "IPv4:",
         "  nat INTERCEPTOR_EGRESS, from OUTPUT after 2 foreign rules",
         "            12 hits  egress-loopback",
@@ -48,8 +51,8 @@ def test_the_text_has_hits_hooks_and_warnings() -> None:
 
 
 def test_one_foreign_rule_is_singular_and_none_is_not_mentioned() -> None:
-    one = InstalledChain(6, Table.NAT, "INTERCEPTOR_EGRESS", (), "OUTPUT", ("-j LOG",))
-    none = InstalledChain(6, Table.NAT, "INTERCEPTOR_INGRESS", (), "PREROUTING", ())
+    one = InstalledChain(Backend.LEGACY, (6,), Table.NAT, "INTERCEPTOR_EGRESS", (), "OUTPUT", ("-j LOG",))
+    none = InstalledChain(Backend.LEGACY, (6,), Table.NAT, "INTERCEPTOR_INGRESS", (), "PREROUTING", ())
     assert "from OUTPUT after 1 foreign rule\n" in text(Status((one,)))
     assert "from PREROUTING\n" in text(Status((none,)))
     assert "configuration unknown" in text(Status((none,)))
@@ -60,6 +63,8 @@ def test_the_json_has_the_same() -> None:
     assert (form["installed"], form["hash"]) == (True, "abc")
     egress = form["families"]["4"]["chains"][0]
     assert egress == {
+        "backend": "legacy",
+        "counted_families": [4],
         "table": "nat",
         "name": "INTERCEPTOR_EGRESS",
         "hook": "OUTPUT",
@@ -74,7 +79,27 @@ def test_the_json_has_the_same() -> None:
 
 def test_several_configurations_have_no_single_hash() -> None:
     chains = tuple(
-        InstalledChain(family, Table.NAT, "INTERCEPTOR_EGRESS", (Hits(Tag(name, "id"), 0, 0),), "OUTPUT", ())
+        InstalledChain(
+            Backend.LEGACY,
+            (family,),
+            Table.NAT,
+            "INTERCEPTOR_EGRESS",
+            (Hits(Tag(name, "id"), 0, 0),),
+            "OUTPUT",
+            (),
+        )
         for family, name in zip(FAMILIES, ("abc", "def"), strict=True)
     )
     assert json.loads(as_json(Status(chains)))["hash"] is None
+
+
+def test_a_chain_for_both_families_is_printed_once() -> None:
+    both = InstalledChain(Backend.NFT, (4, 6), Table.NAT, "INTERCEPTOR_EGRESS", (), "OUTPUT", ())
+    six = InstalledChain(Backend.NFT, (6,), Table.FILTER, "INTERCEPTOR_EGRESS", (), "OUTPUT", ())
+    assert text(Status((both, six))).splitlines() == [
+        "Installed: configuration unknown, in nftables' table inet interceptor.",
+        "IPv4 and IPv6:",
+        "  nat INTERCEPTOR_EGRESS, from OUTPUT",
+        "IPv6:",
+        "  filter INTERCEPTOR_EGRESS, from OUTPUT",
+    ]

@@ -1,0 +1,218 @@
+"""The nft driver: our table of nftables, read and written through the ``nft`` program, one transaction for everything.
+
+nft runs in a child process that entered the namespace. Our own table is listed by name; those of others are found by
+their base chains, because nft up to 1.0.6 writes rubbish for the flags of a table when it lists all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess  # noqa: TID251 (kernel/ may start processes, and this one is waited for inside a child)
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from interceptor.config.redirect import Backend
+from interceptor.errors import KernelError
+from interceptor.kernel import child
+from interceptor.kernel.driver import Step
+from interceptor.redirect import nft_layout
+from interceptor.redirect.foreign import ForeignChain, Presence
+from interceptor.redirect.nft_foreign import base_tables, foreign_chains
+from interceptor.redirect.nft_layout import NOTHING, Layout
+from interceptor.redirect.nftables import FAMILY, TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from interceptor.redirect.nft_layout import Form
+    from interceptor.redirect.rules import Ruleset
+    from interceptor.redirect.status import InstalledChain
+
+OLDEST: Final = (1, 0, 2)  # counters in the elements of a set, by JSON; Ubuntu 22.04's. Tried with 1.0.6
+ATTEMPTS: Final = 10
+_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # an operator's PATH often has no sbin
+_VERSION: Final = re.compile(r"v(\d+)\.(\d+)(?:\.(\d+))?")
+_NO_SUPPORT: Final = ("Protocol not supported", "Operation not supported", "Address family not supported")
+_NFPROTO_INET: Final = 1  # include/uapi/linux/netfilter.h
+_BOTH_FAMILIES: Final = 7  # comes after what is done for family 4 and for family 6
+_NO_PERMISSION: Final = "Operation not permitted"
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """Our table as it is and as it is wanted."""
+
+    before: Layout
+    wanted: Layout
+
+    @property
+    def needed(self) -> bool:
+        return self.before != self.wanted
+
+    @property
+    def installs(self) -> bool:
+        return self.before == NOTHING
+
+    @property
+    def removes(self) -> bool:
+        return self.wanted == NOTHING
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return _BOTH_FAMILIES, 0
+
+    @property
+    def phrase(self) -> str:
+        if self.removes:
+            return f"nft table {FAMILY} {TABLE}: removed"
+        return f"nft table {FAMILY} {TABLE}: {self.wanted.size} rules"
+
+    def make(self, before_commit: Callable[[Step], None]) -> None:
+        _write(self.wanted, before_commit)
+
+    def undo(self, before_commit: Callable[[Step], None]) -> None:
+        _write(self.before, before_commit)
+
+
+def look(namespace: Path | None) -> Presence:
+    """Whether our table is there, and the redirecting chains of others."""
+    return child.call(namespace, _look)
+
+
+def changes(namespace: Path | None, ruleset: Ruleset) -> Sequence[TableChange]:
+    """Our table, when there is one or shall be one."""
+    change = child.call(namespace, _compare, ruleset)
+    return [change] if change.before != NOTHING or change.wanted != NOTHING else []
+
+
+def installed(namespace: Path | None) -> Sequence[InstalledChain]:
+    """Our chains in our table."""
+    return nft_layout.installed(child.call(namespace, _list_ours))
+
+
+def _look() -> Presence:
+    if _program() is None:
+        _refuse_when_blind()
+        return Presence(ours=False, foreign=(), ipv6_nat=True)
+    chains = _listing("list", "chains")
+    foreign: list[ForeignChain] = []
+    for family, table in base_tables(chains):
+        foreign += foreign_chains(family, table, _listing("list", "table", family, table))
+    return Presence(ours=bool(_list_ours()), foreign=tuple(foreign), ipv6_nat=True)
+
+
+def _compare(ruleset: Ruleset) -> TableChange:
+    wanted = nft_layout.wanted(ruleset)
+    if wanted != NOTHING:
+        _need_recent_program()
+    return TableChange(nft_layout.listed(_list_ours()), wanted)
+
+
+def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
+    """Make our table be ``wanted``; again when somebody changed it meanwhile."""
+    for attempt in range(1, ATTEMPTS + 1):
+        current = nft_layout.listed(_list_ours())
+        commands = nft_layout.commands(current, wanted)
+        before_commit(Step(Backend.NFT, attempt))
+        ended = _run("-j", "-f", "-", text=json.dumps({"nftables": commands}))
+        if ended.returncode == 0:
+            return
+        if nft_layout.listed(_list_ours()) == current:
+            raise KernelError(
+                f"the kernel refused our rules in nftables ({_reason(ended)}); something may be missing: 'modprobe -a "
+                "nf_tables nft_chain_nat nft_redir nft_ct nft_fib_inet nft_reject_inet'"
+            )
+    raise KernelError(
+        f"another program kept changing nftables' table {FAMILY} {TABLE} during {ATTEMPTS} attempts; "
+        "stop it, then run the command again"
+    )
+
+
+def _list_ours() -> list[Form]:
+    """Our table's objects; none when there is no such table."""
+    if _program() is None:
+        _refuse_when_blind()
+        return []
+    return _listing("list", "table", FAMILY, TABLE, or_nothing="No such file or directory")
+
+
+def _listing(*arguments: str, or_nothing: str | None = None) -> list[Form]:
+    """What nft lists; nothing where the kernel has no nftables, or for the failure that says so."""
+    ended = _run("-j", *arguments)
+    if ended.returncode != 0:
+        if any(said in ended.stderr for said in (*_NO_SUPPORT, *([or_nothing] if or_nothing else []))):
+            return []
+        raise KernelError(f"cannot list the rules of nftables ({_reason(ended)}){_remedy(ended)}")
+    try:
+        return cast("list[Form]", json.loads(ended.stdout, strict=False)["nftables"])
+    except (ValueError, KeyError) as error:
+        raise KernelError(
+            f"'nft -j {' '.join(arguments)}' printed what is no JSON ({error}); "
+            "update nftables, or look at that table with 'nft list ruleset'"
+        ) from error
+
+
+def _remedy(ended: subprocess.CompletedProcess[str]) -> str:
+    if _NO_PERMISSION in ended.stderr:
+        return "; give this process CAP_NET_ADMIN and CAP_NET_RAW"
+    return "; 'nft list ruleset' shows whether nft works here at all"
+
+
+def _reason(ended: subprocess.CompletedProcess[str]) -> str:
+    """Nft's first words of what was wrong."""
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    return lines[0].partition("Error: ")[2] or lines[0] if lines else f"exit status {ended.returncode}"
+
+
+def _run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    program = _program()
+    if program is None:
+        raise KernelError(
+            "the program 'nft' is missing; install it with 'apt install nftables', or give --backend legacy"
+        )
+    return subprocess.run(  # noqa: S603 (our own arguments)
+        [program, *arguments],
+        input=text,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        env={"PATH": _PATH, "LC_ALL": "C"},
+    )
+
+
+def _program() -> str | None:
+    return shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_PATH}")
+
+
+def _need_recent_program() -> None:
+    printed = _run("--version").stdout
+    found = _VERSION.search(printed)
+    version = tuple(int(part or 0) for part in found.groups()) if found else ()
+    if version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise KernelError(
+            f"the program 'nft' is too old or not nftables' ({printed.strip() or 'no version'}); "
+            f"{oldest} is needed: update nftables, or give --backend legacy"
+        )
+
+
+def _refuse_when_blind() -> None:
+    """Without nft: make sure by netlink that no table of ours is overlooked."""
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 (heavy, and seldom needed)
+    from pyroute2.nftables.main import NFTables  # noqa: PLC0415
+
+    try:
+        with NFTables(nfgen_family=_NFPROTO_INET) as tables:
+            names = [table.get_attr("NFTA_TABLE_NAME") for table in tables.get_tables()]
+    except (NetlinkError, OSError):  # a kernel without nftables
+        return
+    if TABLE in names:
+        raise KernelError(
+            f"rules of ours are in nftables' table {FAMILY} {TABLE}, and the program 'nft' is missing; "
+            "install it with 'apt install nftables'"
+        )
