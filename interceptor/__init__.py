@@ -12,7 +12,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     discovery   sources of configuration: files and names; the only writers of the store
     admin       the admin and telemetry endpoints
     telemetry   metrics, access log, program log
-    kernel      namespaces, iptables, sockets: the only home of iptc, pyroute2, ctypes, setns
+    kernel      namespaces, iptables, nftables, sockets: the only home of iptc, pyroute2, ctypes, setns
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     routing     PURE: original destination -> decision
@@ -24,6 +24,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
 
     app                   the unmodified program whose connections are intercepted
     access log            one line per connection, written at its end
+    backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
     capture               bring a connection to the proxy by a redirect rule
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)

@@ -170,6 +170,7 @@ def write(family: Family, table: Table, wanted: Layout, before_commit: Callable[
     opened = _open(family, table)
     for attempt in range(1, ATTEMPTS + 1):
         _change(opened, _layout(opened, family), wanted)
+        _keep_policy_counters(opened)
         before_commit(Step(Backend.LEGACY, attempt, family, table))
         try:
             opened.commit()
@@ -207,6 +208,13 @@ def _change(table: Any, current: Layout, wanted: Layout) -> None:
     for jump in sorted(wanted.jumps) if moves else ():
         staged = ctypes.create_string_buffer(jump.entry, len(jump.entry))
         table.insert_entry(jump.chain, staged, min(jump.position, _count(table, jump.chain)))
+
+
+def _keep_policy_counters(table: Any) -> None:
+    """A commit sets those of the built-in chains to zero (iptables-legacy's own as well), unless they are set."""
+    for name in (chain.name for chain in table.chains if table.builtin_chain(chain.name)):
+        policy, counters = table.get_policy(name)
+        table.set_policy(name, policy, counters)
 
 
 def _delete(table: Any, jump: Hooking) -> None:

@@ -116,6 +116,8 @@ def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
     """Make our table be ``wanted``; again when somebody changed it meanwhile."""
     for attempt in range(1, ATTEMPTS + 1):
         current = nft_layout.listed(_list_ours())
+        if current == wanted:
+            return  # put back already: what is right keeps its counters
         commands = nft_layout.commands(current, wanted)
         before_commit(Step(Backend.NFT, attempt))
         ended = _run("-j", "-f", "-", text=json.dumps({"nftables": commands}))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from interceptor.config.redirect import Ipv6Policy, PortRange, RedirectSettings
+from interceptor.config.redirect import Backend, Ipv6Policy, PortRange, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules
 from interceptor.kernel.driver import Step
@@ -46,6 +46,12 @@ def app() -> Iterator[Namespace]:
         yield made
 
 
+@pytest.fixture(params=Backend, ids=lambda backend: backend.value)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    return found
+
+
 def iptables(where: Namespace, family: Family, arguments: str, *, lock: str = "/run/xtables.lock") -> None:
     """iptables as another program would run it; with a lock of its own it goes on while we hold ours."""
     tool = "iptables-legacy" if family == 4 else "ip6tables-legacy"
@@ -54,6 +60,11 @@ def iptables(where: Namespace, family: Family, arguments: str, *, lock: str = "/
 
 def save(where: Namespace) -> dict[Family, str]:
     return {family: where.save(family) for family in FAMILIES}
+
+
+def everything(where: Namespace) -> tuple[str, ...]:
+    """All rules of both backends, with counters."""
+    return (*save(where).values(), where.ruleset())
 
 
 def with_foreign_rules(where: Namespace) -> dict[Family, str]:
@@ -88,23 +99,23 @@ def test_install_and_remove_leave_foreign_rules_and_counters_byte_equal(
     assert save(app) == before
 
 
-def test_apply_twice_is_unchanged_and_writes_nothing() -> None:
+def test_apply_twice_is_unchanged_and_writes_nothing(backend: Backend) -> None:
     with topology() as bed, listening(bed.app, {"egress": [15001]}):
-        rules.apply(DEFAULT, bed.app.path)
+        rules.apply(DEFAULT, bed.app.path, backend=backend)
         for family in FAMILIES:
             connect(bed.app, [Attempt(bed.peer.address(family), 80)])
-        before = save(bed.app)
-        again = rules.apply(DEFAULT, bed.app.path, before_commit=lambda step: os.abort())
+        before = everything(bed.app)
+        again = rules.apply(DEFAULT, bed.app.path, backend=backend, before_commit=lambda step: os.abort())
         assert (again.outcome, again.changes) == ("unchanged", ())
-        assert save(bed.app) == before
+        assert everything(bed.app) == before
 
 
-def test_remove_is_content_when_run_twice(app: Namespace) -> None:
-    rules.apply(DEFAULT, app.path)
+def test_remove_is_content_when_run_twice(app: Namespace, backend: Backend) -> None:
+    rules.apply(DEFAULT, app.path, backend=backend)
     assert rules.remove(app.path).outcome == "removed"
-    before = save(app)
+    before = everything(app)
     assert rules.remove(app.path) == rules.Removed("absent", ())
-    assert save(app) == before
+    assert everything(app) == before
 
 
 def tables(where: Namespace) -> list[str]:
@@ -112,27 +123,34 @@ def tables(where: Namespace) -> list[str]:
     return names.split()
 
 
-def test_looking_makes_no_table(app: Namespace) -> None:
+def test_looking_makes_no_table(app: Namespace, backend: Backend) -> None:
     rules.status(app.path)
     rules.remove(app.path)
     assert rules.apply(DEFAULT, app.path, dry_run=True).outcome == "installed"
-    assert rules.apply(RedirectSettings(ipv6=Ipv6Policy.BLOCK), app.path, dry_run=True).changes
-    assert tables(app) == []
+    assert rules.apply(DEFAULT, app.path, backend=backend, dry_run=True).outcome == "installed"
+    assert rules.apply(
+        RedirectSettings(ipv6=Ipv6Policy.BLOCK), app.path, backend=backend, dry_run=True
+    ).changes
+    assert (tables(app), app.ruleset()) == ([], "")
 
 
 def test_apply_makes_only_the_tables_it_needs(app: Namespace) -> None:
     rules.apply(DEFAULT, app.path)
     assert tables(app) == ["nat", "nat"]
+    assert app.ruleset() == ""
 
 
-def test_a_dry_run_tells_and_changes_nothing(app: Namespace) -> None:
-    rules.apply(DEFAULT, app.path)
-    before = save(app)
-    assert rules.apply(DEFAULT, app.path, dry_run=True).outcome == "unchanged"
-    applied = rules.apply(OTHER, app.path, dry_run=True)
+def test_a_dry_run_tells_and_changes_nothing(app: Namespace, backend: Backend) -> None:
+    rules.apply(DEFAULT, app.path, backend=backend)
+    before = everything(app)
+    assert rules.apply(DEFAULT, app.path, backend=backend, dry_run=True).outcome == "unchanged"
+    applied = rules.apply(OTHER, app.path, backend=backend, dry_run=True)
     assert applied.outcome == "updated"
-    assert [change.partition(":")[0] for change in applied.changes] == ["IPv4 nat", "IPv6 nat"]
-    assert save(app) == before
+    assert [change.partition(":")[0] for change in applied.changes] == {
+        Backend.LEGACY: ["IPv4 nat", "IPv6 nat"],
+        Backend.NFT: ["nft table inet interceptor"],
+    }[backend]
+    assert everything(app) == before
 
 
 def test_a_foreign_rule_that_came_before_ours_is_told_and_overtaken(app: Namespace) -> None:
@@ -245,37 +263,43 @@ def test_a_change_that_never_ends_is_given_up_and_undone(app: Namespace) -> None
     assert app.save(6).count("-j LOG") == ATTEMPTS
 
 
-def refuse_the_second_family(step: Step) -> None:
-    if step.family == 6:
+def is_last(step: Step) -> bool:
+    """Whether everything else is written: nft writes once, legacy each family."""
+    return step.backend is Backend.NFT or step.family == 6
+
+
+def refuse_the_last_commit(step: Step) -> None:
+    if is_last(step):
         raise KernelError("the test refuses")
 
 
-def die_in_the_second_family(step: Step) -> None:
-    if step.family == 6:
+def die_in_the_last_commit(step: Step) -> None:
+    if is_last(step):
         os._exit(9)
 
 
-@pytest.mark.parametrize("fault", [refuse_the_second_family, die_in_the_second_family])
+@pytest.mark.parametrize("fault", [refuse_the_last_commit, die_in_the_last_commit])
 @pytest.mark.parametrize("first", [None, OTHER], ids=["fresh", "over another configuration"])
-def test_a_failure_in_the_second_family_undoes_the_first(
-    app: Namespace, fault: object, first: RedirectSettings | None
+def test_a_failure_in_the_last_commit_undoes_all(
+    app: Namespace, backend: Backend, fault: object, first: RedirectSettings | None
 ) -> None:
     assert callable(fault)
-    before = with_foreign_rules(app)
+    with_foreign_rules(app)
+    before = everything(app)
     if first is not None:
-        rules.apply(first, app.path)
-        before = save(app)
+        rules.apply(first, app.path, backend=backend)
+        before = everything(app)
     with pytest.raises(KernelError, match="nothing was changed"):
-        rules.apply(DEFAULT, app.path, before_commit=fault)
-    assert save(app) == before
+        rules.apply(DEFAULT, app.path, backend=backend, before_commit=fault)
+    assert everything(app) == before
 
 
-def test_a_failing_removal_leaves_everything_installed(app: Namespace) -> None:
-    rules.apply(DEFAULT, app.path)
-    before = save(app)
+def test_a_failing_removal_leaves_everything_installed(app: Namespace, backend: Backend) -> None:
+    rules.apply(DEFAULT, app.path, backend=backend)
+    before = everything(app)
     with pytest.raises(KernelError, match="the test refuses; nothing was changed"):
-        rules.remove(app.path, before_commit=refuse_the_second_family)
-    assert save(app) == before
+        rules.remove(app.path, before_commit=refuse_the_last_commit)
+    assert everything(app) == before
 
 
 def apply_and_be_killed(where: Namespace, settings: RedirectSettings) -> None:
@@ -308,27 +332,27 @@ def test_after_a_kill_remove_cleans(app: Namespace) -> None:
     assert save(app) == before
 
 
-def test_termination_waits_for_the_transaction(app: Namespace) -> None:
+def test_termination_waits_for_the_transaction(app: Namespace, backend: Backend) -> None:
     def interrupt(step: Step) -> None:
         os.kill(os.getppid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        rules.apply(DEFAULT, app.path, before_commit=interrupt)
+        rules.apply(DEFAULT, app.path, backend=backend, before_commit=interrupt)
     status = rules.status(app.path)
     assert (list(status.warnings()), status.hashes) == ([], (DEFAULT.hash,))
 
 
-def test_a_lock_held_by_another_ends_the_wait_with_its_name(app: Namespace) -> None:
+def test_a_lock_held_by_another_ends_the_wait_with_its_name(app: Namespace, backend: Backend) -> None:
     with Path("/run/xtables.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         started = time.monotonic()
         with pytest.raises(KernelError, match=rf"holds the xtables lock .*process {os.getpid()}, .*--wait"):
-            rules.apply(DEFAULT, app.path, wait=0.2)
+            rules.apply(DEFAULT, app.path, backend=backend, wait=0.2)
         assert 0.2 <= time.monotonic() - started < 5
         with pytest.raises(KernelError, match="holds the xtables lock"):
             rules.remove(app.path, wait=0)
     assert tables(app) == []
-    assert rules.apply(DEFAULT, app.path, wait=0).outcome == "installed"
+    assert rules.apply(DEFAULT, app.path, backend=backend, wait=0).outcome == "installed"
 
 
 def test_a_lock_that_cannot_be_opened_is_told(app: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,11 +373,11 @@ def test_iptables_waits_for_us(app: Namespace) -> None:
     assert rules.apply(DEFAULT, app.path, before_commit=try_iptables).outcome == "installed"
 
 
-def test_a_namespace_that_vanished_is_told() -> None:
+def test_a_namespace_that_vanished_is_told(backend: Backend) -> None:
     with namespace("gone") as gone:
         pass
     with pytest.raises(KernelError, match="cannot open the network namespace"):
-        rules.apply(DEFAULT, gone.path)
+        rules.apply(DEFAULT, gone.path, backend=backend)
 
 
 def test_between_blocking_and_capturing_ipv6_there_is_no_moment_with_neither(app: Namespace) -> None:
@@ -412,26 +436,31 @@ print(json.dumps(counts))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_changing_rules_opens_no_gap(family: Family) -> None:
+def test_moving_between_backends_opens_no_gap(family: Family) -> None:
     with topology() as bed:
         with listening(bed.app, {"egress": [15001]}), listening(bed.peer, {"direct": [80]}):
-            changes_without_a_gap(bed, family)
+            changes_without_a_gap(bed, family, [Backend.NFT, Backend.LEGACY])
 
 
-def changes_without_a_gap(bed: Topology, family: Family) -> None:
-    """Connect all the time while the rules change back and forth: each connection is captured."""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_changing_rules_opens_no_gap(family: Family, backend: Backend) -> None:
+    with topology() as bed:
+        with listening(bed.app, {"egress": [15001]}), listening(bed.peer, {"direct": [80]}):
+            changes_without_a_gap(bed, family, [backend])
+
+
+def changes_without_a_gap(bed: Topology, family: Family, backends: list[Backend]) -> None:
+    """Connect all the time while rules change back and forth, here and there: each connection is captured."""
     rules.apply(DEFAULT, bed.app.path)
     stop = Path("/run", f"stop-{bed.app.name}")
     loop = bed.app.popen(
         sys.executable, "-c", CONNECT_LOOP, bed.peer.address(family), str(stop), stdout=subprocess.PIPE
     )
     try:
-        deadline = time.monotonic() + 3
-        changed = 0
-        # At least five, however slow the machine; each must go through while connections are made.
-        while changed < 5 or (changed < 20 and time.monotonic() < deadline):
-            assert rules.apply(OTHER if changed % 2 == 0 else DEFAULT, bed.app.path).outcome == "updated"
-            changed += 1
+        for changed in range(20):
+            asked = OTHER if changed % 2 == 0 else DEFAULT
+            applied = rules.apply(asked, bed.app.path, backend=backends[changed % len(backends)])
+            assert applied.outcome == "updated"
         stop.touch()
         output, _ = loop.communicate(timeout=30)
     finally:
@@ -439,4 +468,4 @@ def changes_without_a_gap(bed: Topology, family: Family) -> None:
         loop.wait()
     counts = json.loads(output)
     assert set(counts) == {"egress"}
-    assert counts["egress"] > changed
+    assert counts["egress"] > 20

@@ -62,8 +62,8 @@ class Namespace:
         return call_inside(self.path, function)
 
     def ruleset(self) -> str:
-        """Everything nftables holds in here, with counters: iptables-nft's tables too, legacy's not."""
-        return self.run("nft", "list", "ruleset").stdout
+        """Everything nftables holds in here, with counters and handles: iptables-nft's tables too, not legacy's."""
+        return self.run("nft", "-a", "list", "ruleset").stdout
 
     def save(self, family: int = 4, backend: str = "legacy") -> str:
         """The kernel's rules with counters and without the date lines, for byte-equal comparison."""
