@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interceptor.cli import program
+from interceptor.cli import inspection, program
 from interceptor.cli.flags import (
     ALL_FLAGS,
     PLACE_FLAGS,
@@ -136,3 +136,6 @@ def status(
 
     found = rules.status(find_namespace(read_place(flags)))
     print(render.text(found) if output is StatusOutput.TEXT else render.as_json(found), end="")
+
+
+app.command()(with_flags(*ALL_FLAGS)(inspection.verify))
