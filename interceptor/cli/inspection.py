@@ -41,3 +41,17 @@ def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     )
     print(render.text(report) if output is Output.TEXT else render.as_json(report), end="")
     raise typer.Exit(report.status)
+
+
+def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Look for what stands in the way of the rules and the proxy, with a remedy for each; changes nothing."""
+    from interceptor.kernel.doctor import look  # noqa: PLC0415 (not for --help)
+    from interceptor.redirect.doctor import diagnose  # noqa: PLC0415
+    from interceptor.redirect.render import doctor as render  # noqa: PLC0415
+
+    invocation = read_invocation(flags, config)
+    facts = look(invocation.settings, find_namespace(invocation))
+    findings = diagnose(facts, invocation.settings)
+    show = render.text if output is Output.TEXT else render.as_json
+    print(show(findings, facts.unseen), end="")
+    raise typer.Exit(3 if any(finding.severity == "problem" for finding in findings) else 0)

@@ -139,3 +139,4 @@ def status(
 
 
 app.command()(with_flags(*ALL_FLAGS)(inspection.verify))
+app.command()(with_flags(*ALL_FLAGS)(inspection.doctor))
