@@ -50,6 +50,13 @@ class StatusOutput(StrEnum):
     JSON = "json"
 
 
+class Existing(StrEnum):
+    """What becomes of connections that are older than the rules."""
+
+    KEEP = "keep"
+    RESET = "reset"
+
+
 def main() -> None:
     """Entry point."""
     raise SystemExit(run(sys.argv[1:]))
@@ -93,29 +100,54 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change; change nothing.")
     ] = False,
+    existing: Annotated[
+        Existing, typer.Option(help="Connections older than the rules: leave them, or end them.")
+    ] = Existing.KEEP,
 ) -> None:
     """Install the rules, or change those installed into these; all or nothing."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation, rules  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.ipv6 import describe  # noqa: PLC0415
 
     invocation = read_invocation(flags, config)
     namespace = find_namespace(invocation)
-    applied = rules.apply(invocation.settings, namespace, wait=invocation.wait, dry_run=dry_run)
+    if dry_run:
+        applied = rules.apply(invocation.settings, namespace, wait=invocation.wait, dry_run=True)
+    else:
+        applied, remark = installation.install(invocation.settings, namespace, wait=invocation.wait)
+        _warn(remark)
     would = "would be " if dry_run else ""
     print(f"{would}{applied.outcome}: configuration {applied.ruleset.hash}")
     for change in applied.changes:
         print(f"  {change}")
     print(f"{describe(invocation.settings.ipv6, applied.ipv6)}.")
+    if not dry_run:
+        _warn(
+            installation.older(
+                invocation.settings, applied.ruleset, namespace, reset=existing is Existing.RESET
+            )
+        )
 
 
 @app.command()
 @with_flags(*PLACE_FLAGS)
-def remove(flags: Texts) -> None:
+def remove(
+    flags: Texts,
+    drain: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, max=86400, help="How long redirected connections may live on before."
+        ),
+    ] = 0,
+) -> None:
     """Remove all of our rules, whoever installed them with whatever flags."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation  # noqa: PLC0415 (not for --help)
 
     invocation = read_place(flags)
-    removed = rules.remove(find_namespace(invocation), wait=invocation.wait)
+    namespace = find_namespace(invocation)
+    if drain:
+        drained = installation.drain(namespace, drain, wait=invocation.wait, progress=_progress)
+        _warn(drained.remark)
+    removed = installation.uninstall(namespace, wait=invocation.wait)
     if removed.outcome == "absent":
         print("nothing was installed")
     else:
@@ -131,11 +163,23 @@ def status(
     output: Annotated[StatusOutput, typer.Option(help="How to print it.")] = StatusOutput.TEXT,
 ) -> None:
     """Show what is installed, how often each rule was hit, and what stands in its way."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation, rules  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.render import status as render  # noqa: PLC0415
 
-    found = rules.status(find_namespace(read_place(flags)))
-    print(render.text(found) if output is StatusOutput.TEXT else render.as_json(found), end="")
+    namespace = find_namespace(read_place(flags))
+    found = rules.status(namespace)
+    flows, remark = installation.live_flows(namespace) if found.chains else ({}, "")
+    _warn(remark)
+    print(render.text(found, flows) if output is StatusOutput.TEXT else render.as_json(found, flows), end="")
+
+
+def _progress(left: int, seconds: float) -> None:
+    print(f"draining: redirected connections left: {left}, at most {seconds:.0f} s to go", file=sys.stderr)
+
+
+def _warn(sentence: str) -> None:
+    if sentence:
+        print(f"Warning: {sentence}.", file=sys.stderr)
 
 
 app.command()(with_flags(*ALL_FLAGS)(inspection.verify))

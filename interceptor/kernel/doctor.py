@@ -9,12 +9,11 @@ import json
 import os
 import resource
 import shutil
-import subprocess  # noqa: TID251 (kernel/ may start processes: these list their own tables)
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interceptor.errors import InterceptorError
-from interceptor.kernel import child, probe_link, rules, xtables_lock
+from interceptor.kernel import child, probe_link, readback, rules, xtables_lock
 from interceptor.kernel.listeners import listeners
 from interceptor.redirect.doctor import SYSCTLS, Facts, ForeignRule, Process
 
@@ -33,7 +32,6 @@ _CAPABILITIES: Final = {  # include/uapi/linux/capability.h
 _REDIRECTING: Final = frozenset({"redirect", "dnat", "tproxy"})
 _REDIRECTING_TARGETS: Final = frozenset({"REDIRECT", "DNAT", "TPROXY"})
 _OURS: Final = "interceptor:"  # what our rules' comments begin with
-PROGRAM_SECONDS: Final = 10.0
 
 
 def look(settings: RedirectSettings, namespace: Path | None) -> Facts:
@@ -177,13 +175,9 @@ def _foreign() -> tuple[ForeignRule, ...]:
 
 
 def _in_legacy() -> Iterator[ForeignRule]:
-    for family, tool in ((4, "iptables-legacy"), (6, "ip6tables-legacy")):
-        names = Path("/proc/net", "ip_tables_names" if family == 4 else "ip6_tables_names")
-        if os.geteuid() != 0 or not names.exists() or shutil.which(tool) is None:
-            continue
-        tables = {"nat", "mangle"} & set(names.read_text(encoding="ascii").split())  # another would be made
-        for table in sorted(tables):
-            for line in _output(f"{tool}-save", "-t", table).splitlines():
+    for family, tool in readback.TOOLS.items():
+        for table, text in readback.legacy(family).items():
+            for line in text.splitlines():
                 words = line.split()
                 target = words[words.index("-j") + 1] if "-j" in words else ""
                 if line.startswith("-A ") and target in _REDIRECTING_TARGETS and _OURS not in line:
@@ -192,7 +186,7 @@ def _in_legacy() -> Iterator[ForeignRule]:
 
 
 def _in_nft() -> Iterator[ForeignRule]:
-    listed = _output("nft", "-j", "-a", "list", "ruleset")
+    listed = readback.nft("-j", "-a")
     for rule in (
         each["rule"] for each in json.loads(listed or '{"nftables": []}')["nftables"] if "rule" in each
     ):
@@ -205,14 +199,3 @@ def _in_nft() -> Iterator[ForeignRule]:
             where = f"{rule['family']} {rule['table']} {rule['chain']}"
             delete = f"nft delete rule {where} handle {rule['handle']}"
             yield ForeignRule(f"nft {where}", f"rule {rule['handle']} ({', '.join(sorted(found))})", delete)
-
-
-def _output(program: str, *arguments: str) -> str:
-    """What a program prints; nothing where there is no such program, or it fails."""
-    path = shutil.which(program)
-    if path is None:
-        return ""
-    done = subprocess.run(  # noqa: S603 (fixed commands)
-        [path, *arguments], check=False, capture_output=True, text=True, timeout=PROGRAM_SECONDS
-    )
-    return done.stdout if done.returncode == 0 else ""

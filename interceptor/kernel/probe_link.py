@@ -30,7 +30,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _PREFIX: Final = {4: 30, 6: 126}
 _FAR_INTERFACE: Final = "icp-probe-far"  # where both ends are in one namespace
-_TABLE: Final = 15006  # of routes: ours for the moment of the probe
+_TABLE: Final = 15099  # of routes: ours for the moment of the probe
 _PREFERENCE: Final = 15  # before the main table's 32766, after the local one's 0
 _NODAD: Final = 0x02  # IFA_F_NODAD, include/uapi/linux/if_addr.h: usable at once
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from interceptor.model.connection import Direction
 from interceptor.redirect.render.status import as_json, text
 from interceptor.redirect.rules import FAMILIES, Table, Tag
 from interceptor.redirect.status import Hits, InstalledChain, Status
@@ -29,6 +30,7 @@ def test_nothing_installed() -> None:
         "installed": False,
         "hash": None,
         "families": {"4": {"installed": False, "chains": []}, "6": {"installed": False, "chains": []}},
+        "live": {},
         "warnings": [],
     }
 
@@ -78,3 +80,10 @@ def test_several_configurations_have_no_single_hash() -> None:
         for family, name in zip(FAMILIES, ("abc", "def"), strict=True)
     )
     assert json.loads(as_json(Status(chains)))["hash"] is None
+
+
+def test_live_flows_are_told_where_they_are_known() -> None:
+    flows = {Direction.INGRESS: 2, Direction.EGRESS: 0}
+    assert "Live redirected connections: 2 ingress, 0 egress." in text(STATUS, flows)
+    assert "Live" not in text(STATUS)
+    assert json.loads(as_json(STATUS, flows))["live"] == {"ingress": 2, "egress": 0}
