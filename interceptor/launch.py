@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from interceptor.config import documents, redirect, redirect_flags
 from interceptor.discovery import file
 from interceptor.errors import ConfigError, KernelError
-from interceptor.kernel import child, netns, probe, process, rules, users
+from interceptor.kernel import child, installation, netns, probe, process, rules, users
 from interceptor.redirect import probes
 
 if TYPE_CHECKING:
@@ -81,11 +81,13 @@ def run(launch: Launch, *, say: Callable[[str], None]) -> int:
 @contextlib.contextmanager
 def _rules(launch: Launch, say: Callable[[str], None]) -> Iterator[rules.Applied]:
     try:
-        applied = rules.apply(launch.settings, launch.namespace, wait=launch.wait)
+        applied, remark = installation.install(launch.settings, launch.namespace, wait=launch.wait)
         say(f"rules {applied.outcome}")
+        if remark:
+            say(remark)
         yield applied
     finally:
-        rules.remove(launch.namespace, wait=launch.wait)
+        installation.uninstall(launch.namespace, wait=launch.wait)
         say("rules removed")
 
 

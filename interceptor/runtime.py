@@ -22,7 +22,7 @@ from interceptor.config import documents
 from interceptor.discovery import file
 from interceptor.discovery.resolver import Resolver
 from interceptor.errors import KernelError
-from interceptor.kernel import netns, process, sockets
+from interceptor.kernel import netns, process, sockets, state_file
 from interceptor.model.connection import Direction
 from interceptor.proxy.server import Proxy
 from interceptor.state import snapshot
@@ -62,14 +62,21 @@ def run_proxy(
     place = None if namespace is None else netns.resolve(namespace)
     if place is not None:
         netns.enter(place)
+    spec, root = configuration.sidecar.spec, os.geteuid() == 0
+    state_file.check(
+        ingress_port=spec.ingress.port,
+        egress_port=spec.egress.port,
+        uid=proxy_uid if root else os.geteuid(),
+        gid=proxy_uid if root else os.getegid(),
+    )
     bound = _bind(configuration.sidecar)
     # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
     metrics = Metrics(configuration.sidecar)
     codecs.lookup("idna")
-    if os.geteuid() == 0:
+    if root:
         process.become(process.Identity(proxy_uid, proxy_uid))
     process.forbid_new_privileges()
-    if warning := sockets.raise_descriptor_limit(configuration.sidecar.spec.limits.connections):
+    if warning := sockets.raise_descriptor_limit(spec.limits.connections):
         logger.warning(warning)
     control = None if control_fd is None else socket.socket(fileno=control_fd)
     trio.run(Gateway(configuration, bound, metrics, control).run)

@@ -1,44 +1,30 @@
 """The ``sidecar-setup`` command: the redirect rules.
 
-The shared flags come from one table (config.redirect.FLAGS), so that command line, environment and file cannot differ.
 What touches the kernel is imported by the command that needs it: ``plan`` and ``--help`` start without.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import os
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interceptor.cli import program
-from interceptor.config.redirect import (
-    ENVIRONMENT_PREFIX,
-    FLAGS,
-    Flag,
-    Invocation,
-    Names,
-    Source,
-    from_command_line,
-    from_environment,
+from interceptor.cli import inspection, program
+from interceptor.cli.flags import (
+    ALL_FLAGS,
+    PLACE_FLAGS,
+    ConfigOption,
+    Texts,
+    find_namespace,
+    read_invocation,
+    read_place,
+    with_flags,
 )
-from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Texts = dict[str, list[str]]  # what was given, by flag
-
-PLACE_FLAGS: Final = ("netns", "wait")  # all that a command needs which does not decide about rules
-MAX_FILE: Final = 1 << 20  # bytes of a file of flags
-LOG_FORMAT_VARIABLE: Final = program.log_format_variable("sidecar-setup")
-CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"
 
 app = typer.Typer(
     name="sidecar-setup",
@@ -65,11 +51,11 @@ class StatusOutput(StrEnum):
     JSON = "json"
 
 
-class LogFormat(StrEnum):
-    """How errors are written."""
+class Existing(StrEnum):
+    """What becomes of connections that are older than the rules."""
 
-    TEXT = "text"
-    JSON = "json"
+    KEEP = "keep"
+    RESET = "reset"
 
 
 def main() -> None:
@@ -82,62 +68,8 @@ def run(arguments: Sequence[str]) -> int:
     return program.run(app, "sidecar-setup", arguments)
 
 
-def _with_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the shared flags of these names; it receives the texts that were given as ``flags``."""
-    shared = [flag for flag in FLAGS if flag.name in names]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def wrapper(**options: object) -> None:
-            options.pop("log_format")
-            flags = {flag.name: _texts(options.pop(_identifier(flag))) for flag in shared}
-            command(flags={name: texts for name, texts in flags.items() if texts is not None}, **options)
-
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        log_format = typer.Option(help="How errors are written to stderr.")
-        parameters = [
-            *(parameter for parameter in own if parameter.name != "flags"),
-            *(_parameter(flag) for flag in shared),
-            inspect.Parameter(
-                "log_format",
-                inspect.Parameter.KEYWORD_ONLY,
-                default=LogFormat.TEXT,
-                annotation=Annotated[LogFormat, log_format],
-            ),
-        ]
-        keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        setattr(wrapper, "__signature__", inspect.Signature(keywords))  # noqa: B010 (mypy knows no such attribute)
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
-        return wrapper
-
-    return decorate
-
-
-def _identifier(flag: Flag) -> str:
-    return flag.name.replace("-", "_")
-
-
-def _texts(given: object) -> object:
-    """A switch, which typer reads itself, as the text that stands for it elsewhere."""
-    return [("no", "yes")[given]] if isinstance(given, bool) else given
-
-
-def _parameter(flag: Flag) -> inspect.Parameter:
-    name = f"--{flag.name}/--no-{flag.name}" if flag.switch else f"--{flag.name}"
-    metavar = None if flag.switch else flag.metavar
-    option = typer.Option(name, metavar=metavar, help=flag.help, show_default=False)
-    kind = Annotated[bool | None, option] if flag.switch else Annotated[list[str] | None, option]
-    return inspect.Parameter(_identifier(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-
-
-ALL_FLAGS: Final = tuple(flag.name for flag in FLAGS)
-ConfigOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A YAML file of these flags.", show_default=False)
-]
-
-
 @app.command()
-@_with_flags(*ALL_FLAGS)
+@with_flags(*ALL_FLAGS)
 def plan(
     flags: Texts,
     config: ConfigOption = None,
@@ -148,7 +80,7 @@ def plan(
     from interceptor.redirect.plan import plan as make_plan  # noqa: PLC0415
     from interceptor.redirect.render import iptables, json as as_json, nft, text  # noqa: PLC0415
 
-    settings = _invocation(flags, config).settings
+    settings = read_invocation(flags, config).settings
     ipv6 = assume(settings.ipv6)
     ruleset = make_plan(settings, ipv6)
     match output:
@@ -164,23 +96,29 @@ def plan(
 
 
 @app.command()
-@_with_flags(*ALL_FLAGS)
+@with_flags(*ALL_FLAGS)
 def apply(
     flags: Texts,
     config: ConfigOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change; change nothing.")
     ] = False,
+    existing: Annotated[
+        Existing, typer.Option(help="Connections older than the rules: leave them, or end them.")
+    ] = Existing.KEEP,
 ) -> None:
     """Install the rules, or change those installed into these; all or nothing."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation, rules  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.ipv6 import describe  # noqa: PLC0415
 
-    invocation = _invocation(flags, config)
-    namespace = _namespace(invocation)
-    applied = rules.apply(
-        invocation.settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=dry_run
-    )
+    invocation = read_invocation(flags, config)
+    namespace = find_namespace(invocation)
+    settings, backend, wait = invocation.settings, invocation.backend, invocation.wait
+    if dry_run:
+        applied = rules.apply(settings, namespace, backend=backend, wait=wait, dry_run=True)
+    else:
+        applied, remark = installation.install(settings, namespace, backend=backend, wait=wait)
+        _warn(remark)
     would = "would be " if dry_run else ""
     print(f"{would}{applied.outcome}: configuration {applied.ruleset.hash}")
     for change in applied.changes:
@@ -189,16 +127,30 @@ def apply(
     print(f"The backend is {applied.choice.backend.value}: {applied.choice.because}.")
     for warning in applied.warnings:
         print(f"Warning: {warning}.")
+    if not dry_run:
+        _warn(installation.older(settings, applied.ruleset, namespace, reset=existing is Existing.RESET))
 
 
 @app.command()
-@_with_flags(*PLACE_FLAGS)
-def remove(flags: Texts) -> None:
+@with_flags(*PLACE_FLAGS)
+def remove(
+    flags: Texts,
+    drain: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, max=86400, help="How long redirected connections may live on before."
+        ),
+    ] = 0,
+) -> None:
     """Remove all of our rules, whoever installed them with whatever flags."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation  # noqa: PLC0415 (not for --help)
 
-    invocation = _place(flags)
-    removed = rules.remove(_namespace(invocation), wait=invocation.wait)
+    invocation = read_place(flags)
+    namespace = find_namespace(invocation)
+    if drain:
+        drained = installation.drain(namespace, drain, wait=invocation.wait, progress=_progress)
+        _warn(drained.remark)
+    removed = installation.uninstall(namespace, wait=invocation.wait)
     if removed.outcome == "absent":
         print("nothing was installed")
     else:
@@ -208,57 +160,30 @@ def remove(flags: Texts) -> None:
 
 
 @app.command()
-@_with_flags("netns")
+@with_flags("netns")
 def status(
     flags: Texts,
     output: Annotated[StatusOutput, typer.Option(help="How to print it.")] = StatusOutput.TEXT,
 ) -> None:
     """Show what is installed, how often each rule was hit, and what stands in its way."""
-    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import installation, rules  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.render import status as render  # noqa: PLC0415
 
-    found = rules.status(_namespace(_place(flags)))
-    print(render.text(found) if output is StatusOutput.TEXT else render.as_json(found), end="")
+    namespace = find_namespace(read_place(flags))
+    found = rules.status(namespace)
+    flows, remark = installation.live_flows(namespace) if found.chains else ({}, "")
+    _warn(remark)
+    print(render.text(found, flows) if output is StatusOutput.TEXT else render.as_json(found, flows), end="")
 
 
-def _invocation(flags: Texts, config: Path | None) -> Invocation:
-    """All that was asked, from the file, the environment and the command line; the later wins."""
-    from interceptor.config.redirect_flags import parse  # noqa: PLC0415 (not for --help)
-    from interceptor.kernel.users import NAMES  # noqa: PLC0415
-
-    named = os.environ.get(CONFIG_VARIABLE)
-    path = config or (Path(named) if named else None)
-    ignored = frozenset({CONFIG_VARIABLE, LOG_FORMAT_VARIABLE})
-    sources = [from_environment(os.environ, ignored), from_command_line(flags)]
-    return parse([_file(path), *sources] if path else sources, NAMES)
+def _progress(left: int, seconds: float) -> None:
+    print(f"draining: redirected connections left: {left}, at most {seconds:.0f} s to go", file=sys.stderr)
 
 
-def _place(flags: Texts) -> Invocation:
-    """Where to work and how long to wait; the flags that decide about rules are not looked at, be they wrong."""
-    from interceptor.config.redirect_flags import parse  # noqa: PLC0415 (not for --help)
-
-    environment = from_environment(os.environ).given
-    relevant = Source({name: environment[name] for name in PLACE_FLAGS if name in environment})
-    return parse([relevant, from_command_line(flags)], Names(lambda _: None, lambda _: None))
+def _warn(sentence: str) -> None:
+    if sentence:
+        print(f"Warning: {sentence}.", file=sys.stderr)
 
 
-def _file(path: Path) -> Source:
-    from interceptor.config.redirect_file import from_yaml  # noqa: PLC0415 (costs the YAML parser)
-
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE + 1)
-        text = content.decode()
-    except OSError as error:
-        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--config: {path} is not a text file in UTF-8") from error
-    if len(content) > MAX_FILE:
-        raise ConfigError(f"--config: {path} is larger than {MAX_FILE} bytes, which no file of flags is")
-    return from_yaml(text, str(path))
-
-
-def _namespace(invocation: Invocation) -> Path | None:
-    from interceptor.kernel.netns import resolve  # noqa: PLC0415 (not for --help)
-
-    return None if invocation.netns is None else resolve(invocation.netns)
+app.command()(with_flags(*ALL_FLAGS)(inspection.verify))
+app.command()(with_flags(*ALL_FLAGS)(inspection.doctor))

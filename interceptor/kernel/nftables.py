@@ -94,6 +94,22 @@ def installed(namespace: Path | None) -> Sequence[InstalledChain]:
     return nft_layout.installed(child.call(namespace, _list_ours))
 
 
+def unhook(namespace: Path | None) -> None:
+    """Empty our base chains, so that nothing leads to our chains any more. Raises KernelError."""
+    child.call(namespace, _unhook)
+
+
+def _unhook() -> None:
+    found = nft_layout.listed(_list_ours())
+    bases = [key.name for key in found.objects if key.kind == "chain" and found.base(key.name)]
+    if not bases:
+        return
+    flushes = [{"flush": {"chain": {"family": FAMILY, "table": TABLE, "name": name}}} for name in bases]
+    ended = _run("-j", "-f", "-", text=json.dumps({"nftables": flushes}))
+    if ended.returncode != 0:
+        raise KernelError(f"the kernel would not let go of our rules in nftables ({_reason(ended)})")
+
+
 def _look() -> Presence:
     if _program() is None:
         _refuse_when_blind()

@@ -1,178 +1,243 @@
-"""Prove with real connections what the rules do to them: captured, or direct.
+"""Prove with real connections what the rules do to them: captured, direct or refused.
 
-A throw-away namespace is joined to the probed one by a veth pair with documentation addresses (RFC 5737, RFC 3849), so
-nothing beyond this machine is ever reached. Nobody listens at the ports that are tried: a direct connection is
-therefore refused, and one that a running proxy captured is accepted. The proxy sees and logs these connections.
+Each probe carries a random token to whoever accepts it: the far end of a throw-away link, a stand-in for the app, or,
+where no proxy listens, a stand-in for the proxy that also says where the connection had meant to go. A running proxy
+sees, logs and passes on these connections.
 """
 
 from __future__ import annotations
 
-import ctypes
+import json
 import os
+import secrets
+import selectors
 import signal
 import socket
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from interceptor.errors import KernelError
-from interceptor.kernel import child, process
-from interceptor.kernel.netns import CLONE_NEWNET
+from interceptor.kernel import child, netns, probe_link, sockets
+from interceptor.model.address import PeerAddress, from_sockaddr
 from interceptor.model.connection import Direction
-from interceptor.redirect.probes import FAR, INTERFACE, NEAR
+from interceptor.redirect.probes import Answer, Judged, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from interceptor.redirect.probes import Probe
-    from interceptor.redirect.rules import Family
+    from interceptor.redirect.probes import Probe, Result
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-
-_PREFIX: Final = {4: 30, 6: 126}
-_HOST_PREFIX: Final = {4: 32, 6: 128}
-CONNECT_SECONDS: Final = 2.0  # over a veth pair an answer takes microseconds; a dropped packet never answers
+SO_MARK: Final = 36  # include/uapi/asm-generic/socket.h
+ANSWER_SECONDS: Final = 2.0  # over a veth pair an answer takes microseconds; a dropped packet never answers
+MAX_MESSAGE: Final = 4096
+_NO_FAR_END: Final = "it needs a throw-away network namespace, which takes CAP_SYS_ADMIN"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a probe: ``captured`` (taken by the proxy), ``direct`` (refused by the far end) or ``lost``."""
+    """What became of a probe, and a remark."""
 
     probe: Probe
-    result: str
+    result: Result
+    note: str = ""
 
 
-def run(namespace: Path | None, probes: Sequence[Probe]) -> list[Outcome]:
-    """Try every probe in a namespace (None: this one). Needs root. Leaves no trace, also when it fails.
+class _Place(NamedTuple):
+    """Where to accept connections, and in which role; host '' is every address of this host."""
 
-    Raises KernelError when the kernel refuses the throw-away namespace.
+    role: Literal["proxy", "end"]
+    host: str
+    port: int
+
+
+def run(
+    namespace: Path | None, probes: Sequence[Probe], *, listeners: Sequence[int] = (), partial: bool = False
+) -> list[Outcome]:
+    """Try every probe in a namespace (None: this one), but none of IPv6 where that is switched off.
+
+    Needs root. Leaves no trace, also when it fails. On ``listeners``, the proxy's ports, we listen ourselves where nobody does. With ``partial`` what this process may
+    not try is ``untried``; otherwise it is a KernelError.
     """
-    return child.call(namespace, _run, probes)
+    return child.call(namespace, _run, probes, listeners, partial)
 
 
-def _run(probes: Sequence[Probe]) -> list[Outcome]:
-    families = sorted({probe.family for probe in probes})
-    elsewhere = sorted({probe.host for probe in probes} - {*NEAR.values(), *FAR.values()})
-    with _far_end() as (pid, far), _joined(pid, families, elsewhere):
-        _ask(far, "configure", *families, *elsewhere)
-        outcomes = []
-        for probe in probes:
-            if probe.direction is Direction.EGRESS:
-                result = child.call(None, _connect_as, probe.uid, probe.host, probe.port)
-            else:
-                result = _ask(far, "connect", probe.host, probe.port)
-            outcomes.append(Outcome(probe, result))
-        return outcomes
+def _run(probes: Sequence[Probe], listeners: Sequence[int], partial: bool) -> list[Outcome]:  # noqa: FBT001 (child.call)
+    with ExitStack() as stack:
+        far = _far(stack, partial)
+        probes = probes if _has_ipv6() else [probe for probe in probes if probe.family == 4]
+        possible = [probe for probe in probes if not _impossible(probe, far)]
+        stack.enter_context(probe_link.joined(far, possible))
+        there = None if far is None else Path(f"/proc/{far}/ns/net")
+        near_ends = {
+            _Place("end", probe.host, probe.port)
+            for probe in possible
+            if probe.inside or probe.direction is Direction.INGRESS
+        }
+        far_ends = {_Place("end", probe.host, probe.port) for probe in possible} - near_ends
+        standins = {_Place("proxy", "", port) for port in listeners}
+        taken = stack.enter_context(_answering(None, sorted(near_ends | standins)))
+        if there is not None:
+            stack.enter_context(_answering(there, sorted(far_ends)))
+        proxied = not listeners or bool(taken & standins)
+        return [_outcome(probe, _impossible(probe, far), there, taken, proxied) for probe in probes]
 
 
-def _connect_as(uid: int, host: str, port: int) -> str:
-    """Connect as another user: the owner match looks at who made the socket."""
-    process.become(process.Identity(uid, uid))
-    return _connect(host, port)
+def _far(stack: ExitStack, partial: bool) -> int | None:  # noqa: FBT001
+    try:
+        return stack.enter_context(probe_link.far_end())
+    except KernelError:
+        if not partial:
+            raise
+        return None
 
 
-def _connect(host: str, port: int) -> str:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_STREAM)) as sock:
-        sock.settimeout(CONNECT_SECONDS)
+def _has_ipv6() -> bool:
+    switch = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    return switch.exists() and switch.read_text(encoding="ascii").strip() == "0"
+
+
+def _impossible(probe: Probe, far: int | None) -> str:
+    """Why a probe cannot be tried; empty when it can."""
+    if (
+        far is None
+        and not probe.inside
+        and (probe.direction is Direction.INGRESS or probe.expected == "direct")
+    ):
+        return _NO_FAR_END
+    return ""
+
+
+def _outcome(
+    probe: Probe,
+    impossible: str,
+    there: Path | None,
+    taken: frozenset[_Place],
+    proxied: bool,  # noqa: FBT001
+) -> Outcome:
+    if impossible:
+        return Outcome(probe, "untried", impossible)
+    if _Place("end", probe.host, probe.port) in taken and probe.expected != "captured":
+        return Outcome(probe, "untried", f"another program here uses port {probe.port}")
+    outwards = probe.direction is Direction.EGRESS
+    try:
+        judged = child.call(None if outwards else there, _attempt, probe, secrets.token_hex(16), proxied)
+    except KernelError as error:
+        return Outcome(probe, "untried", str(error))
+    return Outcome(probe, *judged)
+
+
+def _attempt(probe: Probe, token: str, proxied: bool) -> Judged:  # noqa: FBT001 (child.call)
+    """In a child: connect as the probe's user and hear who answers."""
+    with closing(_client(probe)) as client:
         try:
-            sock.connect((host, port))
+            client.connect((probe.host, probe.port))
         except ConnectionRefusedError:
-            return "direct"
-        except ConnectionResetError:
-            return "captured"  # accepted, and then reset by the proxy: a closed port never gets that far
-        except OSError:
-            return "lost"
-        with suppress(OSError):
-            sock.recv(
-                1
-            )  # until the proxy, which finds nobody either, has closed it: no dial may outlive the link
-        return "captured"
+            return Judged("refused")
+        except OSError as error:
+            return Judged("lost", error.strerror or "no answer")
+        said = b""
+        with suppress(OSError):  # reset, or silence
+            client.sendall(token.encode() + b"\n")
+            while data := client.recv(MAX_MESSAGE):
+                said += data
+        with suppress(ValueError, TypeError):
+            answered, *answer = json.loads(said)
+            if answered == token:
+                return judge(probe, Answer(*answer), client.getsockname()[1])
+    if proxied:
+        return Judged("captured", "accepted by the proxy and not passed on")
+    return Judged("misdirected", "a program that is neither the proxy nor the other end accepted it")
+
+
+def _client(probe: Probe) -> socket.socket:
+    """A socket made by the probe's user, at whom the owner match looks, and marked by us, who may."""
+    family = socket.AF_INET if probe.family == 4 else socket.AF_INET6
+    if probe.direction is Direction.INGRESS:
+        client = socket.socket(family, socket.SOCK_STREAM)
+        client.bind((probe.source, 0))
+    else:
+        try:
+            os.setgroups([])
+            os.setegid(probe.gid)
+            os.seteuid(probe.uid)
+        except PermissionError as error:
+            raise KernelError(f"becoming uid {probe.uid} takes CAP_SETUID and CAP_SETGID") from error
+        client = socket.socket(family, socket.SOCK_STREAM)
+        os.seteuid(0)
+        if probe.mark:
+            client.setsockopt(socket.SOL_SOCKET, SO_MARK, probe.mark)
+    client.settimeout(ANSWER_SECONDS)
+    return client
 
 
 @contextmanager
-def _far_end() -> Iterator[tuple[int, socket.socket]]:
-    """A process in a namespace of its own that does what it is asked over a socket; it dies with us."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _answering(namespace: Path | None, places: Sequence[_Place]) -> Iterator[frozenset[_Place]]:
+    """A process that answers at these places until the end; yields those that another program has."""
+    ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
-            _serve(theirs)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if namespace is not None:
+                netns.enter(namespace)
+            opened = [(place, _open(place)) for place in places]
+            theirs.sendall(json.dumps([place for place, found in opened if found is None]).encode() + b"\n")
+            _serve(theirs, [(place.role, found) for place, found in opened if found is not None])
         finally:
             os._exit(0)
     theirs.close()
     try:
-        if ours.recv(1) != b"R":
-            raise KernelError("cannot make a network namespace to probe from: run as root (CAP_SYS_ADMIN)")
-        yield pid, ours
+        with ours.makefile("rb") as stream:
+            said = stream.readline()
+        if not said:
+            raise KernelError("the probe's helper process died; run the command again")
+        yield frozenset(_Place(*place) for place in json.loads(said))
     finally:
         ours.close()
         os.waitpid(pid, 0)
 
 
-def _serve(control: socket.socket) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if _libc.unshare(CLONE_NEWNET) != 0:
-        control.send(b"F")
-        return
-    control.send(b"R")
-    while request := control.recv(4096):
-        verb, *arguments = request.decode().split(" ")
-        if verb == "configure":
-            families = [int(word) for word in arguments if word in {"4", "6"}]
-            _configure(FAR, families, [word for word in arguments if word not in {"4", "6"}])
-            control.send(b"done")
-        else:
-            control.send(_connect(arguments[0], int(arguments[1])).encode())
-
-
-def _ask(far: socket.socket, *words: str | int) -> str:
-    far.send(" ".join(map(str, words)).encode())
-    answer = far.recv(64).decode()
-    if not answer:
-        raise KernelError("the probe's far end died; run the command again")
-    return answer
-
-
-@contextmanager
-def _joined(pid: int, families: Sequence[int], elsewhere: Sequence[str]) -> Iterator[None]:
-    """A veth pair to the far end's namespace, with our end's addresses and a route to each other host."""
-    from pyroute2 import IPRoute  # noqa: PLC0415 (heavy, and needed in this child only)
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-
-    with IPRoute() as route:
+def _open(place: _Place) -> socket.socket | None:
+    """A listening socket, or None where another program has the port."""
+    if not place.host:
         try:
-            route.link("add", ifname=INTERFACE, kind="veth", peer={"ifname": INTERFACE, "net_ns_pid": pid})
-        except NetlinkError as error:
-            raise KernelError(
-                f"cannot make the interface {INTERFACE}: {error}; run as root (CAP_NET_ADMIN)"
-            ) from error
-        try:
-            _configure(NEAR, families, ())
-            index = route.link_lookup(ifname=INTERFACE)[0]
-            for host in elsewhere:
-                route.route("add", dst=f"{host}/{_HOST_PREFIX[_family(host)]}", oif=index)
-            yield
-        finally:
-            route.link("del", index=route.link_lookup(ifname=INTERFACE)[0])
+            return sockets.open_listener(place.port)
+        except KernelError:
+            return None
+    try:
+        return socket.create_server(
+            (place.host, place.port), family=socket.AF_INET6 if ":" in place.host else socket.AF_INET
+        )
+    except OSError:
+        return None
 
 
-def _configure(addresses: dict[Family, str], families: Sequence[int], elsewhere: Sequence[str]) -> None:
-    """Give this end its addresses, usable at once, and bring it up."""
-    from pyroute2 import IPRoute  # noqa: PLC0415 (heavy, and needed in this child only)
+def _serve(control: socket.socket, listening: Sequence[tuple[str, socket.socket]]) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        for role, listener in listening:
+            listener.settimeout(ANSWER_SECONDS)
+            selector.register(listener, selectors.EVENT_READ, (role, listener))
+        while True:
+            for key, _ in selector.select():
+                if key.data is None:
+                    return
+                role, listener = key.data
+                with suppress(OSError):
+                    _answer(role, listener)
 
-    nodad = 0x02  # IFA_F_NODAD, include/uapi/linux/if_addr.h
-    wanted = [(host, _PREFIX[family]) for family, host in addresses.items() if family in families]
-    wanted += [(host, _HOST_PREFIX[_family(host)]) for host in elsewhere]
-    with IPRoute() as route:
-        index = route.link_lookup(ifname=INTERFACE)[0]
-        for host, length in wanted:
-            extra = {"flags": nodad} if _family(host) == 6 else {}
-            route.addr("add", index=index, address=host, prefixlen=length, **extra)
-        route.link("set", index=index, state="up")
 
-
-def _family(host: str) -> Family:
-    return 6 if ":" in host else 4
+def _answer(role: str, listener: socket.socket) -> None:
+    """Take one connection, read its token, and say it back with what we see of it."""
+    accepted, peer = listener.accept()
+    with accepted:
+        accepted.settimeout(ANSWER_SECONDS)
+        token = b""
+        while not token.endswith(b"\n") and len(token) < MAX_MESSAGE and (data := accepted.recv(MAX_MESSAGE)):
+            token += data
+        original = sockets.original_destination(accepted, PeerAddress(from_sockaddr(peer)))
+        seen = [token.decode(errors="replace").strip(), role, peer[1], original and str(original)]
+        accepted.sendall(json.dumps(seen).encode())

@@ -1,91 +1,232 @@
-"""Which connections to try, to prove that the kernel does what the ruleset says: one per direction and family.
+"""Which connections to try, to prove that the kernel does what the ruleset says, and what the answers mean.
 
-A probe's port and address are found by asking the simulator, so that every set of excludes and includes can be proved
-that captures anything at all. Addresses are documentation ones (RFC 5737, RFC 3849) unless only others are captured.
+What is expected of each comes from the simulator, so that every set of excludes and includes can be proved that captures
+anything at all. Addresses are documentation ones (RFC 5737, RFC 3849) unless only others are captured or excluded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from itertools import product
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from interceptor.model.connection import Direction
 from interceptor.redirect.rules import FAMILIES
 from interceptor.redirect.simulate import Connection, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from interceptor.config.redirect import RedirectSettings
-    from interceptor.redirect.rules import Family, Ruleset
+    from interceptor.redirect.rules import Family, Network, Ruleset
 
 INTERFACE: Final = "icp-probe"
 NEAR: Final[dict[Family, str]] = {4: "192.0.2.1", 6: "2001:db8::1"}  # our end of the veth pair
 FAR: Final[dict[Family, str]] = {4: "192.0.2.2", 6: "2001:db8::2"}
 NOBODY: Final = 65534
 PORT: Final = 4  # unassigned by IANA, below the ephemeral range: nothing listens there
+OF_A_KIND: Final = 16  # exemptions of one flag that are tried; a list of a thousand CIDRs is sampled
+
+Result = Literal["captured", "direct", "refused", "misdirected", "lost", "untried"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One connection to try: to ``host`` outside the namespace as ``uid``, or to ``host``, our end, from outside."""
+    """One connection to try, and what must become of it.
 
+    Egress goes to ``host`` beyond the link, or to our own end of it; ingress comes from ``source`` to ``host``, our end.
+    """
+
+    path: str  # what it tries, for a person: 'egress', 'proxy uid 1337'
     direction: Direction
     family: Family
+    source: str
     host: str
     port: int
     uid: int
+    gid: int
+    mark: int = 0
+    expected: Result = "captured"
+    rule: str | None = None  # the one that decides
+
+    @property
+    def inside(self) -> bool:
+        """Whether the connection never leaves this host."""
+        return self.direction is Direction.EGRESS and self.host == NEAR[self.family]
+
+
+class Answer(NamedTuple):
+    """What whoever accepted a probe said: in which role, from which port it saw us come, and where we had meant to go."""
+
+    role: Literal["proxy", "end"]
+    source_port: int
+    original: str | None
+
+
+class Judged(NamedTuple):
+    """A result, and a remark where the result alone does not say enough."""
+
+    result: Result
+    note: str = ""
+
+
+def judge(probe: Probe, answer: Answer, source_port: int) -> Judged:
+    """What an answer proves. ``source_port`` is the port that the client came from.
+
+    The far end sees that very port unless a proxy stands between: it cannot use the same one, which is taken.
+    """
+    if answer.role == "end":
+        return Judged("direct") if answer.source_port == source_port else Judged("captured", "by the proxy")
+    meant = f"{probe.host}:{probe.port}" if probe.family == 4 else f"[{probe.host}]:{probe.port}"
+    if answer.original != meant:
+        return Judged("misdirected", f"the original destination came out as {answer.original}")
+    return Judged("captured", "with its original destination")
+
+
+class Matrix(NamedTuple):
+    """Every path to try, and sentences about those that no probe can try."""
+
+    probes: tuple[Probe, ...]
+    untried: tuple[str, ...]
 
 
 def choose(ruleset: Ruleset, settings: RedirectSettings) -> tuple[Probe, ...]:
     """One captured connection for each direction and family; none where nothing is captured."""
-    uid = next(
-        uid for uid in (NOBODY, *range(64)) if uid not in {*settings.proxy_uids, *settings.exclude_uids}
-    )
-    found = (
-        next(
-            (probe for probe in _candidates(direction, family, settings, uid) if _captured(ruleset, probe)),
-            None,
+    found = (_main(ruleset, settings, direction, family) for direction in Direction for family in FAMILIES)
+    return tuple(probe for probe in found if probe is not None and probe.expected == "captured")
+
+
+def matrix(ruleset: Ruleset, settings: RedirectSettings) -> Matrix:
+    """Every path there is: captured, and exempt for each of the reasons the settings give."""
+    probes: list[Probe] = []
+    untried = [
+        f"the excluded interface {name}: the probe's link cannot have its name"
+        for name in settings.exclude_interfaces
+    ]
+    for family in FAMILIES:
+        for direction in Direction:
+            main = _main(ruleset, settings, direction, family)
+            if main is None:
+                untried.append(f"{direction.value} over IPv{family}: nothing is captured that could be tried")
+                continue
+            more = _egress(settings, main) if direction is Direction.EGRESS else _ingress(settings, main)
+            probes += (main, *(_expecting(ruleset, probe) for probe in more))
+    untried += [
+        f"all but {OF_A_KIND} of {flag}"
+        for flag, number in (
+            ("--exclude-egress-cidrs", len(settings.exclude_egress_cidrs)),
+            ("--exclude-ingress-cidrs", len(settings.exclude_ingress_cidrs)),
+            ("--exclude-uids", len(settings.exclude_uids)),
+            ("--exclude-gids", len(settings.exclude_gids)),
+            ("--exclude-egress-ports", len(settings.exclude_egress_ports)),
+            ("--exclude-ingress-ports", len(settings.exclude_ingress_ports)),
         )
-        for direction in Direction
-        for family in FAMILIES
-    )
-    return tuple(probe for probe in found if probe is not None)
+        if number > OF_A_KIND
+    ]
+    return Matrix(tuple(probes), tuple(untried))
 
 
-def _candidates(
-    direction: Direction, family: Family, settings: RedirectSettings, uid: int
-) -> Iterator[Probe]:
-    """The likeliest first; every port there is last, for excludes that leave almost nothing."""
+def _egress(settings: RedirectSettings, main: Probe) -> Iterator[Probe]:
+    """The ways of not being captured on the way out."""
+    for uid in settings.proxy_uids:
+        yield replace(main, path=f"proxy uid {uid}", uid=uid)
+    for gid in settings.proxy_gids:
+        yield replace(main, path=f"proxy gid {gid}", gid=gid)
+    if settings.proxy_mark is not None:
+        yield replace(main, path=f"proxy mark {settings.proxy_mark}", mark=settings.proxy_mark.value)
+    for uid in settings.exclude_uids[:OF_A_KIND]:
+        yield replace(main, path=f"excluded uid {uid}", uid=uid)
+    for gid in settings.exclude_gids[:OF_A_KIND]:
+        yield replace(main, path=f"excluded gid {gid}", gid=gid)
+    for ports in settings.exclude_egress_ports[:OF_A_KIND]:
+        yield replace(main, path=f"excluded port {ports}", port=ports.first)
+    for network in _usable(settings.exclude_egress_cidrs, main.family):
+        yield replace(main, path=f"excluded CIDR {network}", host=_inside(network))
+    yield replace(main, path="own address", host=NEAR[main.family])
+
+
+def _ingress(settings: RedirectSettings, main: Probe) -> Iterator[Probe]:
+    """The ways of not being captured on the way in."""
+    for ports in settings.exclude_ingress_ports[:OF_A_KIND]:
+        yield replace(main, path=f"excluded port {ports}", port=ports.first)
+    for network in _usable(settings.exclude_ingress_cidrs, main.family):
+        yield replace(main, path=f"excluded CIDR {network}", source=_inside(network))
+
+
+def _usable(networks: Sequence[Network], family: Family) -> list[Network]:
+    """Networks of one family with an address that a host can have on a link."""
+    return [
+        network
+        for network in networks[:OF_A_KIND]
+        if network.version == family
+        and not (
+            network.is_loopback
+            or network.is_multicast
+            or network.is_link_local
+            or network.is_reserved
+            or network.network_address.is_unspecified
+        )
+    ]
+
+
+def _inside(network: Network) -> str:
+    """An address of a network that is nobody's name for all of it."""
+    return str(network[-2 if network.num_addresses > 1 else 0])
+
+
+def _main(ruleset: Ruleset, settings: RedirectSettings, direction: Direction, family: Family) -> Probe | None:
+    """The likeliest connection that is captured or, where its family is blocked, refused."""
+    candidates = (_expecting(ruleset, probe) for probe in _candidates(direction, family, settings))
+    return next((probe for probe in candidates if probe.expected != "direct"), None)
+
+
+def _candidates(direction: Direction, family: Family, settings: RedirectSettings) -> Iterator[Probe]:
+    """The likeliest first; the ports beside excluded ones last, for excludes that leave almost nothing."""
     if direction is Direction.INGRESS:
-        hosts, included = [NEAR[family]], settings.include_ingress_ports
+        source, hosts, included = FAR[family], [NEAR[family]], settings.include_ingress_ports
+        excluded = settings.exclude_ingress_ports
     else:
-        networks = (each for each in settings.include_egress_cidrs if each.version == family)
-        hosts = [FAR[family], *(str(network[-2 if network.num_addresses > 1 else 0]) for network in networks)]
-        included = settings.include_egress_ports
-    for host in hosts:
-        for port in (PORT, *(each.first for each in included)):
-            yield Probe(direction, family, host, port, uid)
-    for port in range(1, 65536):
-        yield Probe(direction, family, hosts[-1], port, uid)
+        source = NEAR[family]
+        hosts = [FAR[family], *map(_inside, _usable(settings.include_egress_cidrs, family))]
+        included, excluded = settings.include_egress_ports, settings.exclude_egress_ports
+    taken = {*settings.proxy_uids, *settings.exclude_uids, *settings.proxy_gids, *settings.exclude_gids}
+    nobody = next(number for number in (NOBODY, *range(len(taken) + 1)) if number not in taken)
+    beside = {port for each in excluded for port in (each.first - 1, each.last + 1)}
+    ports = [PORT, *(each.first for each in included), *sorted(beside & set(range(1, 65536)))]
+    for host, port in product(hosts, ports):
+        yield Probe(
+            path=direction.value,
+            direction=direction,
+            family=family,
+            source=source,
+            host=host,
+            port=port,
+            uid=nobody,
+            gid=nobody,
+        )
 
 
-def _captured(ruleset: Ruleset, probe: Probe) -> bool:
+def _expecting(ruleset: Ruleset, probe: Probe) -> Probe:
+    """The probe with what the simulator says of it."""
     inward = probe.direction is Direction.INGRESS
-    source = FAR[probe.family] if inward else NEAR[probe.family]
     connection = Connection(
         direction=probe.direction,
-        source=_address(source),
-        destination=_address(probe.host),
+        source=ip_address(probe.source),
+        destination=ip_address(probe.host),
         port=probe.port,
-        interface=INTERFACE,
-        local=inward,
+        interface="lo" if probe.inside else INTERFACE,
+        local=inward or probe.inside,
         uid=None if inward else probe.uid,
-        gid=None if inward else probe.uid,
+        gid=None if inward else probe.gid,
+        mark=probe.mark,
     )
-    return explain(ruleset, connection).verdict == probe.direction.value
-
-
-def _address(text: str) -> IPv4Address | IPv6Address:
-    return ip_address(text)
+    found = explain(ruleset, connection)
+    expected: Result = (
+        "captured"
+        if found.verdict == probe.direction.value
+        else "refused"
+        if found.verdict == "rejected"
+        else "direct"
+    )
+    return replace(probe, expected=expected, rule=found.rule)

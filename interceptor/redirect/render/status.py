@@ -10,8 +10,9 @@ from interceptor.redirect.nftables import FAMILY, TABLE
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from interceptor.model.connection import Direction
     from interceptor.redirect.status import Hits, InstalledChain, Status
 
 
@@ -21,12 +22,12 @@ _BACKENDS: Final = {
 }
 
 
-def text(status: Status) -> str:
-    """Per family: which configuration, each rule with its hits, and what is wrong."""
-    return "\n".join(_lines(status)) + "\n"
+def text(status: Status, flows: Mapping[Direction, int] | None = None) -> str:
+    """Per family: which configuration, each rule with its hits, and what is wrong; and the live flows."""
+    return "\n".join(_lines(status, flows or {})) + "\n"
 
 
-def _lines(status: Status) -> Iterator[str]:
+def _lines(status: Status, flows: Mapping[Direction, int]) -> Iterator[str]:
     if not status.chains:
         yield "Not installed."
         return
@@ -40,6 +41,9 @@ def _lines(status: Status) -> Iterator[str]:
     for family in FAMILIES:
         if not status.of(family):
             yield f"IPv{family}: nothing installed"
+    if flows:
+        counts = ", ".join(f"{number} {direction.value}" for direction, number in flows.items())
+        yield f"Live redirected connections: {counts}."
     for warning in status.warnings():
         yield f"Warning: {warning}."
 
@@ -55,7 +59,7 @@ def _name(hits: Hits) -> str:
     return hits.tag.rule if hits.tag else "(not ours)"
 
 
-def as_json(status: Status) -> str:
+def as_json(status: Status, flows: Mapping[Direction, int] | None = None) -> str:
     """The same as one indented JSON object."""
     form = {
         "installed": bool(status.chains),
@@ -68,6 +72,7 @@ def as_json(status: Status) -> str:
             }
             for family in FAMILIES
         },
+        "live": {direction.value: number for direction, number in (flows or {}).items()},
         "warnings": list(status.warnings()),
     }
     return json.dumps(form, indent=2) + "\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from interceptor.cli.sidecar_setup import MAX_FILE, run
+from interceptor.cli.flags import MAX_FILE
+from interceptor.cli.sidecar_setup import run
 from interceptor.config.redirect import FLAGS
 from interceptor.kernel import child
 

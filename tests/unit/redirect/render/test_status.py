@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from interceptor.config.redirect import Backend
+from interceptor.model.connection import Direction
 from interceptor.redirect.render.status import as_json, text
 from interceptor.redirect.rules import FAMILIES, Table, Tag
 from interceptor.redirect.status import Hits, InstalledChain, Status
@@ -32,6 +33,7 @@ def test_nothing_installed() -> None:
         "hash": None,
         "backends": [],
         "families": {"4": {"installed": False, "chains": []}, "6": {"installed": False, "chains": []}},
+        "live": {},
         "warnings": [],
     }
 
@@ -103,3 +105,10 @@ def test_a_chain_for_both_families_is_printed_once() -> None:
         "IPv6:",
         "  filter INTERCEPTOR_EGRESS, from OUTPUT",
     ]
+
+
+def test_live_flows_are_told_where_they_are_known() -> None:
+    flows = {Direction.INGRESS: 2, Direction.EGRESS: 0}
+    assert "Live redirected connections: 2 ingress, 0 egress." in text(STATUS, flows)
+    assert "Live" not in text(STATUS)
+    assert json.loads(as_json(STATUS, flows))["live"] == {"ingress": 2, "egress": 0}

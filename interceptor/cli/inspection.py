@@ -1,0 +1,57 @@
+"""The commands of ``sidecar-setup`` that look and change nothing: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from interceptor.cli.flags import ConfigOption, Texts, find_namespace, read_invocation
+
+
+class Output(StrEnum):
+    """For a person or for a program."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option(help="How to print it.")]
+
+
+def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Try every path with real connections: captured, or exempt, as the flags given here say."""
+    from interceptor.kernel import probe, rules  # noqa: PLC0415 (not for --help)
+    from interceptor.redirect.probes import matrix  # noqa: PLC0415
+    from interceptor.redirect.render import verify as render  # noqa: PLC0415
+
+    invocation = read_invocation(flags, config)
+    settings, namespace = invocation.settings, find_namespace(invocation)
+    planned = rules.apply(settings, namespace, wait=invocation.wait, dry_run=True)
+    paths = matrix(planned.ruleset, settings)
+    listeners = (settings.ingress_port, settings.egress_port)
+    outcomes = probe.run(namespace, paths.probes, listeners=listeners, partial=True)
+    without_ipv6 = {path.family for path in paths.probes} - {outcome.probe.family for outcome in outcomes}
+    report = render.Report(
+        planned.ruleset.hash,
+        render.COMPARED[planned.outcome],
+        [render.Tried(outcome.probe, outcome.result, outcome.note) for outcome in outcomes],
+        (*paths.untried, *("IPv6: it is switched off here" for _ in without_ipv6)),
+    )
+    print(render.text(report) if output is Output.TEXT else render.as_json(report), end="")
+    raise typer.Exit(report.status)
+
+
+def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Look for what stands in the way of the rules and the proxy, with a remedy for each; changes nothing."""
+    from interceptor.kernel.doctor import look  # noqa: PLC0415 (not for --help)
+    from interceptor.redirect.doctor import diagnose  # noqa: PLC0415
+    from interceptor.redirect.render import doctor as render  # noqa: PLC0415
+
+    invocation = read_invocation(flags, config)
+    facts = look(invocation.settings, find_namespace(invocation))
+    findings = diagnose(facts, invocation.settings)
+    show = render.text if output is Output.TEXT else render.as_json
+    print(show(findings, facts.unseen), end="")
+    raise typer.Exit(3 if any(finding.severity == "problem" for finding in findings) else 0)

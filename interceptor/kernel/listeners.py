@@ -1,0 +1,46 @@
+"""The TCP sockets that listen in this namespace, as /proc/net/tcp shows them; needs no right."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from interceptor.redirect.doctor import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTEN: Final = "0A"  # TCP_LISTEN, include/net/tcp_states.h
+
+
+class _Line(NamedTuple):
+    listener: Listener
+    inode: int
+
+
+def listeners() -> tuple[Listener, ...]:
+    """Every socket that listens, of both families."""
+    return tuple(line.listener for line in _lines())
+
+
+def listening_inodes(ports: set[int]) -> set[int]:
+    """The inodes of the sockets that listen on these ports: what /proc/PID/fd shows of them."""
+    return {line.inode for line in _lines() if line.listener.port in ports}
+
+
+def _lines() -> Iterator[_Line]:
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        path = Path("/proc/net", name)
+        if not path.exists():  # a kernel without IPv6
+            continue
+        for fields in map(str.split, path.read_text(encoding="ascii").splitlines()[1:]):
+            if fields[3] != _LISTEN:
+                continue
+            address, _, port = fields[1].partition(":")
+            # Groups of 32 bits, each as this machine's number.
+            words = [int(address[start : start + 8], 16) for start in range(0, len(address), 8)]
+            packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+            found = Listener(int(port, 16), socket.inet_ntop(family, packed), int(fields[7]))
+            yield _Line(found, int(fields[9]))

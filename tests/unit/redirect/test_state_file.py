@@ -1,0 +1,45 @@
+"""What the proxy is told of the rules, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from interceptor.config.redirect import Mark, RedirectSettings
+from interceptor.redirect.state_file import Place, read, state, write
+
+PLACE = Place(4026531840, 7, "boot")
+TOLD = state(RedirectSettings(proxy_gids=(5,), proxy_mark=Mark(1)), PLACE, "legacy")
+
+
+def test_what_is_written_is_read() -> None:
+    assert read(write(TOLD)) == TOLD
+    assert json.loads(write(TOLD))["hash"] == TOLD.hash
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "{}", '{"version": 2}', '{"version": 1}', '{"version": 1, "place": {"inode": 1}}', "7"],
+)
+def test_what_is_no_state_file_is_not_believed(text: str) -> None:
+    assert read(text) is None
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(1337, 9), (9, 5)])
+def test_a_proxy_that_fits(uid: int, gid: int) -> None:
+    assert list(TOLD.mismatches(ingress_port=15006, egress_port=15001, uid=uid, gid=gid)) == []
+
+
+def test_each_mismatch_is_a_sentence_with_a_remedy() -> None:
+    ingress, egress, ids = TOLD.mismatches(ingress_port=1, egress_port=2, uid=3, gid=4)
+    assert ingress.startswith("spec.ingress.port is 1, but the installed rules lead ingress to port 15006")
+    assert egress.endswith("run 'sidecar-setup apply' with --egress-port 2")
+    assert "uid 3 and gid 4" in ids
+    assert "leave alone uid 1337, gid 5, the mark 0x1, which this proxy does not set" in ids
+
+
+def test_rules_without_a_mark_do_not_speak_of_one() -> None:
+    told = state(RedirectSettings(), PLACE, "legacy")
+    (ids,) = told.mismatches(ingress_port=15006, egress_port=15001, uid=3, gid=4)
+    assert "leave alone uid 1337: " in ids
