@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
     from interceptor.model.connection import Flow
     from interceptor.proxy.hub import Hub
-    from interceptor.proxy.tracker import Tracker
+    from interceptor.proxy.tracker import Recorder, Tracker
 
 
 class SnapshotView(Protocol):
@@ -37,6 +37,7 @@ class Services:
 
     snapshot: Callable[[], SnapshotView]
     tracker: Tracker
+    recorder: Recorder
     hub: Hub
     connect_timeout: float
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (

@@ -53,8 +53,6 @@ class Listener:
         self._services = services
         self._flows = flows
         self._starved = False  # in an episode of failing accepts, which is logged once
-        self.accept_failures = 0
-        self.faults = 0
 
     async def run(self) -> None:
         """Accept until cancelled; what is queued by then is still accepted before the socket is closed."""
@@ -92,7 +90,7 @@ class Listener:
 
     def _starve(self, error: OSError) -> None:
         """Note that accepting failed: out of descriptors or memory, or something as lasting."""
-        self.accept_failures += 1
+        self._services.recorder.accept_error(error.errno or 0)
         if not self._starved:
             self._starved = True
             _log.error(
@@ -125,5 +123,5 @@ class Listener:
         try:
             yield
         except Exception:  # noqa: BLE001 (the one place that may: see above)
-            self.faults += 1
+            self._services.recorder.internal_error()
             _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)

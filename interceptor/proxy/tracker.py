@@ -21,6 +21,12 @@ class Recorder(Protocol):
 
     def closed(self, flow: Flow) -> None: ...
 
+    def accept_error(self, number: int) -> None:
+        """Accepting failed with this errno; the connections wait in the kernel."""
+
+    def internal_error(self) -> None:
+        """A connection was ended by a fault of the proxy, which is in the program log."""
+
 
 class Tracker:
     """Owns the live flows."""
