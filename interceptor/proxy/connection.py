@@ -71,7 +71,7 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
             return
         started = trio.current_time()
         dialled, flow.upstream = await upstream.dial(
-            decision.upstreams, timeout=services.connect_timeout, hint=decision.hint
+            decision.upstreams, services.hub, timeout=services.connect_timeout, hint=decision.hint
         )
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))

@@ -63,7 +63,7 @@ class Listener:
                 elif self._starved:
                     await trio.sleep(BACK_OFF)
                 else:
-                    await trio.lowlevel.wait_readable(self._sock)
+                    await self._services.hub.wait_readable(self._sock)
         finally:
             for _ in range(sockets.BACKLOG // BATCH):  # as many as the kernel's queue held
                 if not self._accept_batch():
