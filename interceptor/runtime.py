@@ -6,6 +6,7 @@ flows may end by themselves until the drain deadline; what is left is reset. A s
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -162,6 +164,9 @@ class Gateway:
 
     def _set_ready(self) -> None:
         self._pending = None
+        # What start-up made stays: the collector need not walk it again. Flows leave no cycles, so it may come seldom.
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER)
         logger.info(
             "ready: ingress %d, egress %d (%s), admin %s, telemetry %s, uid %d",
             self._spec.ingress.port, self._spec.egress.port, self._spec.egress.policy,

@@ -40,6 +40,7 @@ class Services:
     recorder: Recorder
     hub: Hub
     connect_timeout: float
+    ports: frozenset[int]  # that our listeners accept on
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
         sockets.original_destination
     )
@@ -97,8 +98,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     """Find the original destination and ask one snapshot; note both in the flow."""
     view = services.snapshot()
     destination = services.original_destination(downstream, flow.peer)
-    local: SocketAddress = flow.downstream_local  # conntrack names it for what was never redirected
-    if destination is None or destination == local:
+    if destination is None or (destination.port in services.ports and _is_ours(destination, downstream)):
+        flow.downstream_local = LocalAddress(sockets.local_address(downstream))
         decision = _NOT_REDIRECTED
     elif flow.direction is Direction.INGRESS:
         decision = view.ingress(destination)
@@ -110,3 +111,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     flow.destination_namespace = decision.namespace
     flow.policy = decision.policy
     return decision
+
+
+def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:
+    """Whether a connection goes where it was accepted: conntrack names that for what was never redirected."""
+    return destination == sockets.local_address(downstream)

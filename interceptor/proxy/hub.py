@@ -15,8 +15,8 @@ What keeps it right:
 - A turn is one buffer. A source that filled it goes to the run queue and has its next turn after the other events
   of a fresh poll: a bulk flow delays a small one by one buffer, never by its length.
 - A RST is never turned into an orderly end: the other side is reset too, after what had arrived before was passed on.
-- Sockets leave the epoll set before they are closed, and an event is looked up by descriptor in ``_ends``: a flow
-  that ended earlier in a batch is not found by a later event of that batch.
+- An event is looked up by descriptor in ``_ends``: a flow that ended earlier in a batch is not found by a later event
+  of that batch. Closing a socket takes it out of the epoll set: no other process holds a copy of it.
 """
 
 from __future__ import annotations
@@ -303,12 +303,12 @@ class Hub:
         self._woke_task = True
 
     def _remove(self, pair: _Pair) -> None:
-        """Forget a flow; its sockets are still open."""
+        """Forget a flow, whose sockets are closed next."""
         pair.count()
         self._unschedule(pair)
         for end in (pair.downstream, pair.upstream):
             del self._ends[end.fd]
-            self._epoll.unregister(end.fd)
+            del end.other, end.pair  # cycles, which would wait for the collector
 
     def _schedule(self, pair: _Pair, due: float) -> None:
         pair.slot = int(due / self._tick) + 1

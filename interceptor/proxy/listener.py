@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 from typing import TYPE_CHECKING, Final
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress, PeerAddress, from_sockaddr
+from interceptor.model.address import PeerAddress, from_sockaddr
 from interceptor.proxy.connection import intercept
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from interceptor.model.connection import Direction, Flow
     from interceptor.proxy.connection import Services
@@ -84,8 +82,10 @@ class Listener:
                 self._starve(error)
                 return False
             peer = PeerAddress(from_sockaddr(sockaddr))
-            with self._contained(peer):
+            try:
                 self._take(accepted, peer)
+            except Exception:  # noqa: BLE001 (the one function that may: see _fault)
+                self._fault(peer)
         return True
 
     def _starve(self, error: OSError) -> None:
@@ -104,24 +104,20 @@ class Listener:
     def _take(self, accepted: socket.socket, peer: PeerAddress) -> None:
         """Register the connection's flow and start its task, or refuse it where the limit is reached."""
         tracker = self._services.tracker
-        local = LocalAddress(sockets.local_address(accepted))
         if tracker.full:
             sockets.reset(accepted)
-            tracker.refuse(self._direction, peer, local)
+            tracker.refuse(self._direction, peer)
             return
         accepted.settimeout(0)
-        flow = tracker.register(self._direction, peer, local)
-        self._flows.start_soon(self._serve, flow, accepted)
+        self._flows.start_soon(self._serve, tracker.register(self._direction, peer), accepted)
 
     async def _serve(self, flow: Flow, accepted: socket.socket) -> None:
-        with self._contained(flow.peer, flow.id):
-            await intercept(flow, accepted, self._services)
-
-    @contextlib.contextmanager
-    def _contained(self, peer: PeerAddress, flow: int | None = None) -> Iterator[None]:
-        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
         try:
-            yield
-        except Exception:  # noqa: BLE001 (the one place that may: see above)
-            self._services.recorder.internal_error()
-            _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
+            await intercept(flow, accepted, self._services)
+        except Exception:  # noqa: BLE001 (the one function that may: see _fault)
+            self._fault(flow.peer, flow.id)
+
+    def _fault(self, peer: PeerAddress, flow: int | None = None) -> None:
+        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
+        self._services.recorder.internal_error()
+        _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)

@@ -49,6 +49,7 @@ class Proxy:
             recorder=recorder,
             hub=Hub(idle=timeouts.idle, linger=timeouts.linger),
             connect_timeout=timeouts.connect,
+            ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
         )
         self._accepting = trio.CancelScope()

@@ -10,7 +10,7 @@ from interceptor.model.connection import Flow, ResponseFlag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from interceptor.model.address import LocalAddress, PeerAddress
+    from interceptor.model.address import PeerAddress
     from interceptor.model.connection import Direction
 
 
@@ -61,13 +61,12 @@ class Tracker:
         """The live flows, oldest first."""
         return list(self._live.values())
 
-    def register(self, direction: Direction, peer: PeerAddress, local: LocalAddress) -> Flow:
+    def register(self, direction: Direction, peer: PeerAddress) -> Flow:
         """Begin a flow."""
         flow = Flow(
             id=next(self._ids),
             direction=direction,
             peer=peer,
-            downstream_local=local,
             started_at=self._wall_clock(),
             opened=self._clock(),
         )
@@ -89,9 +88,9 @@ class Tracker:
         self._announced.discard(flow.id)
         self._recorder.closed(flow)
 
-    def refuse(self, direction: Direction, peer: PeerAddress, local: LocalAddress) -> None:
+    def refuse(self, direction: Direction, peer: PeerAddress) -> None:
         """Record a connection that the limit kept out."""
-        flow = self.register(direction, peer, local)
+        flow = self.register(direction, peer)
         flow.flag = ResponseFlag.OVERFLOW
         flow.denied = "limit"
         flow.details = (

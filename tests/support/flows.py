@@ -14,7 +14,6 @@ from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Limits, Sidecar, SidecarSpec, Timeouts
 from interceptor.kernel import sockets
 from interceptor.model.address import (
-    LocalAddress,
     OriginalDestination,
     PeerAddress,
     SocketAddress,
@@ -119,7 +118,6 @@ def flow_between(downstream: socket.socket) -> Flow:
         id=1,
         direction=Direction.INGRESS,
         peer=PeerAddress(from_sockaddr(downstream.getpeername())),
-        downstream_local=LocalAddress(from_sockaddr(downstream.getsockname())),
         started_at=0,
         opened=0,
     )
