@@ -7,6 +7,7 @@ flows may end by themselves until the drain deadline; what is left is reset. A s
 from __future__ import annotations
 
 import codecs
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -175,6 +177,9 @@ class Gateway:
 
     def _set_ready(self) -> None:
         self._pending = None
+        # What start-up made stays: the collector need not walk it again. Flows leave no cycles, so it may come seldom.
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER)
         logger.info(
             "ready: ingress %d, egress %d (%s), admin %s, telemetry %s, uid %d",
             self._spec.ingress.port, self._spec.egress.port, self._spec.egress.policy,

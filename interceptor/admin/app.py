@@ -13,21 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
+from interceptor.admin.server import App, Request, Response
 from interceptor.errors import ConfigError
 from interceptor.telemetry import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric
-    from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
@@ -60,11 +54,11 @@ class Controls:
 class _Endpoint:
     method: str
     path: str
-    answer: Callable[[Request], Awaitable[Response]]
-    does: str
+    answer: App
+    does: str = ""
 
 
-def admin_app(controls: Controls) -> Starlette:
+def admin_app(controls: Controls) -> App:
     """The app for 127.0.0.1:15000; a browser on a rebound or foreign page gets nothing from it."""
     admin = _Admin(controls)
     endpoints = (
@@ -82,18 +76,18 @@ def admin_app(controls: Controls) -> Starlette:
     index = "".join(f"{each.method:<5}{each.path:<19}{each.does}\n" for each in endpoints)
 
     async def home(_: Request) -> Response:
-        return PlainTextResponse(index)
+        return Response(index)
 
-    return Starlette(
-        routes=[
-            Route("/", home, methods=["GET"]),
-            *(Route(each.path, each.answer, methods=[each.method]) for each in endpoints),
-        ],
-        middleware=[Middleware(_LoopbackOnly)],
-    )
+    routed = _routed(_Endpoint("GET", "/", home), *endpoints)
+
+    async def answer(request: Request) -> Response:
+        refusal = _refusal(request)
+        return await routed(request) if refusal is None else Response(refusal, 403)
+
+    return answer
 
 
-def telemetry_app(metrics: Metrics, ready: Callable[[], str | None]) -> Starlette:
+def telemetry_app(metrics: Metrics, ready: Callable[[], str | None]) -> App:
     """The app for :15020, open to scrapers and probes: it changes nothing and names no client."""
 
     async def scrape(_: Request) -> Response:
@@ -103,16 +97,30 @@ def telemetry_app(metrics: Metrics, ready: Callable[[], str | None]) -> Starlett
         return _readiness(ready(), "ready")
 
     async def answer_live(_: Request) -> Response:
-        return PlainTextResponse("live\n")
+        return Response("live\n")
 
-    return Starlette(
-        routes=[
-            Route("/metrics", scrape, methods=["GET"]),
-            Route("/stats/prometheus", scrape, methods=["GET"]),
-            Route("/healthz/ready", answer_ready, methods=["GET"]),
-            Route("/healthz/live", answer_live, methods=["GET"]),
-        ]
+    return _routed(
+        _Endpoint("GET", "/metrics", scrape),
+        _Endpoint("GET", "/stats/prometheus", scrape),
+        _Endpoint("GET", "/healthz/ready", answer_ready),
+        _Endpoint("GET", "/healthz/live", answer_live),
     )
+
+
+def _routed(*endpoints: _Endpoint) -> App:
+    """Each path with its one method; HEAD is a GET whose body nobody wants."""
+    by_path = {each.path: each for each in endpoints}
+
+    async def answer(request: Request) -> Response:
+        endpoint = by_path.get(request.path)
+        if endpoint is None:
+            return Response("there is no such path\n", 404)
+        if endpoint.method != ("GET" if request.method == "HEAD" else request.method):
+            allow = "GET, HEAD" if endpoint.method == "GET" else endpoint.method
+            return Response(f"{request.path} takes {allow}\n", 405, allow=allow)
+        return await endpoint.answer(request)
+
+    return answer
 
 
 class _Admin:
@@ -139,10 +147,10 @@ class _Admin:
             if len(lines) % FLOWS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
         body = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-        return Response(body, media_type="application/json")
+        return Response(body, content_type="application/json")
 
     async def stats(self, _: Request) -> Response:
-        return PlainTextResponse(envoy_stats(self._controls.metrics.collect()))
+        return Response(envoy_stats(self._controls.metrics.collect()))
 
     async def prometheus(self, _: Request) -> Response:
         return _exposition(self._controls.metrics)
@@ -151,43 +159,27 @@ class _Admin:
         return _readiness(self._controls.ready(), "LIVE")  # Envoy's word
 
     async def logging(self, request: Request) -> Response:
-        level = request.query_params.get("level", "")
+        level = request.query.get("level", "")
         try:
             logs.set_level(level)
         except ConfigError as error:
-            return PlainTextResponse(f"{error}\n", 400)
-        return PlainTextResponse(f"log level: {level}\n")
+            return Response(f"{error}\n", 400)
+        return Response(f"log level: {level}\n")
 
     async def drain(self, _: Request) -> Response:
         self._controls.drain()
-        return PlainTextResponse("draining\n")
+        return Response("draining\n")
 
     async def quitquitquit(self, _: Request) -> Response:
-        async def end() -> None:  # async: a plain function would be called in another thread
-            self._controls.quit()
-
-        return PlainTextResponse("quitting\n", background=BackgroundTask(end))
+        return Response("quitting\n", then=self._controls.quit)
 
 
-class _LoopbackOnly:
-    """Refuses what a web page could make a browser send here: a rebound Host, a change from a foreign Origin."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = _refusal(scope) if scope["type"] == "http" else None
-        app = self._app if refusal is None else PlainTextResponse(refusal, 403)
-        await app(scope, receive, send)
-
-
-def _refusal(scope: Scope) -> str | None:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
-    origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+def _refusal(request: Request) -> str | None:
+    """Why this is refused: a web page could make a browser send it, by a rebound Host or from a foreign Origin."""
+    hosts = request.values(b"host")
     if not hosts or not all(map(_loopback_host, hosts)):
         return "this endpoint answers only to a loopback Host; use http://127.0.0.1 or http://localhost\n"
-    if scope["method"] not in ("GET", "HEAD") and not all(map(_loopback_origin, origins)):
+    if request.method not in ("GET", "HEAD") and not all(map(_loopback_origin, request.values(b"origin"))):
         return "a page of another origin may not change anything here\n"
     return None
 
@@ -225,13 +217,13 @@ def _address(address: SocketAddress | None) -> str | None:
 
 def _readiness(pending: str | None, ready: str) -> Response:
     if pending is None:
-        return PlainTextResponse(f"{ready}\n")
-    return PlainTextResponse(f"not ready: {pending}\n", 503)
+        return Response(f"{ready}\n")
+    return Response(f"not ready: {pending}\n", 503)
 
 
 def _exposition(metrics: Metrics) -> Response:
-    return Response(metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _json(value: object) -> Response:
-    return Response(json.dumps(value, indent=2) + "\n", media_type="application/json")
+    return Response(json.dumps(value, indent=2) + "\n", content_type="application/json")

@@ -1,43 +1,63 @@
-"""Serves an ASGI app on a listening socket: Hypercorn speaks HTTP, this module bounds what a client may cost.
-
-Hypercorn's own worker has no limit on connections, lets a fault in one connection end the server, and shields its
-writes from cancellation; so its connection class is run here, under trio's accept loop.
-"""
+"""Serves HTTP/1.1 on a listening socket and bounds what a client may cost: h11 speaks, this module reads and writes."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote
 
+import h11
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 if TYPE_CHECKING:
     import socket
 
-    from hypercorn.typing import ASGIFramework
-    from starlette.types import ASGIApp
-
 MAX_CONNECTIONS: Final = 64  # a few scrapers, probes and people
-IDLE_SECONDS: Final = 5  # between requests, and for the head of a request to be complete
+MAX_REQUEST: Final = (
+    8 * 1024
+)  # bytes of a head, and of a body that nobody reads: no caller of ours has cookies
+IDLE_SECONDS: Final = 5.0  # between requests, and for a request to be complete
 WRITE_SECONDS: Final = 10.0  # Prometheus gives a scrape 10 s by default: whoever reads slower has given up
 
-_log = logging.getLogger(__name__)
+PLAIN: Final = "text/plain; charset=utf-8"
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client asks; a body is read and forgotten."""
+
+    method: str
+    path: str
+    query: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # names in lower case
+
+    def values(self, name: bytes) -> list[str]:
+        """Every value of a header."""
+        return [value.decode("latin-1") for each, value in self.headers if each == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is answered; ``then`` is called when the answer is out."""
+
+    body: str | bytes
+    status: int = 200
+    content_type: str = PLAIN
+    allow: str | None = None
+    then: Callable[[], None] | None = None
+
+
+App: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 async def serve(
-    app: ASGIApp, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: App, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled, and then end at once. The socket is bound and listening; it is closed here."""
-    framework = ASGIWrapper(
-        cast("ASGIFramework", app)
-    )  # one protocol, annotated by each library in its own way
-    config = _config()
-    context = WorkerContext(None)
     live: dict[trio.SocketStream, None] = {}  # oldest first
 
     async def handle(stream: trio.SocketStream) -> None:
@@ -47,50 +67,100 @@ async def serve(
             del live[oldest]
             oldest.socket.close()
         live[stream] = None
-        # Hypercorn annotates TLS streams only and tells plain ones by their attributes.
-        plain = cast("trio.SSLStream[trio.SocketStream]", _Stream(stream))
         try:
-            await TCPServer(framework, config, context, ConnectionState({}), plain)
+            await _converse(app, stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone, or made room
         except Exception:  # noqa: BLE001 (the last resort: such a fault must not end the proxy)
             _log.exception("an HTTP connection was closed by a fault of the server")
         finally:
             live.pop(stream, None)
+            stream.socket.close()
 
     sock.setblocking(False)  # noqa: FBT003 (stdlib's signature)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     async with listener, trio.open_nursery() as nursery:
+        task_status.started()
+        # Where accept fails for want of descriptors, trio logs it and tries again.
+        await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
+
+
+async def _converse(app: App, stream: trio.SocketStream) -> None:
+    """Answer one request after another until the client has no more, is too slow or makes no sense."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
+    while True:
+        request = None
         try:
-            task_status.started()
-            # Where accept fails for want of descriptors, trio logs it and tries again.
-            await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
-        finally:
-            for stream in live:
-                stream.socket.close()  # wakes the writes that Hypercorn shields from cancellation
+            with trio.move_on_after(IDLE_SECONDS):
+                request = await _read(connection, stream)
+        except h11.RemoteProtocolError as error:
+            await _write(connection, stream, Response(f"{error}\n", error.error_status_hint), body=True)
+            return
+        if request is None:
+            return
+        response = await _answer(app, request)
+        await _write(connection, stream, response, body=request.method != "HEAD")
+        if response.then is not None:
+            response.then()
+        if (connection.our_state, connection.their_state) != (h11.DONE, h11.DONE):
+            return
+        connection.start_next_cycle()
 
 
-def _config() -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = _log
-    config.include_server_header = False
-    config.h11_max_incomplete_size = 8 * 1024  # a request head: no caller of ours has cookies
-    config.keep_alive_timeout = IDLE_SECONDS
-    return config
+async def _read(connection: h11.Connection, stream: trio.SocketStream) -> Request | None:
+    """The next request, whole; None where the client has finished."""
+    request = None
+    size = 0
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                return request  # its body is not wanted: the answer can come at once
+            connection.receive_data(await stream.receive_some(MAX_REQUEST))
+        elif isinstance(event, h11.Request):
+            request = _request(event)
+        elif isinstance(event, h11.Data):
+            size += len(event.data)
+            if size > MAX_REQUEST:
+                raise h11.RemoteProtocolError("no request here has so large a body", error_status_hint=413)
+        else:
+            return request if isinstance(event, h11.EndOfMessage) else None
 
 
-class _Stream:
-    """A connection as Hypercorn uses it, where a client that does not read is given up."""
+def _request(event: h11.Request) -> Request:
+    if event.http_version not in (b"1.0", b"1.1"):  # HTTP/2 begins with a request that h11 would take
+        raise h11.RemoteProtocolError("only HTTP/1.1 is spoken here", error_status_hint=505)
+    path, _, query = event.target.decode("ascii").partition("?")
+    return Request(
+        method=event.method.decode("ascii"),
+        path=unquote(path),
+        query=dict(parse_qsl(query)),
+        headers=tuple(event.headers),
+    )
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.socket = stream.socket
-        self.receive_some = stream.receive_some
-        self.send_eof = stream.send_eof
-        self.aclose = stream.aclose
-        self._send_all = stream.send_all
 
-    async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(WRITE_SECONDS) as scope:
-            await self._send_all(data)
-        if scope.cancelled_caught:
-            self.socket.close()
-            raise trio.BrokenResourceError
+async def _answer(app: App, request: Request) -> Response:
+    try:
+        return await app(request)
+    except Exception:  # noqa: BLE001 (the client is told that it failed, the program log why)
+        _log.exception("%s %s failed by a fault of the server", request.method, ascii(request.path))
+        return Response("a fault of the server; its program log has it\n", 500)
+
+
+async def _write(
+    connection: h11.Connection, stream: trio.SocketStream, response: Response, *, body: bool
+) -> None:
+    """Send an answer; raises BrokenResourceError where the client does not take it in time."""
+    content = response.body.encode() if isinstance(response.body, str) else response.body
+    headers = [("Content-Type", response.content_type), ("Content-Length", str(len(content)))]
+    if response.allow is not None:
+        headers.append(("Allow", response.allow))
+    events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
+    if body:
+        events.append(h11.Data(data=content))
+    events.append(h11.EndOfMessage())
+    data = b"".join(connection.send(event) or b"" for event in events)
+    with trio.move_on_after(WRITE_SECONDS) as scope:
+        await stream.send_all(data)
+    if scope.cancelled_caught:
+        raise trio.BrokenResourceError

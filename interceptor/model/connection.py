@@ -41,10 +41,10 @@ class Flow:
     id: int
     direction: Direction
     peer: PeerAddress
-    downstream_local: LocalAddress
     started_at: float
     opened: float  # monotonic
     original_dst: OriginalDestination | None = None
+    downstream_local: LocalAddress | None = None  # of a connection that was not redirected
     upstream: UpstreamAddress | None = None
     upstream_local: LocalAddress | None = None
     upstream_cluster: str = "unknown"

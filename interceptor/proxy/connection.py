@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
     from interceptor.model.connection import Flow
     from interceptor.proxy.hub import Hub
-    from interceptor.proxy.tracker import Tracker
+    from interceptor.proxy.tracker import Recorder, Tracker
 
 
 class SnapshotView(Protocol):
@@ -37,8 +37,10 @@ class Services:
 
     snapshot: Callable[[], SnapshotView]
     tracker: Tracker
+    recorder: Recorder
     hub: Hub
     connect_timeout: float
+    ports: frozenset[int]  # that our listeners accept on
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
         sockets.original_destination
     )
@@ -70,7 +72,7 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
             return
         started = trio.current_time()
         dialled, flow.upstream = await upstream.dial(
-            decision.upstreams, timeout=services.connect_timeout, hint=decision.hint
+            decision.upstreams, services.hub, timeout=services.connect_timeout, hint=decision.hint
         )
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))
@@ -96,8 +98,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     """Find the original destination and ask one snapshot; note both in the flow."""
     view = services.snapshot()
     destination = services.original_destination(downstream, flow.peer)
-    local: SocketAddress = flow.downstream_local  # conntrack names it for what was never redirected
-    if destination is None or destination == local:
+    if destination is None or (destination.port in services.ports and _is_ours(destination, downstream)):
+        flow.downstream_local = LocalAddress(sockets.local_address(downstream))
         decision = _NOT_REDIRECTED
     elif flow.direction is Direction.INGRESS:
         decision = view.ingress(destination)
@@ -109,3 +111,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     flow.destination_namespace = decision.namespace
     flow.policy = decision.policy
     return decision
+
+
+def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:
+    """Whether a connection goes where it was accepted: conntrack names that for what was never redirected."""
+    return destination == sockets.local_address(downstream)

@@ -1,8 +1,10 @@
 """The hub: one edge-triggered epoll set that relays the bytes of all flows.
 
-A single trio task waits on the epoll's own descriptor and serves every ready socket in one synchronous batch, so a
-message costs its system calls and little more. A flow's own task hands both sockets over and is parked until the
-flow ends; from then on the sockets belong to the hub, which closes them.
+A single trio task serves every ready socket in one synchronous batch, so a message costs its system calls and little
+more. While messages come it waits for the next one in its own epoll, not in trio's: a turn of trio's loop would cost
+more than the message. Only after a silence, or when other tasks can run, trio has the thread. A flow's own task hands
+both sockets over and is parked until the flow ends; from then on the sockets belong to the hub, which closes them.
+Accepts and dials wait in the same set.
 
 What keeps it right:
 
@@ -13,8 +15,8 @@ What keeps it right:
 - A turn is one buffer. A source that filled it goes to the run queue and has its next turn after the other events
   of a fresh poll: a bulk flow delays a small one by one buffer, never by its length.
 - A RST is never turned into an orderly end: the other side is reset too, after what had arrived before was passed on.
-- Sockets leave the epoll set before they are closed, and an event is looked up by descriptor in ``_ends``: a flow
-  that ended earlier in a batch is not found by a later event of that batch.
+- An event is looked up by descriptor in ``_ends``: a flow that ended earlier in a batch is not found by a later event
+  of that batch. Closing a socket takes it out of the epoll set: no other process holds a copy of it.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
 
 BUFFER: Final = 256 * 1024  # relay.md: recv_into of this size moves as much as splice
 BATCH: Final = 256  # events taken from the kernel at once
-# Turns served before other trio tasks (accepts, dials) run: about a millisecond of small messages.
-TURNS_BETWEEN_YIELDS: Final = 64
+# How long the hub may keep the thread from trio, and how long a silence it waits for the next message by itself: the
+# resolution of epoll_wait, and more than the time in which a lone client asks again.
+STRETCH: Final = 0.001
 
 _INTEREST: Final = (
     select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
@@ -100,6 +103,8 @@ class Hub:
         self._now = 0.0
         self._epoll = select.epoll()
         self._ends: dict[int, _End] = {}
+        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._woke_task = False  # in this stretch: trio has something to run
         self._queue: deque[_End] = deque()
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
@@ -136,19 +141,31 @@ class Hub:
             if end.side is Side.DOWNSTREAM:
                 end.pair.count()
 
+    async def wait_readable(self, sock: socket.socket) -> None:
+        """As trio's, for a socket that no flow has yet, and without a turn of trio's own epoll."""
+        await self._wait(sock.fileno(), select.EPOLLIN)
+
+    async def wait_writable(self, sock: socket.socket) -> None:
+        """The same for a dial."""
+        await self._wait(sock.fileno(), select.EPOLLOUT)
+
+    async def _wait(self, fd: int, event: int) -> None:
+        self._waiting[fd] = trio.lowlevel.current_task()
+        self._epoll.register(fd, event)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            del self._waiting[fd]
+            self._epoll.unregister(fd)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_time)
             while True:
-                turns = 0
-                while turns < TURNS_BETWEEN_YIELDS:
-                    served = self._round()
-                    turns += served
-                    # A small batch is most often a lone message, whose answer takes longer than asking again.
-                    if served < 2 and not self._queue:
-                        break
-                if self._queue:
+                if self._stretch():
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._epoll)
@@ -158,16 +175,31 @@ class Hub:
         assert not self._ends
         self._epoll.close()
 
-    def _round(self) -> int:
-        """Serve what is ready now, then give each queued source one turn; how many turns that was."""
+    def _stretch(self) -> bool:
+        """Serve until trio has something to run or a stretch is over; False where all has been silent."""
+        alone = not trio.lowlevel.current_statistics().tasks_runnable
+        self._woke_task = False
+        until = self._clock() + STRETCH
+        while True:
+            served = self._round(STRETCH if alone and not self._queue else 0)
+            if not served:
+                return not alone
+            if self._woke_task or self._now >= until:
+                return True
+
+    def _round(self, timeout: float) -> int:
+        """Serve what is ready, waiting so long for it, then give each queued source one turn; how many turns that was."""
         queued = len(self._queue)
+        events = self._epoll.poll(timeout, BATCH)
         self._now = self._clock()
-        events = self._epoll.poll(0, BATCH)
         ends = self._ends
         for fd, event in events:
             end = ends.get(fd)
-            if end is None:
-                continue  # its flow ended earlier in this batch
+            if end is None:  # a task waits for it, or its flow ended earlier in this batch
+                if fd in self._waiting:
+                    self._epoll.unregister(fd)
+                    self._wake(self._waiting.pop(fd), None)
+                continue
             if event & select.EPOLLERR:
                 self._broken(end)
                 continue
@@ -264,15 +296,19 @@ class Hub:
         close = socket.socket.close if ended.how is Ending.FIN else sockets.reset
         close(pair.downstream.sock)
         close(pair.upstream.sock)
-        trio.lowlevel.reschedule(pair.task, outcome.Value(ended))
+        self._wake(pair.task, ended)
+
+    def _wake(self, task: trio.lowlevel.Task, value: Ended | None) -> None:
+        trio.lowlevel.reschedule(task, outcome.Value(value))
+        self._woke_task = True
 
     def _remove(self, pair: _Pair) -> None:
-        """Forget a flow; its sockets are still open."""
+        """Forget a flow, whose sockets are closed next."""
         pair.count()
         self._unschedule(pair)
         for end in (pair.downstream, pair.upstream):
             del self._ends[end.fd]
-            self._epoll.unregister(end.fd)
+            del end.other, end.pair  # cycles, which would wait for the collector
 
     def _schedule(self, pair: _Pair, due: float) -> None:
         pair.slot = int(due / self._tick) + 1

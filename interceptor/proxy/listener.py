@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 from typing import TYPE_CHECKING, Final
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress, PeerAddress, from_sockaddr
+from interceptor.model.address import PeerAddress, from_sockaddr
 from interceptor.proxy.connection import intercept
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from interceptor.model.connection import Direction, Flow
     from interceptor.proxy.connection import Services
@@ -53,8 +51,6 @@ class Listener:
         self._services = services
         self._flows = flows
         self._starved = False  # in an episode of failing accepts, which is logged once
-        self.accept_failures = 0
-        self.faults = 0
 
     async def run(self) -> None:
         """Accept until cancelled; what is queued by then is still accepted before the socket is closed."""
@@ -65,7 +61,7 @@ class Listener:
                 elif self._starved:
                     await trio.sleep(BACK_OFF)
                 else:
-                    await trio.lowlevel.wait_readable(self._sock)
+                    await self._services.hub.wait_readable(self._sock)
         finally:
             for _ in range(sockets.BACKLOG // BATCH):  # as many as the kernel's queue held
                 if not self._accept_batch():
@@ -86,13 +82,15 @@ class Listener:
                 self._starve(error)
                 return False
             peer = PeerAddress(from_sockaddr(sockaddr))
-            with self._contained(peer):
+            try:
                 self._take(accepted, peer)
+            except Exception:  # noqa: BLE001 (the one function that may: see _fault)
+                self._fault(peer)
         return True
 
     def _starve(self, error: OSError) -> None:
         """Note that accepting failed: out of descriptors or memory, or something as lasting."""
-        self.accept_failures += 1
+        self._services.recorder.accept_error(error.errno or 0)
         if not self._starved:
             self._starved = True
             _log.error(
@@ -106,24 +104,20 @@ class Listener:
     def _take(self, accepted: socket.socket, peer: PeerAddress) -> None:
         """Register the connection's flow and start its task, or refuse it where the limit is reached."""
         tracker = self._services.tracker
-        local = LocalAddress(sockets.local_address(accepted))
         if tracker.full:
             sockets.reset(accepted)
-            tracker.refuse(self._direction, peer, local)
+            tracker.refuse(self._direction, peer)
             return
         accepted.settimeout(0)
-        flow = tracker.register(self._direction, peer, local)
-        self._flows.start_soon(self._serve, flow, accepted)
+        self._flows.start_soon(self._serve, tracker.register(self._direction, peer), accepted)
 
     async def _serve(self, flow: Flow, accepted: socket.socket) -> None:
-        with self._contained(flow.peer, flow.id):
-            await intercept(flow, accepted, self._services)
-
-    @contextlib.contextmanager
-    def _contained(self, peer: PeerAddress, flow: int | None = None) -> Iterator[None]:
-        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
         try:
-            yield
-        except Exception:  # noqa: BLE001 (the one place that may: see above)
-            self.faults += 1
-            _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
+            await intercept(flow, accepted, self._services)
+        except Exception:  # noqa: BLE001 (the one function that may: see _fault)
+            self._fault(flow.peer, flow.id)
+
+    def _fault(self, peer: PeerAddress, flow: int | None = None) -> None:
+        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
+        self._services.recorder.internal_error()
+        _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)

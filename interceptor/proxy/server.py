@@ -46,11 +46,12 @@ class Proxy:
             tracker=Tracker(
                 settings.spec.limits.connections, recorder, clock=trio.current_time, wall_clock=wall_clock
             ),
+            recorder=recorder,
             hub=Hub(idle=timeouts.idle, linger=timeouts.linger),
             connect_timeout=timeouts.connect,
+            ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
         )
-        self._listeners: list[Listener] = []
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()
         self._drained = trio.Event()
@@ -70,13 +71,10 @@ class Proxy:
 
     async def _accept(self, flows: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         """Accept on every listener until told to stop."""
-        self._listeners = [
-            Listener(direction, sock, self._services, flows) for direction, sock in self._sockets
-        ]
         with self._accepting:
             async with trio.open_nursery() as accepts:
-                for listener in self._listeners:
-                    accepts.start_soon(listener.run)
+                for direction, sock in self._sockets:
+                    accepts.start_soon(Listener(direction, sock, self._services, flows).run)
                 task_status.started()
 
     def stop_accepting(self) -> None:
@@ -101,13 +99,3 @@ class Proxy:
     def active(self) -> int:
         """How many flows are live."""
         return self._services.tracker.active
-
-    @property
-    def accept_failures(self) -> int:
-        """How often accepting failed for want of descriptors or memory."""
-        return sum(listener.accept_failures for listener in self._listeners)
-
-    @property
-    def faults(self) -> int:
-        """How many flows ended by a fault of the proxy."""
-        return sum(listener.faults for listener in self._listeners)

@@ -10,7 +10,7 @@ from interceptor.model.connection import Flow, ResponseFlag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from interceptor.model.address import LocalAddress, PeerAddress
+    from interceptor.model.address import PeerAddress
     from interceptor.model.connection import Direction
 
 
@@ -20,6 +20,12 @@ class Recorder(Protocol):
     def opened(self, flow: Flow) -> None: ...
 
     def closed(self, flow: Flow) -> None: ...
+
+    def accept_error(self, number: int) -> None:
+        """Accepting failed with this errno; the connections wait in the kernel."""
+
+    def internal_error(self) -> None:
+        """A connection was ended by a fault of the proxy, which is in the program log."""
 
 
 class Tracker:
@@ -55,13 +61,12 @@ class Tracker:
         """The live flows, oldest first."""
         return list(self._live.values())
 
-    def register(self, direction: Direction, peer: PeerAddress, local: LocalAddress) -> Flow:
+    def register(self, direction: Direction, peer: PeerAddress) -> Flow:
         """Begin a flow."""
         flow = Flow(
             id=next(self._ids),
             direction=direction,
             peer=peer,
-            downstream_local=local,
             started_at=self._wall_clock(),
             opened=self._clock(),
         )
@@ -83,9 +88,9 @@ class Tracker:
         self._announced.discard(flow.id)
         self._recorder.closed(flow)
 
-    def refuse(self, direction: Direction, peer: PeerAddress, local: LocalAddress) -> None:
+    def refuse(self, direction: Direction, peer: PeerAddress) -> None:
         """Record a connection that the limit kept out."""
-        flow = self.register(direction, peer, local)
+        flow = self.register(direction, peer)
         flow.flag = ResponseFlag.OVERFLOW
         flow.denied = "limit"
         flow.details = (

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from interceptor.model.address import UpstreamAddress
+    from interceptor.proxy.hub import Hub
 
 
 async def dial(
-    upstreams: Sequence[UpstreamAddress], *, timeout: float, hint: str = "-"
+    upstreams: Sequence[UpstreamAddress], hub: Hub, *, timeout: float, hint: str = "-"
 ) -> tuple[socket.socket, UpstreamAddress]:
     """Connect in order, going on only where one refused: any other failure says nothing about the next.
 
@@ -28,19 +29,19 @@ async def dial(
     deadline = trio.current_time() + timeout
     for address in upstreams[:-1]:
         try:
-            return await _connect(address, deadline), address
+            return await _connect(address, hub, deadline), address
         except DialError as failure:
             if failure.errno != errno.ECONNREFUSED:
                 raise
     try:
-        return await _connect(upstreams[-1], deadline), upstreams[-1]
+        return await _connect(upstreams[-1], hub, deadline), upstreams[-1]
     except DialError as failure:
         if failure.errno == errno.ECONNREFUSED:
             failure.hint = hint
         raise
 
 
-async def _connect(address: UpstreamAddress, deadline: float) -> socket.socket:
+async def _connect(address: UpstreamAddress, hub: Hub, deadline: float) -> socket.socket:
     try:
         upstream = sockets.open_upstream(address)
     except OSError as error:
@@ -50,7 +51,7 @@ async def _connect(address: UpstreamAddress, deadline: float) -> socket.socket:
         if number in {errno.EINPROGRESS, errno.EALREADY}:
             number = errno.ETIMEDOUT
             with trio.move_on_at(deadline):
-                await trio.lowlevel.wait_writable(upstream)
+                await hub.wait_writable(upstream)
                 number = sockets.pending_error(upstream)
     except BaseException:
         upstream.close()

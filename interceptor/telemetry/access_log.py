@@ -67,7 +67,7 @@ def text_line(flow: Flow) -> bytes:
         f'[{_start_time(flow.started_at)}] "- - -" 0 {flow.flag.value} - {_word(termination)} {quoted(transport)} '
         f'{flow.bytes_received} {flow.bytes_sent} {_milliseconds(flow)} - "-" "-" "-" "-" '
         f"{quoted(str(flow.upstream or '-'))} {_word(_cluster(flow))} {_word(str(flow.upstream_local or '-'))} "
-        f"{_word(str(_downstream_local(flow)))} {peer} - - "
+        f"{_word(str(_downstream_local(flow) or '-'))} {peer} - - "
         f"direction={flow.direction.value} original_dst={original_dst} peer={peer} peer_identity=- "
         f"policy={_word(flow.policy)} relay={_word(flow.relay)}\n"
     ).encode("ascii")
@@ -79,7 +79,7 @@ def _details(flow: Flow) -> tuple[str, str]:
     return flow.details, flow.details if upstream else "-"
 
 
-def _downstream_local(flow: Flow) -> SocketAddress:
+def _downstream_local(flow: Flow) -> SocketAddress | None:
     """Envoy's listener restores the original destination as the local address, so that is what Istio logs."""
     return flow.downstream_local if flow.original_dst is None else flow.original_dst
 
@@ -142,6 +142,8 @@ class AccessLog:
 
     def write(self, flow: Flow) -> None:
         """Queue the line of a flow that ended, or drop and count it when the queue is full."""
+        if self._path == os.devnull:  # nobody can read it: not worth the 10 us of a line
+            return
         if self._gone or len(self._lines) >= QUEUE_LINES:
             self._dropped(1)
             return

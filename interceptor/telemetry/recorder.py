@@ -26,3 +26,11 @@ class Recorder:
         """A flow ended; everything recorded of it is final."""
         self.metrics.closed(flow)
         self.access_log.write(flow)
+
+    def accept_error(self, number: int) -> None:
+        """Accepting failed with this errno."""
+        self.metrics.accept_error(number)
+
+    def internal_error(self) -> None:
+        """A connection was ended by a fault of ours."""
+        self.metrics.internal_error()

@@ -1,7 +1,7 @@
 """The contestants: how each is configured and started, and which of its features are on.
 
-All listen on the same ports behind the same rules and run as the uid that the rules exempt. None writes an access log
-that is kept; ours still formats each line, to /dev/null, and counts in its metrics.
+All listen on the same ports behind the same rules and run as the uid that the rules exempt. None writes an access log;
+ours and Envoy's count in their metrics.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ CONTESTANTS: Final = {
         lambda place: [*_mitmdump(place), "--version"],
     ),
     "interceptor": Contestant(
-        "a Sidecar document's defaults, to the original destination; metrics on, each access log line made and written to /dev/null",
+        "a Sidecar document's defaults, to the original destination; metrics on, no access log",
         _interceptor,
         lambda place, _: [
             *(str(place.ours / "bin/interceptor"), "proxy"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-from starlette.requests import Request
 
 from interceptor.admin import app, server
 from interceptor.config.sidecar import Sidecar
@@ -145,10 +144,12 @@ async def test_many_connections_leave_turns_to_others(runtime: FakeRuntime) -> N
     async with trio.open_nursery() as nursery:
         await nursery.start(count_turns)
         before = turns
-        answer = await app._Admin(runtime.controls()).connections(Request({"type": "http"}))
+        answer = await app._Admin(runtime.controls()).connections(
+            server.Request(method="GET", path="/connections")
+        )
         assert turns - before >= 9
         nursery.cancel_scope.cancel()
-    assert [each["id"] for each in json.loads(bytes(answer.body))] == list(range(len(runtime.flows)))
+    assert [each["id"] for each in json.loads(answer.body)] == list(range(len(runtime.flows)))
 
 
 async def test_stats_have_envoys_form(admin: tuple[str, int], runtime: FakeRuntime) -> None:

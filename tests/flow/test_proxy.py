@@ -207,7 +207,7 @@ async def test_a_fault_in_one_flow_is_logged_counted_and_touches_no_other(
             with running.connect() as peer, await accept(server) as app:
                 peer.sendall(b"x")
                 assert await in_thread(app) == b"x"
-        assert running.proxy.faults == 1
+        assert running.records.faults == 1
     (record,) = (record for record in caplog.records if record.name == listener_module.__name__)
     assert record.levelno == logging.ERROR
     assert record.getMessage().startswith("flow 1 from 127.0.0.1:")
@@ -225,7 +225,7 @@ async def test_a_fault_while_refusing_does_not_end_the_listener() -> None:
             for count in (1, 2):
                 with running.connect() as refused:
                     await assert_reset(refused)
-                await wait_until(lambda count=count: running.proxy.faults == count)  # type: ignore[misc]  # bound now
+                await wait_until(lambda count=count: running.records.faults == count)  # type: ignore[misc]  # bound now
             first.close()
 
 

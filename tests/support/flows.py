@@ -14,7 +14,6 @@ from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Limits, Sidecar, SidecarSpec, Timeouts
 from interceptor.kernel import sockets
 from interceptor.model.address import (
-    LocalAddress,
     OriginalDestination,
     PeerAddress,
     SocketAddress,
@@ -34,6 +33,8 @@ class Records:
 
     opened_flows: list[Flow] = field(default_factory=list)
     closed_flows: list[Flow] = field(default_factory=list)
+    accept_errors: list[int] = field(default_factory=list)
+    faults: int = 0
 
     def opened(self, flow: Flow) -> None:
         assert flow not in self.opened_flows
@@ -43,6 +44,12 @@ class Records:
         assert flow in self.opened_flows
         assert flow not in self.closed_flows
         self.closed_flows.append(flow)
+
+    def accept_error(self, number: int) -> None:
+        self.accept_errors.append(number)
+
+    def internal_error(self) -> None:
+        self.faults += 1
 
     async def wait_closed(self, number: int = 1) -> list[Flow]:
         """Wait until so many flows were recorded."""
@@ -111,7 +118,6 @@ def flow_between(downstream: socket.socket) -> Flow:
         id=1,
         direction=Direction.INGRESS,
         peer=PeerAddress(from_sockaddr(downstream.getpeername())),
-        downstream_local=LocalAddress(from_sockaddr(downstream.getsockname())),
         started_at=0,
         opened=0,
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from interceptor.model.address import LocalAddress, PeerAddress, SocketAddress
+from interceptor.model.address import PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
 from interceptor.proxy.tracker import Tracker
 from tests.support.flows import Records
 
 PEER = PeerAddress(SocketAddress("10.0.0.1", 4000))
-LOCAL = LocalAddress(SocketAddress("10.0.0.2", 15006))
 
 
 def make(records: Records, limit: int = 2) -> Tracker:
@@ -20,7 +19,7 @@ def make(records: Records, limit: int = 2) -> Tracker:
 def test_a_flow_is_live_from_its_registration_to_its_close() -> None:
     records = Records()
     tracker = make(records)
-    flow = tracker.register(Direction.EGRESS, PEER, LOCAL)
+    flow = tracker.register(Direction.EGRESS, PEER)
     assert (flow.started_at, flow.opened) == (1000.0, 7.0)
     assert tracker.flows() == [flow]
     assert not records.opened_flows
@@ -36,22 +35,22 @@ def test_a_flow_is_live_from_its_registration_to_its_close() -> None:
 def test_a_flow_that_ended_undecided_is_opened_before_it_is_closed() -> None:
     records = Records()
     tracker = make(records)
-    tracker.close(tracker.register(Direction.EGRESS, PEER, LOCAL))
+    tracker.close(tracker.register(Direction.EGRESS, PEER))
     assert len(records.opened_flows) == len(records.closed_flows) == 1
 
 
 def test_ids_are_never_used_twice() -> None:
     tracker = make(Records())
-    first = tracker.register(Direction.EGRESS, PEER, LOCAL)
-    second = tracker.register(Direction.INGRESS, PEER, LOCAL)
+    first = tracker.register(Direction.EGRESS, PEER)
+    second = tracker.register(Direction.INGRESS, PEER)
     tracker.close(first)
-    assert tracker.register(Direction.EGRESS, PEER, LOCAL).id not in {first.id, second.id}
+    assert tracker.register(Direction.EGRESS, PEER).id not in {first.id, second.id}
 
 
 def test_the_limit_counts_live_flows() -> None:
     tracker = make(Records(), limit=2)
     full = [tracker.full]
-    first, _ = (tracker.register(Direction.EGRESS, PEER, LOCAL) for _ in range(2))
+    first, _ = (tracker.register(Direction.EGRESS, PEER) for _ in range(2))
     full.append(tracker.full)
     tracker.close(first)
     full.append(tracker.full)
@@ -61,7 +60,7 @@ def test_the_limit_counts_live_flows() -> None:
 def test_a_refused_connection_is_recorded_with_the_reason() -> None:
     records = Records()
     tracker = make(records)
-    tracker.refuse(Direction.INGRESS, PEER, LOCAL)
+    tracker.refuse(Direction.INGRESS, PEER)
     (flow,) = records.closed_flows
     assert (flow.flag, flow.denied) == (ResponseFlag.OVERFLOW, "limit")
     assert "spec.limits.connections" in flow.details
@@ -77,7 +76,7 @@ class Broken(Records):
 def test_a_recorder_that_fails_is_not_asked_again() -> None:
     records = Broken()
     tracker = make(records)
-    flow = tracker.register(Direction.EGRESS, PEER, LOCAL)
+    flow = tracker.register(Direction.EGRESS, PEER)
     with pytest.raises(RuntimeError):
         tracker.close(flow)
     tracker.close(flow)

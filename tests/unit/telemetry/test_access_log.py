@@ -386,3 +386,11 @@ def test_standard_output(closed: bool) -> None:
     with os.fdopen(reader, "rb") as stream:
         assert stream.read() == json_line(flow())
     assert done.stderr == "0 dropped\n"
+
+
+def test_no_line_is_made_where_nobody_can_read_it() -> None:
+    log = AccessLog("/dev/null", "json", dropped=lambda _: pytest.fail("nothing is dropped"))
+    for _ in range(access_log.QUEUE_LINES + 1):
+        log.write(flow())
+    assert not log._lines
+    os.close(log._fd)

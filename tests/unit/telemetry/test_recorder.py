@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import trio
@@ -25,3 +26,12 @@ async def test_a_flow_is_counted_at_both_ends_and_logged_at_its_end(tmp_path: Pa
         nursery.cancel_scope.cancel()
     assert b'interceptor_connections_active{direction="egress"} 0.0' in metrics.render()
     assert path.read_text().count("\n") == 1
+
+
+def test_what_goes_wrong_beside_flows_is_counted() -> None:
+    metrics = Metrics(Sidecar.model_validate({"metadata": {"name": "web"}}))
+    recorder = Recorder(metrics, AccessLog("/dev/null", "json", metrics.access_log_dropped))
+    recorder.accept_error(errno.EMFILE)
+    recorder.internal_error()
+    assert b'interceptor_accept_errors_total{errno="EMFILE"} 1.0' in metrics.render()
+    assert b"interceptor_internal_errors_total 1.0" in metrics.render()
