@@ -55,3 +55,24 @@ def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     show = render.text if output is Output.TEXT else render.as_json
     print(show(findings, facts.unseen), end="")
     raise typer.Exit(3 if any(finding.severity == "problem" for finding in findings) else 0)
+
+
+def diff(flags: Texts, config: ConfigOption = None) -> None:
+    """Compare the plan with the kernel, rule by rule and in order; exit status 3 when they differ."""
+    from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
+    from interceptor.redirect.diff import difference  # noqa: PLC0415
+
+    invocation = read_invocation(flags, config)
+    namespace = find_namespace(invocation)
+    planned = rules.apply(
+        invocation.settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=True
+    )
+    if planned.outcome == "unchanged":
+        print(f"no difference: configuration {planned.ruleset.hash}")
+        return
+    print(f"configuration {planned.ruleset.hash} is not what is installed (+ planned, - installed):")
+    lines = difference(planned.ruleset, rules.status(namespace))
+    # The same rules in the same order, and yet not the same: a rule says something else, or stands in another backend.
+    for line in lines or (f"to be written anew: {change}" for change in planned.changes):
+        print(f"  {line}")
+    raise typer.Exit(3)

@@ -185,5 +185,6 @@ def _warn(sentence: str) -> None:
         print(f"Warning: {sentence}.", file=sys.stderr)
 
 
+app.command()(with_flags(*ALL_FLAGS)(inspection.diff))
 app.command()(with_flags(*ALL_FLAGS)(inspection.verify))
 app.command()(with_flags(*ALL_FLAGS)(inspection.doctor))
