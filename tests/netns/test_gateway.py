@@ -84,6 +84,7 @@ class Gateway:
 def bed() -> Iterator[Topology]:
     with topology() as made:
         yield made
+        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

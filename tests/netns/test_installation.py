@@ -27,10 +27,15 @@ STATE = Path("/run/interceptor")
 @pytest.fixture
 def bed() -> Iterator[Topology]:
     with topology() as made:
+        before = files()  # of namespaces that other tests made and did not tidy
         yield made
         rules.remove(made.app.path)
         assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
-        assert not STATE.exists()
+        assert files() == before
+
+
+def files() -> set[Path]:
+    return set(STATE.glob("*"))
 
 
 @pytest.fixture(params=[4, 6], ids=["v4", "v6"])
@@ -213,7 +218,7 @@ def test_a_forgotten_entry_ends_the_connection_with_its_next_packet(bed: Topolog
 
 def test_the_state_file_tells_the_proxy_that_the_ports_differ(bed: Topology) -> None:
     setup(bed, "apply", "--egress-port", "16001")
-    (file,) = STATE.glob("*.json")
+    file = STATE / f"{bed.app.path.stat().st_ino}.json"
     told = json.loads(file.read_text())
     assert (told["egress_port"], told["proxy_uids"], told["place"]["inode"]) == (
         16001,
@@ -224,7 +229,7 @@ def test_the_state_file_tells_the_proxy_that_the_ports_differ(bed: Topology) -> 
     assert result.returncode == 2
     assert "spec.egress.port is 15001, but the installed rules lead egress to port 16001" in result.stderr
     setup(bed, "remove")
-    assert not STATE.exists()
+    assert not file.exists()
 
 
 def test_the_state_file_tells_the_proxy_that_it_would_be_captured(bed: Topology) -> None:
@@ -238,7 +243,7 @@ def test_the_state_file_tells_the_proxy_that_it_would_be_captured(bed: Topology)
 
 def test_another_namespaces_file_is_not_believed(bed: Topology) -> None:
     setup(bed, "apply", "--egress-port", "16001")
-    (file,) = STATE.glob("*.json")
+    file = STATE / f"{bed.app.path.stat().st_ino}.json"
     told = json.loads(file.read_text())
     file.write_text(json.dumps({**told, "place": {**told["place"], "cookie": told["place"]["cookie"] + 1}}))
     with started(interceptor("proxy", "--netns", bed.app.name)) as proxy:
