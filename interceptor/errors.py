@@ -23,6 +23,9 @@ class ConfigError(InterceptorError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, ...]]:
+        return type(self), self.problems  # from another process each problem comes by itself
+
 
 class KernelError(InterceptorError):
     """The kernel refused; nothing half-done is left."""

@@ -19,8 +19,6 @@ import trio
 
 from interceptor.admin import app as admin
 from interceptor.admin.server import serve
-from interceptor.config import documents
-from interceptor.discovery import file
 from interceptor.discovery.resolver import Resolver
 from interceptor.errors import KernelError
 from interceptor.kernel import netns, process, sockets, state_file
@@ -34,10 +32,10 @@ from interceptor.telemetry.metrics import Metrics
 from interceptor.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
     from typing import Literal
 
-    from interceptor.config.documents import Configuration
+    from interceptor.config.configuration import Configuration
     from interceptor.config.sidecar import Sidecar
 
 logger: Final = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
 def run_proxy(
-    config: Sequence[str],
+    configuration: Configuration,
     *,
     namespace: str | None,
     proxy_uid: int,
@@ -55,12 +53,11 @@ def run_proxy(
     log_level: str,
     control_fd: int | None,
 ) -> None:
-    """Run the proxy until it is told to stop. Raises ConfigError or KernelError before the first connection.
+    """Run the proxy until it is told to stop. Raises KernelError before the first connection.
 
     Started as root it enters the namespace and binds its ports, then gives root up for good.
     """
     logs.setup(log_format, log_level)
-    configuration = file.load(config) if config else documents.default_configuration(documents.DEFAULT_NAME)
     place = None if namespace is None else netns.resolve(namespace)
     if place is not None:
         netns.enter(place)

@@ -6,11 +6,15 @@ Imports of the packages that do the work stand in the commands, so that ``--help
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from interceptor.cli import program
+from interceptor.cli.proxy import Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer(
     help="A transparent interception gateway for an app that knows nothing of it.",
@@ -39,18 +43,14 @@ def proxy(
     log_format: LogFormat = "text",
     log_level: LogLevel = "info",
     control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-) -> None:
+) -> Asked:
     """Run the proxy; program log to stderr, access log to stdout. SIGTERM drains, a second one forces."""
-    from interceptor import runtime  # noqa: PLC0415 (--help starts without it)
+    from interceptor.config import documents  # noqa: PLC0415 (--help starts without them)
+    from interceptor.config.plain import plain  # noqa: PLC0415
+    from interceptor.discovery import file  # noqa: PLC0415
 
-    runtime.run_proxy(
-        config,
-        namespace=netns,
-        proxy_uid=proxy_uid,
-        log_format=log_format,
-        log_level=log_level,
-        control_fd=control_fd,
-    )
+    asked = file.load(config) if config else documents.default_configuration(documents.DEFAULT_NAME)
+    return Asked(plain(asked), netns, proxy_uid, log_format, log_level, control_fd)
 
 
 @app.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -102,6 +102,6 @@ def check(
         raise typer.Exit(2)
 
 
-def main() -> None:
-    """Entry point of the ``interceptor`` program."""
-    raise SystemExit(program.run(app, "interceptor", sys.argv[1:]))
+def main(arguments: Sequence[str]) -> int:
+    """Every command but ``proxy``, which runs by what its function returns; the exit status."""
+    return program.run(app, "interceptor", arguments)

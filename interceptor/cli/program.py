@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Final
-
-from typer.exceptions import TyperException
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from interceptor.errors import ConfigError, InterceptorError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import typer
+    from typer.exceptions import TyperException
+
+T = TypeVar("T")
 
 TYPER_INTERRUPTED: Final = 130  # what typer makes of a KeyboardInterrupt
 
@@ -24,22 +25,39 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
 
     0 done; 1 the kernel or a peer refused; 2 bad input or usage; 3 checked and found different.
     """
+    outcome = guarded(name, arguments, lambda: parsed(app, name, arguments))
+    return outcome if isinstance(outcome, int) else 0
+
+
+def parsed(app: typer.Typer, name: str, arguments: Sequence[str]) -> object:
+    """What the command returns, or the status it leaves with. Raises ConfigError where the usage is wrong."""
+    from typer.exceptions import TyperException  # noqa: PLC0415 (the proxy itself lives without typer)
+
     try:
         # Outside standalone mode typer returns the status of typer.Exit instead of leaving.
-        code = app(args=list(arguments), prog_name=name, standalone_mode=False)
+        outcome: object = app(args=list(arguments), prog_name=name, standalone_mode=False)
+    except TyperException as error:
+        raise ConfigError(*_usage(name, error)) from error
+    if outcome == TYPER_INTERRUPTED:
+        raise KeyboardInterrupt
+    return outcome
+
+
+def guarded(name: str, arguments: Sequence[str], work: Callable[[], T]) -> T | int:
+    """What the work returns; where it fails, the exit status, after sentences on stderr."""
+    try:
+        outcome = work()
         sys.stdout.flush()
     except ConfigError as error:
         return _fail(name, arguments, error.problems, error.exit_code)
     except InterceptorError as error:
         return _fail(name, arguments, str(error).splitlines(), error.exit_code)
-    except TyperException as error:
-        return _fail(name, arguments, _usage(name, error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(name, arguments, ("interrupted; nothing half-done is left",), 1)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten must not fail again at exit
         return _fail(name, arguments, (f"cannot write the output: {error.strerror}",), 1)
-    if code == TYPER_INTERRUPTED:
-        return _fail(name, arguments, ("interrupted; nothing half-done is left",), 1)
-    return code if isinstance(code, int) else 0
+    return outcome
 
 
 def log_format_variable(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from interceptor.config.base import Document, Metadata
+from interceptor.config.configuration import Configuration, DocumentStatus
 from interceptor.config.problems import Problem
 from interceptor.config.sentences import described, did_you_mean, dotted, sentence
 from interceptor.config.service_entry import ServiceEntry
@@ -40,52 +41,6 @@ _API_VERSIONS: Final = tuple(
 DEFAULT_NAME: Final = "app"  # of a workload whose name nobody gave
 # `status` is written by a controller about the document and asks for nothing.
 _ENVELOPE: Final = frozenset({"apiVersion", "kind", "status"})
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentStatus:
-    """What became of one document: accepted, or rejected and why."""
-
-    file: str
-    line: int
-    kind: str
-    namespace: str
-    name: str
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[str, ...] = ()  # of an accepted one: what an operator should know
-
-    @property
-    def accepted(self) -> bool:
-        """Whether nothing is wrong with it."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        verdict = "accepted" if self.accepted else f"rejected ({len(self.problems)} problems)"
-        if len(self.problems) == 1:
-            verdict = "rejected (1 problem)"
-        return f"{self.file}:{self.line}: {self.kind} {self.namespace}/{self.name}: {verdict}"
-
-    def as_mapping(self) -> dict[str, object]:
-        """For a dump as JSON."""
-        return {
-            "kind": self.kind,
-            "namespace": self.namespace,
-            "name": self.name,
-            "file": self.file,
-            "line": self.line,
-            "status": "accepted" if self.accepted else "rejected",
-            "problems": [str(problem) for problem in self.problems],
-            "notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What was asked for, whole and valid."""
-
-    sidecar: Sidecar
-    service_entries: tuple[ServiceEntry, ...] = ()
-    documents: tuple[DocumentStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

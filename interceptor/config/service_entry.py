@@ -96,11 +96,6 @@ class ServiceEntry(Document):
 
     spec: ServiceEntrySpec
 
-    def visible_to(self, namespace: str) -> bool:
-        """Whether a workload in a namespace may use it: ``*`` is every namespace, ``.`` the document's own."""
-        own = {".": self.metadata.namespace}
-        return any(name == "*" or own.get(name, name) == namespace for name in self.spec.exportTo)
-
     def faults(self) -> Iterator[Fault]:
         """Istio's rules between fields, and what this version cannot decide."""
         yield from self._address_faults()

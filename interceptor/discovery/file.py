@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from interceptor.config.documents import Configuration, DocumentStatus, Loaded, load as load_documents
+from interceptor.config.documents import Loaded, load as load_documents
 from interceptor.config.problems import Problem, Source
 from interceptor.config.tree import MAX_CHARACTERS, too_large
 from interceptor.errors import ConfigError
@@ -15,6 +15,8 @@ from interceptor.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
+
+    from interceptor.config.configuration import Configuration, DocumentStatus
 
 STDIN: Final = "-"
 _MAX_BYTES: Final = MAX_CHARACTERS * 4  # the longest UTF-8 character has four; the text is measured again

@@ -12,7 +12,7 @@ from interceptor.routing.destinations import Registry, egress_decision, ingress_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from interceptor.config.documents import Configuration
+    from interceptor.config.configuration import Configuration
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.model.address import OriginalDestination
     from interceptor.routing.destinations import Decision
@@ -55,7 +55,13 @@ def take(configuration: Configuration, resolved: Mapping[str, Sequence[str]] | N
 def visible_entries(configuration: Configuration) -> tuple[ServiceEntry, ...]:
     """The service entries that are for this workload's namespace."""
     namespace = configuration.sidecar.metadata.namespace
-    return tuple(entry for entry in configuration.service_entries if entry.visible_to(namespace))
+    return tuple(entry for entry in configuration.service_entries if visible(entry, namespace))
+
+
+def visible(entry: ServiceEntry, namespace: str) -> bool:
+    """Whether a workload in a namespace may use it: ``*`` is every namespace, ``.`` the document's own."""
+    own = {".": entry.metadata.namespace}
+    return any(name == "*" or own.get(name, name) == namespace for name in entry.spec.exportTo)
 
 
 def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> dict[str, object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from interceptor.config.documents import Configuration, load
+from interceptor.config.configuration import Configuration
+from interceptor.config.documents import load
 from interceptor.config.problems import Source
 from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar

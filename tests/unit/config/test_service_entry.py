@@ -38,22 +38,6 @@ def test_hosts_are_resolved_where_no_address_is_given(spec: str, resolved: tuple
     assert service_entry(f"{{hosts: [a.b], {PORTS}, {spec}}}").spec.hosts_to_resolve == resolved
 
 
-@pytest.mark.parametrize(
-    ("export_to", "seen_by"),
-    [
-        ("['*']", {"own", "other"}),
-        ("['.']", {"own"}),
-        ("[other]", {"other"}),
-        ("['~']", set()),
-        ("[]", set()),
-    ],
-)
-def test_export_to_names_the_namespaces_that_see_it(export_to: str, seen_by: set[str]) -> None:
-    spec = f"{{hosts: [a.b], {PORTS}, exportTo: {export_to}}}"
-    entry = service_entry(spec, "{name: entry, namespace: own}")
-    assert {name for name in ("own", "other") if entry.visible_to(name)} == seen_by
-
-
 def test_endpoints_behind_addresses_come_with_a_note() -> None:
     spec = f"{{hosts: [a.b], {PORTS}, resolution: STATIC, endpoints: [{{address: 10.0.0.1}}]"
     assert list(service_entry(f"{spec}}}").notes()) == []

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from interceptor.model.address import OriginalDestination, SocketAddress
-from interceptor.state.snapshot import Snapshot, take
-from tests.support.documents import SIDECAR, configuration, service_entry_text
+from interceptor.state.snapshot import Snapshot, take, visible
+from tests.support.documents import SIDECAR, configuration, service_entry, service_entry_text
 
 NAMED = service_entry_text("{hosts: [a.example], ports: [{number: 443, name: x}], resolution: DNS}")
 STRICT = f"{SIDECAR}spec: {{egress: {{policy: REGISTRY_ONLY}}}}\n"
@@ -65,3 +65,19 @@ def test_a_dump_is_json_with_documents_addresses_and_version() -> None:
     assert dumped["resolved"] == {"a.example": ["10.0.0.1", "10.0.0.2"]}
     assert dumped["sidecar"]["spec"]["egress"] == {"port": 15001, "policy": "ALLOW_ANY"}
     assert dumped["serviceEntries"][0]["spec"]["hosts"] == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    ("export_to", "seen_by"),
+    [
+        ("['*']", {"own", "other"}),
+        ("['.']", {"own"}),
+        ("[other]", {"other"}),
+        ("['~']", set()),
+        ("[]", set()),
+    ],
+)
+def test_export_to_names_the_namespaces_that_see_it(export_to: str, seen_by: set[str]) -> None:
+    spec = f"{{hosts: [a.b], ports: [{{number: 443, name: x}}], exportTo: {export_to}}}"
+    entry = service_entry(spec, "{name: entry, namespace: own}")
+    assert {name for name in ("own", "other") if visible(entry, name)} == seen_by

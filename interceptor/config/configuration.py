@@ -1,0 +1,75 @@
+"""A configuration, whole and valid, and what became of each document; importing this costs nothing.
+
+The models that judge documents bring pydantic, 10 MB that a running proxy has no use for. So a child process judges,
+and the proxy keeps what it found as plain data: see ``interceptor.config.plain``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from interceptor.config.problems import Problem
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.config.sidecar import Sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStatus:
+    """What became of one document: accepted, or rejected and why."""
+
+    file: str
+    line: int
+    kind: str
+    namespace: str
+    name: str
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()  # of an accepted one: what an operator should know
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        verdict = "accepted" if self.accepted else f"rejected ({len(self.problems)} problems)"
+        if len(self.problems) == 1:
+            verdict = "rejected (1 problem)"
+        return f"{self.file}:{self.line}: {self.kind} {self.namespace}/{self.name}: {verdict}"
+
+    def as_mapping(self) -> dict[str, object]:
+        """For a dump as JSON."""
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "file": self.file,
+            "line": self.line,
+            "status": "accepted" if self.accepted else "rejected",
+            "problems": [str(problem) for problem in self.problems],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What was asked for, whole and valid."""
+
+    sidecar: Sidecar
+    service_entries: tuple[ServiceEntry, ...] = ()
+    documents: tuple[DocumentStatus, ...] = ()
+
+
+class Plain(SimpleNamespace):
+    """A document, or a part of one, with the fields and the properties of its model as attributes."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"'{name}' cannot be set: a configuration never changes")
+
+    def model_dump(self, *, mode: Literal["json"]) -> object:
+        """As the model's: the form for a dump as JSON."""
+        return self.__dict__[mode]

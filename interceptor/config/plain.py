@@ -1,0 +1,45 @@
+"""Turns a judged configuration into plain data, which can be handed to a process that has no models."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from inspect import getattr_static
+from typing import TYPE_CHECKING, cast
+
+from pydantic import BaseModel
+
+from interceptor.config.configuration import Configuration, Plain
+
+if TYPE_CHECKING:
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.config.sidecar import Sidecar
+
+
+def plain(configuration: Configuration) -> Configuration:
+    """The same configuration, whose documents have the attributes of their models and none of their code."""
+    return Configuration(
+        cast("Sidecar", _plain(configuration.sidecar)),
+        cast("tuple[ServiceEntry, ...]", _plain(configuration.service_entries)),
+        configuration.documents,
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        attributes = {name: _plain(getattr(value, name)) for name in _names(type(value))}
+        return Plain(**attributes, json=value.model_dump(mode="json"))
+    if type(value) is tuple:  # and not one of its named kinds
+        return tuple(map(_plain, value))
+    return value
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """The fields that are not dropped, and the properties, but for pydantic's own."""
+    fields = [name for name, field in model.model_fields.items() if not field.exclude]
+    properties = [
+        name
+        for name in dir(model)
+        if not name.startswith(("_", "model_"))
+        and isinstance(getattr_static(model, name), property | cached_property)
+    ]
+    return [*fields, *properties]
