@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ _NAMES: Final[dict[Family, Path]] = {
 }
 _DOES: Final = {"REDIRECT": REDIRECT, "DNAT": DNAT, "NETMAP": DNAT}
 _INTERFACE_SIZE: Final = 16  # IFNAMSIZ
+_MORE_TARGETS: Final = frozenset(("CONNMARK", "CT", "TPROXY"))
+_SUPPLEMENTARY_SINCE: Final = (5, 3)  # XT_OWNER_SUPPL_GROUPS; an older kernel does not look at the bit
 
 
 class Hooking(NamedTuple):
@@ -87,6 +90,9 @@ def load() -> ModuleType:
             f"install iptables ('apt install iptables') [{type(error).__name__}: {error}]"
         ) from error
     module: ModuleType = iptc
+    # Of a target it does not know, python-iptables opens, and so creates, every table to look for a chain of that name.
+    known: list[str] = module.Target.STANDARD_TARGETS
+    known += sorted(_MORE_TARGETS.difference(known))
     return module
 
 
@@ -262,6 +268,11 @@ def _count(table: Any, chain: str) -> int:
 
 def _bytes(ruleset: Ruleset, rule: Rule, family: Family) -> bytes:
     """A planned rule as the kernel will have it."""
+    if rule.match.supplementary and _kernel() < _SUPPLEMENTARY_SINCE:
+        raise KernelError(
+            f"this kernel ({os.uname().release}) cannot look at supplementary groups, and would ignore that they were asked "
+            "for; leave --supplementary-groups out, or use Linux 5.3 or later"
+        )
     form = entry(ruleset, rule, family)
     try:
         # A jump is built as RETURN and renamed: python-iptables would open, and so create, every table to look for the chain.
@@ -271,6 +282,11 @@ def _bytes(ruleset: Ruleset, rule: Rule, family: Family) -> bytes:
             f"iptables on this machine cannot express rule {rule.id}: {error}; update iptables"
         ) from error
     return x_entry.normal(bytes(built.rule), family, form.target.name)
+
+
+def _kernel() -> tuple[int, ...]:
+    """The kernel's version, as far as it is numbers."""
+    return tuple(int(part) for part in re.findall(r"[0-9]+", os.uname().release)[:2])
 
 
 def _rule(form: Entry, family: Family, target: str) -> Any:
