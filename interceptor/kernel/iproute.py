@@ -65,7 +65,7 @@ class RoutingChange(NamedTuple):
 
     @property
     def rank(self) -> tuple[int, int]:
-        return self.family, -1  # before any rule that marks
+        return self.family, 1  # before any rule that marks (kernel.legacy)
 
     @property
     def phrase(self) -> str:

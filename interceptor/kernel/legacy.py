@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from interceptor.kernel.driver import Step
     from interceptor.kernel.iptables import Layout
 
-# What marks and tracks before what redirects; policy routing stands before all (kernel.iproute).
-_PLACES: Final = (Table.RAW, Table.MANGLE, Table.NAT, Table.FILTER)
+# What prepares comes first, what refuses last; policy routing is 1 (kernel.iproute): it stands before what marks for it.
+_PLACES: Final = {Table.RAW: 0, Table.MANGLE: 2, Table.NAT: 3, Table.FILTER: 4}
 
 Tables = dict[Family, frozenset[Table]]
 
@@ -51,7 +51,7 @@ class TableChange(NamedTuple):
 
     @property
     def rank(self) -> tuple[int, int]:
-        return self.family, _PLACES.index(self.table)
+        return self.family, _PLACES[self.table]
 
     @property
     def phrase(self) -> str:

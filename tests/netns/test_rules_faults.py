@@ -12,7 +12,7 @@ import pytest
 from interceptor.config.redirect import Dns, Mark, Mode, PortRange, Quic, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import rules
-from interceptor.kernel.iproute import Step
+from interceptor.kernel.driver import Step
 from interceptor.redirect.rules import FAMILIES, Table
 from tests.support.netns import Namespace, namespace
 
@@ -76,7 +76,7 @@ def steps_of(act: Callable[[Namespace, Callable[[Step], None]], None], where: Na
 
 
 def named(step: Step) -> str:
-    return f"{step.family} {step.table.value} {step.attempt}"
+    return f"{step.family} {step.table.value if step.table else 'routing'} {step.attempt}"
 
 
 @pytest.mark.parametrize(
