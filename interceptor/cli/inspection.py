@@ -17,6 +17,13 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class L4(StrEnum):
+    """The transport protocols that can be asked about."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 OutputOption = Annotated[Output, typer.Option(help="How to print it.")]
 
 
@@ -41,6 +48,51 @@ def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     )
     print(render.text(report) if output is Output.TEXT else render.as_json(report), end="")
     raise typer.Exit(report.status)
+
+
+def explain(
+    flags: Texts,
+    uid: Annotated[int | None, typer.Option(min=0, help="Of the program that connects.")] = None,
+    gid: Annotated[int | None, typer.Option(min=0, help="Its group [the same number].")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="IP:PORT", help="Where a program here connects to.")
+    ] = None,
+    peer: Annotated[
+        str | None, typer.Option("--from", metavar="IP", help="The peer that connects to this host.")
+    ] = None,
+    to_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port that the peer connects to.")
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option(help="It leaves or arrives by [as the routing tables say].")
+    ] = None,
+    mark: Annotated[int, typer.Option(min=0, max=0xFFFF_FFFF, help="On its packets.")] = 0,
+    protocol: Annotated[L4, typer.Option(help="Of the connection.")] = L4.TCP,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the kernel's rules, those of others included, not the plan.")
+    ] = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say what becomes of one connection, by which rule, and why."""
+    from interceptor.kernel import live_rules, way  # noqa: PLC0415 (not for --help)
+    from interceptor.redirect import question, simulate  # noqa: PLC0415
+    from interceptor.redirect.ipv6 import assume  # noqa: PLC0415
+    from interceptor.redirect.plan import plan  # noqa: PLC0415
+    from interceptor.redirect.rules import Protocol  # noqa: PLC0415
+
+    invocation = read_invocation(flags, config)
+    settings, namespace = invocation.settings, find_namespace(invocation)
+    asked = question.Asked(
+        to=to, peer=peer, to_port=to_port, uid=uid, gid=gid, mark=mark, interface=interface,
+        protocol=Protocol(protocol.value),
+    )  # fmt: skip
+    connection = question.connection(asked, way.look_up(namespace, question.far_address(asked)))
+    if live:
+        found = live_rules.explain(namespace, connection, settings)
+    else:
+        found = simulate.explain(plan(settings, assume(settings.ipv6)), connection)
+    print(question.text(found) if output is Output.TEXT else question.as_json(found), end="")
 
 
 def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:

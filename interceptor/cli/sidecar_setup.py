@@ -42,6 +42,7 @@ class PlanOutput(StrEnum):
     JSON = "json"
     IPTABLES = "iptables"
     NFT = "nft"
+    MERMAID = "mermaid"
 
 
 class StatusOutput(StrEnum):
@@ -78,7 +79,7 @@ def plan(
     """Print the rules that would be installed; needs neither root nor iptables."""
     from interceptor.redirect.ipv6 import assume, describe  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.plan import plan as make_plan  # noqa: PLC0415
-    from interceptor.redirect.render import iptables, json as as_json, nft, text  # noqa: PLC0415
+    from interceptor.redirect.render import iptables, json as as_json, mermaid, nft, text  # noqa: PLC0415
 
     settings = read_invocation(flags, config).settings
     ipv6 = assume(settings.ipv6)
@@ -93,6 +94,8 @@ def plan(
             print(iptables.render(ruleset), end="")
         case PlanOutput.NFT:
             print(nft.render(ruleset), end="")
+        case PlanOutput.MERMAID:
+            print(mermaid.render(ruleset), end="")
 
 
 @app.command()
@@ -188,3 +191,4 @@ def _warn(sentence: str) -> None:
 app.command()(with_flags(*ALL_FLAGS)(inspection.diff))
 app.command()(with_flags(*ALL_FLAGS)(inspection.verify))
 app.command()(with_flags(*ALL_FLAGS)(inspection.doctor))
+app.command()(with_flags(*ALL_FLAGS)(inspection.explain))

@@ -119,7 +119,9 @@ def _outcome(
     if impossible:
         return Outcome(probe, "untried", impossible)
     if _Place("end", probe.host, probe.port) in taken and probe.expected != "captured":
-        return Outcome(probe, "untried", f"another program here uses port {probe.port}")
+        return Outcome(
+            probe, "untried", f"port {probe.port} is in use here, or opening it takes CAP_NET_BIND_SERVICE"
+        )
     outwards = probe.direction is Direction.EGRESS
     try:
         judged = child.call(None if outwards else there, _attempt, probe, secrets.token_hex(16), proxied)

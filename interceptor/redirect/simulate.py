@@ -128,8 +128,8 @@ def matches(match: Match, connection: Connection) -> bool:
     )
     return (
         match.protocol in {None, connection.protocol}
-        and _through(match.out_interface, leaves)
-        and _through(match.in_interface, arrives)
+        and through(match.out_interface, leaves)
+        and through(match.in_interface, arrives)
         and (match.source is None or connection.source in match.source)
         and (match.destination is None or connection.destination in match.destination)
         and (not match.ports or any(first <= connection.port <= last for first, last in match.ports))
@@ -151,7 +151,7 @@ def _is_first(match: Match) -> bool:
     return not (match.connection_mark or match.reply or match.rewritten or match.remote_source)
 
 
-def _through(wanted: str | None, interface: str | None) -> bool:
+def through(wanted: str | None, interface: str | None) -> bool:
     """A packet on its way out has come in by no interface, and the other way round; a last ``+`` is any ending."""
     if wanted is None:
         return True

@@ -1,0 +1,51 @@
+"""Asks the rules in the kernel, in both backends, what they do with a connection."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from interceptor.errors import KernelError
+from interceptor.kernel import child, readback
+from interceptor.model.connection import Direction
+from interceptor.redirect import listing, live, live_iptables, live_nft
+from interceptor.redirect.rules import FAMILIES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from interceptor.config.redirect import RedirectSettings
+    from interceptor.redirect.rules import Family
+    from interceptor.redirect.simulate import Connection, Explanation
+
+
+_NFT: Final[dict[Family, str]] = {4: "ip", 6: "ip6"}
+
+
+def explain(namespace: Path | None, connection: Connection, settings: RedirectSettings) -> Explanation:
+    """The kernel's verdict, as far as its rules can be read. Needs root."""
+    if os.geteuid() != 0:
+        raise KernelError(
+            "reading the kernel's rules needs root; run the command with sudo, or leave out --live"
+        )
+    return child.call(namespace, _explain, connection, settings)
+
+
+def _explain(connection: Connection, settings: RedirectSettings) -> Explanation:
+    saved = {(family, "legacy"): "\n".join(readback.legacy(family).values()) for family in FAMILIES}
+    listed = readback.nft("-j", "-a")
+    by_iptables = live_nft.of_iptables(listed)
+    for family in FAMILIES:
+        if any(table.startswith(f"{_NFT[family]} ") for table in by_iptables):
+            saved[family, "nft"] = readback.output(f"{_NFT[family]}tables-nft-save")
+    bases = [
+        base
+        for (family, backend), text in saved.items()
+        for base in live_iptables.tables(text, family, backend)
+        if backend == "legacy" or f"{_NFT[family]} {base.table.name.split()[-1]}" in by_iptables
+    ]
+    bases += live_nft.tables(listed, by_iptables)
+    ports = {settings.ingress_port: Direction.INGRESS, settings.egress_port: Direction.EGRESS}
+    own = listing.ports([*saved.values(), readback.nft()])
+    ports |= {port: direction for direction, numbers in own.items() for port in numbers}
+    return live.explain(bases, connection, ports)

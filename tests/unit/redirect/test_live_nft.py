@@ -1,0 +1,173 @@
+"""Live rules out of what ``nft -j list ruleset`` prints."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.redirect import live, live_nft, simulate
+from interceptor.redirect.nft_layout import NOTHING, commands, wanted
+from interceptor.redirect.plan import plan
+from interceptor.redirect.simulate import Connection
+from tests.unit.redirect.test_live_iptables import CONNECTIONS, IN, OUT, PORTS
+
+HOOKS = {"OUT": "output", "PRE": "prerouting", "IN": "input"}
+
+
+def listing(*rules: dict[str, Any], family: str = "inet", kind: str = "nat", policy: str = "accept") -> str:
+    """A listed table; a rule is its expressions, and its chain under 'chain' if that is not OUT."""
+    place = {"family": family, "table": "t"}
+    chains = [
+        {"chain": {**place, "name": name, "type": kind, "hook": hook, "prio": -100, "policy": policy}}
+        for name, hook in HOOKS.items()
+    ]
+    chains += [{"chain": {**place, "name": "ONE"}}]
+    listed = [
+        {"rule": {**place, "chain": rule.get("chain", "OUT"), "handle": number, "expr": rule["expr"]}}
+        for number, rule in enumerate(rules)
+    ]
+    named = [
+        {
+            "set": {
+                **place,
+                "name": "known",
+                "type": "ipv4_addr",
+                "elem": ["192.0.2.7", {"elem": {"val": "10.0.0.1"}}],
+            }
+        }
+    ]
+    return json.dumps({"nftables": [{"metainfo": {}}, {"table": place}, *chains, *named, *listed]})
+
+
+def verdict(connection: Connection, text: str) -> tuple[str, str]:
+    found = live.explain(list(live_nft.tables(text)), connection, PORTS)
+    return found.verdict, found.because
+
+
+def when(left: object, right: object, op: str = "==") -> dict[str, object]:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+TO_PROXY = {"redirect": {"port": 15001}}
+UID = {"meta": {"key": "skuid"}}
+DADDR = {"payload": {"protocol": "ip", "field": "daddr"}}
+DPORT = {"payload": {"protocol": "tcp", "field": "dport"}}
+
+
+@pytest.mark.parametrize(
+    ("condition", "fits"),
+    [
+        (when(UID, 1000), True), (when(UID, 5), False), (when(UID, 1000, "!="), False),
+        (when(UID, {"range": [900, 1100]}), True), (when(UID, "root"), False),
+        (when({"meta": {"key": "skgid"}}, {"set": [1, 1000]}), True),
+        (when(DADDR, "192.0.2.7"), True), (when(DADDR, {"prefix": {"addr": "192.0.2.0", "len": 24}}), True),
+        (when(DADDR, {"range": ["192.0.2.0", "192.0.2.5"]}), False),
+        (when(DADDR, "@known"), True), (when(DADDR, "@known", "!="), False), (when(DADDR, "@unknown"), None),
+        (when({"payload": {"protocol": "ip", "field": "saddr"}}, "10.9.0.2"), True),
+        (when({"payload": {"protocol": "ip6", "field": "daddr"}}, "fd00::1"), False),
+        (when({"payload": {"protocol": "ip6", "field": "daddr"}}, {"prefix": {"addr": "::", "len": 0}}), False),
+        (when(DPORT, 443), True), (when(DPORT, {"set": [22, {"range": [400, 500]}]}), True), (when(DPORT, 80), False),
+        (when({"payload": {"protocol": "udp", "field": "dport"}}, 443), False),
+        (when({"payload": {"protocol": "th", "field": "dport"}}, 443), True),
+        (when({"payload": {"protocol": "tcp", "field": "flags"}}, "syn"), None),
+        (when({"meta": {"key": "oifname"}}, "eth0"), True), (when({"meta": {"key": "oifname"}}, "eth*"), True),
+        (when({"meta": {"key": "oifname"}}, "lo"), False), (when({"meta": {"key": "iifname"}}, "eth0"), False),
+        (when({"meta": {"key": "l4proto"}}, "tcp"), True), (when({"meta": {"key": "l4proto"}}, {"set": ["tcp", "udp"]}), True),
+        (when({"meta": {"key": "nfproto"}}, "ipv6"), False), (when({"meta": {"key": "cgroup"}}, 1), None),
+        (when({"meta": {"key": "mark"}}, 0), True), (when({"&": [{"meta": {"key": "mark"}}, 4095]}, 1337), False),
+        (when({"&": [{"meta": {"key": "cgroup"}}, 4095]}, 1), None),
+        (when({"ct": {"key": "state"}}, "new", "in"), True), (when({"ct": {"key": "state"}}, ["established"], "in"), False),
+        (when({"ct": {"key": "status"}}, "dnat", "in"), False), (when({"ct": {"key": "helper"}}, "x"), None),
+        (when({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), False),
+        (when({"fib": {"result": "type", "flags": ["saddr"]}}, "local", "!="), False),
+        (when({"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["fin", "syn"]]}, "syn"), True),
+        (when({"fib": {"result": "oif", "flags": ["saddr"]}}, 0), None),
+        (when(DPORT, 443, "<"), None), (when(DPORT, {"concat": []}), None),
+        ({"xt": {"type": "match", "name": "string"}}, None), ({"counter": {"packets": 1, "bytes": 1}}, True),
+    ],
+)  # fmt: skip
+def test_conditions(condition: dict[str, object], fits: bool | None) -> None:
+    # Where the statement itself is unknown the whole rule is, whatever it does.
+    found = verdict(OUT, listing({"expr": [condition, TO_PROXY]}))
+    if "xt" in condition:
+        found = verdict(OUT, listing({"expr": [TO_PROXY, condition]}))
+    assert found[0] == ("egress" if fits else "direct")
+    assert ("cannot read" in found[1]) is (fits is None)
+
+
+@pytest.mark.parametrize(
+    ("statement", "outcome"),
+    [
+        ({"drop": None}, "rejected"),
+        ({"reject": {"type": "tcp reset"}}, "rejected"),
+        ({"accept": None}, "direct"),
+        ({"return": None}, "direct"),
+        ({"redirect": {"port": 8080}}, "direct"),
+        ({"redirect": None}, "direct"),
+        ({"dnat": {"addr": "10.0.0.1", "port": 80}}, "direct"),
+        ({"tproxy": {"port": 15006}}, "ingress"),
+        ({"jump": {"target": "ONE"}}, "rejected"),
+        ({"goto": {"target": "ONE"}}, "rejected"),
+        ({"log": None}, "direct"),
+    ],
+)
+def test_statements(statement: dict[str, object], outcome: str) -> None:
+    text = listing({"expr": [statement]}, {"expr": [{"drop": None}], "chain": "ONE"})
+    assert verdict(OUT, text)[0] == outcome
+
+
+def test_a_rule_is_found_again_by_its_handle() -> None:
+    found = live.explain(list(live_nft.tables(listing({"expr": [{"drop": None}]}))), OUT, PORTS)
+    assert found.rule == "rule with handle 0 in inet t OUT"
+
+
+def test_policies_families_and_tables_that_are_skipped() -> None:
+    assert verdict(OUT, listing(policy="drop", kind="filter"))[0] == "rejected"
+    assert verdict(OUT, listing({"expr": [{"drop": None}]}, family="ip6"))[0] == "direct"
+    assert verdict(OUT, listing({"expr": [{"drop": None}]}, family="netdev"))[0] == "direct"
+    assert not list(live_nft.tables(listing(), frozenset({"inet t"})))
+    assert not list(live_nft.tables(""))
+
+
+def test_what_iptables_nft_made_is_known() -> None:
+    assert live_nft.of_iptables(listing({"expr": [{"xt": {}}]}, family="ip")) == {"ip t"}
+    assert live_nft.of_iptables(listing({"expr": [TO_PROXY]})) == live_nft.of_iptables("") == frozenset()
+
+
+def as_listed(settings: RedirectSettings) -> str:
+    """Our own commands for nft, as nft would list what they made."""
+    added = [command["add"] for command in commands(NOTHING, wanted(plan(settings))) if "add" in command]  # type: ignore[index,operator,call-overload]  # JSON
+    for number, each in enumerate(each for each in added if "rule" in each):  # type: ignore[operator]  # JSON
+        each["rule"]["handle"] = number  # type: ignore[index,call-overload]  # JSON
+    return json.dumps({"nftables": added})
+
+
+SETTINGS = st.builds(
+    RedirectSettings,
+    proxy_mark=st.sampled_from([None, Mark(0x539, 0xFFF), Mark(0x539)]),
+    exclude_uids=st.sampled_from([(), (5,)]),
+    exclude_interfaces=st.sampled_from([(), ("eth+",)]),
+    exclude_egress_ports=st.sampled_from([(), (PortRange(400, 500),)]),
+    exclude_egress_cidrs=st.sampled_from(
+        [(), (ip_network("192.0.2.7/32"),), (ip_network("192.0.2.0/30"), ip_network("192.0.2.7/32"))]
+    ),
+    exclude_ingress_ports=st.sampled_from([(), (PortRange(8080, 8080),)]),
+    strict=st.booleans(),
+)
+
+
+@given(SETTINGS, CONNECTIONS)
+def test_our_own_table_says_what_the_plan_says(settings: RedirectSettings, connection: Connection) -> None:
+    planned = simulate.explain(plan(settings), connection)
+    found = live.explain(list(live_nft.tables(as_listed(settings))), connection, PORTS)
+    assert (found.verdict, "cannot read" in found.because) == (planned.verdict, False)
+
+
+def test_what_arrives_has_no_owner() -> None:
+    rule = {"expr": [when(UID, 0), {"drop": None}], "chain": "PRE"}
+    assert verdict(IN, listing(rule))[0] == "direct"
