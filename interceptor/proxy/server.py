@@ -49,6 +49,7 @@ class Proxy:
             hub=Hub(idle=timeouts.idle, linger=timeouts.linger),
             connect_timeout=timeouts.connect,
             original_destination=original_destination,
+            transparent=settings.spec.ingress.mode == "TPROXY",
         )
         self._listeners: list[Listener] = []
         self._accepting = trio.CancelScope()
