@@ -35,7 +35,7 @@ def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
 
     invocation = read_invocation(flags, config)
     settings, namespace = invocation.settings, find_namespace(invocation)
-    planned = rules.apply(settings, namespace, wait=invocation.wait, dry_run=True)
+    planned = rules.apply(settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=True)
     paths = matrix(planned.ruleset, settings)
     listeners = (settings.ingress_port, settings.egress_port)
     outcomes = probe.run(namespace, paths.probes, listeners=listeners, partial=True)
@@ -102,7 +102,7 @@ def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     from interceptor.redirect.render import doctor as render  # noqa: PLC0415
 
     invocation = read_invocation(flags, config)
-    facts = look(invocation.settings, find_namespace(invocation))
+    facts = look(invocation.settings, find_namespace(invocation), invocation.backend)
     findings = diagnose(facts, invocation.settings)
     show = render.text if output is Output.TEXT else render.as_json
     print(show(findings, facts.unseen), end="")

@@ -20,7 +20,7 @@ from interceptor.redirect.doctor import SYSCTLS, Facts, ForeignRule, Process
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from interceptor.config.redirect import RedirectSettings
+    from interceptor.config.redirect import Backend, RedirectSettings
     from interceptor.redirect.doctor import Listener
 
 _CAPABILITIES: Final = {  # include/uapi/linux/capability.h
@@ -34,7 +34,7 @@ _REDIRECTING_TARGETS: Final = frozenset({"REDIRECT", "DNAT", "TPROXY"})
 _OURS: Final = "interceptor:"  # what our rules' comments begin with
 
 
-def look(settings: RedirectSettings, namespace: Path | None) -> Facts:
+def look(settings: RedirectSettings, namespace: Path | None, backend: Backend | None) -> Facts:
     """Everything there is to see, in a namespace or here."""
     unseen: list[str] = []
     capabilities = _capabilities()
@@ -50,7 +50,7 @@ def look(settings: RedirectSettings, namespace: Path | None) -> Facts:
         unseen.append("the rules of nft: the program nft is not installed (apt install nftables)")
     return Facts(
         capabilities=capabilities,
-        trial=_trial(settings, unseen),
+        trial=_trial(settings, backend, unseen),
         lock=_lock(),
         unmapped=_unmapped((*settings.proxy_uids, *settings.proxy_gids)),
         installed=installed,
@@ -86,7 +86,7 @@ def _status(pid: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _trial(settings: RedirectSettings, unseen: list[str]) -> str | None:
+def _trial(settings: RedirectSettings, backend: Backend | None, unseen: list[str]) -> str | None:
     """Install the very rules in a throw-away namespace: proves tables, matches, IPv6 and libraries at once."""
     if os.geteuid() != 0:
         unseen.append("whether the kernel takes the rules: trying it takes root")
@@ -94,7 +94,7 @@ def _trial(settings: RedirectSettings, unseen: list[str]) -> str | None:
     try:
         with probe_link.far_end() as pid:
             try:
-                rules.apply(settings, Path(f"/proc/{pid}/ns/net"))
+                rules.apply(settings, Path(f"/proc/{pid}/ns/net"), backend=backend)
             except InterceptorError as error:
                 return str(error)
     except InterceptorError as error:

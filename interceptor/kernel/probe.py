@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interceptor.redirect.probes import Probe, Result
 
 SO_MARK: Final = 36  # include/uapi/asm-generic/socket.h
+IP_TRANSPARENT: Final = 19  # include/uapi/linux/in.h: for what TPROXY diverts to us
 ANSWER_SECONDS: Final = 2.0  # over a veth pair an answer takes microseconds; a dropped packet never answers
 MAX_MESSAGE: Final = 4096
 _NO_FAR_END: Final = "it needs a throw-away network namespace, which takes CAP_SYS_ADMIN"
@@ -206,9 +207,12 @@ def _open(place: _Place) -> socket.socket | None:
     """A listening socket, or None where another program has the port."""
     if not place.host:
         try:
-            return sockets.open_listener(place.port)
+            standin = sockets.open_listener(place.port)
         except KernelError:
             return None
+        with suppress(PermissionError):  # of the app's namespace: then TPROXY cannot be tried
+            standin.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        return standin
     try:
         return socket.create_server(
             (place.host, place.port), family=socket.AF_INET6 if ":" in place.host else socket.AF_INET
@@ -240,6 +244,7 @@ def _answer(role: str, listener: socket.socket) -> None:
         token = b""
         while not token.endswith(b"\n") and len(token) < MAX_MESSAGE and (data := accepted.recv(MAX_MESSAGE)):
             token += data
-        original = sockets.original_destination(accepted, PeerAddress(from_sockaddr(peer)))
-        seen = [token.decode(errors="replace").strip(), role, peer[1], original and str(original)]
+        redirected = sockets.original_destination(accepted, PeerAddress(from_sockaddr(peer)))
+        original = redirected or sockets.local_address(accepted)  # TPROXY leaves the address as it was
+        seen = [token.decode(errors="replace").strip(), role, peer[1], str(original)]
         accepted.sendall(json.dumps(seen).encode())

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
 Severity = Literal["problem", "warning", "remark"]
 
-NEEDED: Final = {  # capability -> what for
-    "CAP_NET_ADMIN": "to read and change the rules",
-    "CAP_NET_RAW": "because the iptables libraries open a raw socket",
-}
-USEFUL: Final = {
+NEEDED: Final = "CAP_NET_ADMIN"
+FOR_LEGACY: Final = "CAP_NET_RAW"
+USEFUL: Final = {  # capability -> what for
     "CAP_SYS_ADMIN": "for --netns, and for verify to try every path",
     "CAP_SETUID": "for verify to connect as other users",
 }
@@ -105,12 +103,17 @@ def diagnose(facts: Facts, settings: RedirectSettings) -> tuple[Finding, ...]:
 
 
 def _rights(facts: Facts) -> Iterator[Finding]:
-    lacking = [f"{name} {reason}" for name, reason in NEEDED.items() if name not in facts.capabilities]
-    if lacking:
+    if NEEDED not in facts.capabilities:
         yield Finding(
             "problem",
-            f"this process lacks {', and '.join(lacking)}",
-            "run the command with sudo, or give the container capabilities.add: [NET_ADMIN, NET_RAW]",
+            f"this process lacks {NEEDED}, without which no rule can be read or changed",
+            "run the command with sudo, or give the container capabilities.add: [NET_ADMIN]",
+        )
+    if FOR_LEGACY not in facts.capabilities:
+        yield Finding(
+            "warning",
+            f"this process lacks {FOR_LEGACY}, without which the iptables libraries do not work",
+            "give --backend nft, or the container capabilities.add: [NET_ADMIN, NET_RAW]",
         )
     for name, reason in USEFUL.items():
         if name not in facts.capabilities:

@@ -87,6 +87,13 @@ def test_other_rules_than_asked_for_are_told_and_tried(bed: Topology) -> None:
     }
 
 
+@pytest.mark.parametrize("flags", [("--mode", "tproxy"), ("--strict",), ("--backend", "nft")])
+def test_other_ways_of_capturing_are_tried_too(bed: Topology, flags: tuple[str, ...]) -> None:
+    applied(bed, *flags)
+    status, paths, installed = verified(bed, *flags)
+    assert (status, installed) == (0, "exactly this"), paths
+
+
 def test_blocked_ipv6_is_refused(bed: Topology) -> None:
     applied(bed, "--ipv6", "block")
     status, paths, _ = verified(bed, "--ipv6", "block")

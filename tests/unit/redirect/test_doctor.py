@@ -9,6 +9,7 @@ import pytest
 from interceptor.config.redirect import Ipv6Policy, Mark, RedirectSettings
 from interceptor.redirect.doctor import (
     DESCRIPTORS,
+    FOR_LEGACY,
     NEEDED,
     PORT_RANGE,
     RESERVED_PORTS,
@@ -23,7 +24,7 @@ from interceptor.redirect.doctor import (
 )
 
 SOUND = Facts(
-    capabilities=frozenset({*NEEDED, *USEFUL}),
+    capabilities=frozenset({NEEDED, FOR_LEGACY, *USEFUL}),
     trial="",
     lock="",
     unmapped=(),
@@ -49,8 +50,9 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("changes", "severity", "says"),
     [
-        ({"capabilities": frozenset(USEFUL)}, "problem", "lacks CAP_NET_ADMIN to read and change the rules, and CAP_NET"),
-        ({"capabilities": frozenset({*NEEDED, "CAP_SETUID"})}, "remark", "lacks CAP_SYS_ADMIN"),
+        ({"capabilities": frozenset({FOR_LEGACY, *USEFUL})}, "problem", "lacks CAP_NET_ADMIN, without which no rule"),
+        ({"capabilities": frozenset({NEEDED, *USEFUL})}, "warning", "lacks CAP_NET_RAW, without which the iptables"),
+        ({"capabilities": frozenset({NEEDED, FOR_LEGACY, "CAP_SETUID"})}, "remark", "lacks CAP_SYS_ADMIN"),
         ({"unmapped": (1337,)}, "problem", "id 1337 does not exist in this user namespace"),
         ({"lock": "/run/xtables.lock is not writable"}, "problem", "the xtables lock cannot be had: /run/xtables.lock"),
         ({"trial": "no nat table"}, "problem", "throw-away namespace: no nat table"),
