@@ -125,6 +125,7 @@ class SidecarSpec(Strict):
     admin: Admin = Admin()
     telemetry: TelemetryEndpoint = TelemetryEndpoint()
     accessLog: AccessLog = AccessLog()  # noqa: N815
+    relay: Literal["auto", "splice", "copy"] = "auto"
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
 

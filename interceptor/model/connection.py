@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
+
+
+RelayChoice: TypeAlias = Literal["auto", "splice", "copy"]  # auto: copy until a flow turns bulk
 
 
 class Direction(Enum):

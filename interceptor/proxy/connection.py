@@ -81,7 +81,6 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
         )
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))
-        flow.relay = "copy"
         ended = await services.hub.relay(flow, downstream, dialled)  # both sockets are the hub's from here
         flow.flag, flow.details = endings.of_relay(ended)
     except endings.DialError as failure:

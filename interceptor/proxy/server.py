@@ -47,7 +47,7 @@ class Proxy:
                 settings.spec.limits.connections, recorder, clock=trio.current_time, wall_clock=wall_clock
             ),
             recorder=recorder,
-            hub=Hub(idle=timeouts.idle, linger=timeouts.linger),
+            hub=Hub(idle=timeouts.idle, linger=timeouts.linger, relay=settings.spec.relay),
             connect_timeout=timeouts.connect,
             ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
+import os
+import resource
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from interceptor.model.connection import Flow
+from interceptor.kernel.splice import CAPACITY, KEPT, Pipe
+from interceptor.model.connection import Flow, RelayChoice
 from interceptor.proxy.endings import Ended, Ending, Side
 from interceptor.proxy.hub import BUFFER, STRETCH, Hub, _End
 from tests.support.flows import flow_between, reset, tcp_pair, wait_until
@@ -190,7 +195,7 @@ async def fill_chain(pair: Relayed, source: Side) -> int:
     sock = pair.downstream if source is PEER else pair.upstream
     pending = pair.hub._ends[sock.fileno()].pending
     assert pending is not None
-    assert len(pending) <= BUFFER
+    assert len(pending) <= CAPACITY
     return taken
 
 
@@ -331,7 +336,7 @@ class Watched(Hub):
         self.turns.append(end)
         before = end.moved
         super()._turn(end)
-        assert end.moved - before <= BUFFER
+        assert end.moved - before <= CAPACITY
 
 
 async def test_a_bulk_flow_waits_for_its_second_turn_until_the_small_ones_had_theirs() -> None:
@@ -431,3 +436,78 @@ async def test_a_half_closed_flow_may_be_silent_for_the_linger_timeout_only(
             assert not pair.over.is_set()
         await advance(mock_clock, 12)
         assert pair.result == Ended(first, Ending.LINGER)
+
+
+async def pass_through(pair: Relayed, data: bytes) -> None:
+    """Send from the peer, and compare what the app receives."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, pair.peer, data)
+        received = await receive(pair.app, len(data))
+    assert received == data
+
+
+@pytest.mark.parametrize(
+    ("choice", "small", "bulk"),
+    [("auto", "copy", "splice"), ("copy", "copy", "copy"), ("splice", "splice", "splice")],
+)
+async def test_a_flow_is_spliced_when_it_turns_bulk_unless_told_otherwise(
+    choice: RelayChoice, small: str, bulk: str
+) -> None:
+    pair = Relayed(Hub(idle=60, linger=60, relay=choice))
+    async with serving(pair.hub, pair):
+        await pass_through(pair, b"x")
+        assert pair.flow.relay == small
+        await pass_through(pair, STREAM)
+        assert pair.flow.relay == bulk
+        await pass_through(pair, b"y")
+        assert not pair.hub._ends[pair.downstream.fileno()].bulk or choice == "splice"
+
+
+async def test_a_stalled_sink_keeps_its_pipe_and_nothing_of_it_is_lost() -> None:
+    pair = Relayed(Hub(idle=60, linger=60, relay="splice"))
+    async with serving(pair.hub, pair):
+        taken = await fill_chain(pair, PEER)
+        assert isinstance(pair.hub._ends[pair.downstream.fileno()].pending, Pipe)
+        assert await receive(pair.app, taken) == STREAM[:taken]
+        assert pair.hub._ends[pair.downstream.fileno()].pending is None
+    assert len(pair.hub._pipes._idle) == 1
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_flow_that_ends_closes_the_pipe_that_it_fills() -> None:
+    before = descriptors()
+    pair = Relayed(Hub(idle=60, linger=60, relay="splice"))
+    async with serving(pair.hub, pair):
+        await fill_chain(pair, PEER)
+        reset(pair.app)
+        assert (await pair.ended()).how is Ending.RESET
+    pair.hub.close()
+    assert descriptors() == before
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """The limit is at the lowest number that is free."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_a_pipe_a_flow_is_copied() -> None:
+    pair = Relayed(Hub(idle=60, linger=60))
+    async with serving(pair.hub, pair):
+        with no_descriptor_left():
+            await pass_through(pair, STREAM)
+        assert pair.flow.relay == "copy"
+        assert pair.hub._pipes._idle == []
+        await pass_through(pair, STREAM)
+        assert pair.flow.relay == "splice"
+        assert 1 <= len(pair.hub._pipes._idle) <= KEPT

@@ -10,6 +10,7 @@ import trio
 import trio.lowlevel
 from hypothesis import example, given, settings, strategies as st
 
+from interceptor.model.connection import RelayChoice
 from interceptor.proxy.hub import Hub
 from tests.support.flows import flow_between, reset, tcp_pair
 
@@ -95,6 +96,7 @@ ACTIONS = st.tuples(
     st.sampled_from([1, 2, 1000, 70_000, 262_144, 600_000]),
 )
 
+CHOICES: list[RelayChoice] = ["auto", "splice", "copy"]
 Buffers = tuple[int | None, int | None]
 BUFFERS: list[Buffers] = [
     (None, None),
@@ -111,20 +113,20 @@ def connect(buffers: int | None) -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
-@settings(max_examples=150, deadline=None)
-@example([("shutdown", False, 1), ("shutdown", True, 1), ("reset", False, 1)], (None, None))
-@given(st.lists(ACTIONS, max_size=20), st.sampled_from(BUFFERS))
+@settings(max_examples=300, deadline=None)
+@example([("shutdown", False, 1), ("shutdown", True, 1), ("reset", False, 1)], (None, None), "auto")
+@given(st.lists(ACTIONS, max_size=20), st.sampled_from(BUFFERS), st.sampled_from(CHOICES))
 def test_a_relayed_connection_behaves_as_a_direct_one(
-    actions: list[tuple[str, bool, int]], buffers: Buffers
+    actions: list[tuple[str, bool, int]], buffers: Buffers, choice: RelayChoice
 ) -> None:
-    trio.run(compare, actions, buffers)
+    trio.run(compare, actions, buffers, choice)
 
 
-async def compare(actions: list[tuple[str, bool, int]], buffers: Buffers) -> None:
+async def compare(actions: list[tuple[str, bool, int]], buffers: Buffers, choice: RelayChoice) -> None:
     direct = Connection(*map(Tip, connect(None), STREAMS))
     (peer, downstream), (upstream, app) = connect(buffers[0]), connect(buffers[1])
     relayed = Connection(*map(Tip, (peer, app), STREAMS))
-    hub = Hub(idle=60, linger=60)
+    hub = Hub(idle=60, linger=60, relay=choice)
     flow = flow_between(downstream)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hub.run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -203,3 +205,46 @@ def test_a_privileged_port_is_refused_with_the_remedy() -> None:
 def open_as_the_proxy(port: int) -> None:
     become(Identity(PROXY_UID, PROXY_UID))
     open_listener(port).close()
+
+
+LOSS = """
+add table inet loss
+add chain inet loss lose { type filter hook prerouting priority raw; }
+add rule inet loss lose iifname != lo numgen inc mod 100 == 0 counter drop
+"""
+
+
+def send(sock: socket.socket, blocks: list[bytes]) -> None:
+    for block in blocks:
+        sock.sendall(block)
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        data = sock.recv(size - len(received))
+        assert data, f"ended after {len(received)} bytes"
+        received += data
+    return bytes(received)
+
+
+@pytest.mark.parametrize("choice", ["auto", "copy"])
+def test_every_byte_arrives_where_packets_are_lost(choice: str) -> None:
+    """One packet in a hundred, on the way in and on the way out, for both legs of the peer's connection."""
+    blocks = [os.urandom(1 << 20) for _ in range(24)]
+    with (
+        topology() as bed,
+        proxied(bed, limits={"relay": choice}),
+        serve(bed.app, bed.app.v4, 8080) as server,
+    ):
+        for where in (bed.app, bed.peer):
+            where.run("nft", LOSS)
+        with connect(bed.peer, bed.app.v4, 8080) as peer, server.accept()[0] as app:
+            for source, sink in ((peer, app), (app, peer)):
+                sender = threading.Thread(target=send, args=(source, blocks))
+                sender.start()
+                for block in blocks:
+                    assert receive_exactly(sink, len(block)) == block
+                sender.join(10)
+        for where in (bed.app, bed.peer):
+            assert "counter packets 0 " not in where.run("nft", "list chain inet loss lose").stdout

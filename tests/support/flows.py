@@ -20,7 +20,7 @@ from interceptor.model.address import (
     UpstreamAddress,
     from_sockaddr,
 )
-from interceptor.model.connection import Direction, Flow
+from interceptor.model.connection import Direction, Flow, RelayChoice
 from interceptor.proxy.server import Proxy
 from interceptor.routing.destinations import Decision
 
@@ -123,11 +123,19 @@ def flow_between(downstream: socket.socket) -> Flow:
     )
 
 
-def settings(*, connections: int = 100, connect: float = 10, idle: float = 60, linger: float = 60) -> Sidecar:
-    """Settings with the limits and timeouts a test is about."""
+def settings(
+    *,
+    connections: int = 100,
+    connect: float = 10,
+    idle: float = 60,
+    linger: float = 60,
+    relay: RelayChoice = "auto",
+) -> Sidecar:
+    """Settings with the limits, timeouts and relay a test is about."""
     return Sidecar(
         metadata=Metadata(name="test"),
         spec=SidecarSpec(
+            relay=relay,
             limits=Limits(connections=connections),
             timeouts=Timeouts.model_construct(connect=connect, idle=idle, linger=linger),
         ),
