@@ -286,7 +286,10 @@ def _made(namespace: str) -> Iterator[None]:
 
 
 def _with_ports_of(settings: redirect.RedirectSettings, sidecar: Sidecar) -> redirect.RedirectSettings:
-    """The rules lead to where this proxy listens."""
+    """The rules lead to where this proxy listens, and in the way it listens."""
+    mode = redirect.Mode(sidecar.spec.ingress.mode.lower())
     ingress, egress = sidecar.spec.ingress.port, sidecar.spec.egress.port
     others = tuple(sorted(sidecar.own_ports - {ingress, egress}))
-    return dataclasses.replace(settings, ingress_port=ingress, egress_port=egress, other_own_ports=others)
+    return dataclasses.replace(
+        settings, mode=mode, ingress_port=ingress, egress_port=egress, other_own_ports=others
+    )

@@ -73,7 +73,11 @@ def run_proxy(
     metrics = Metrics(configuration.sidecar)
     codecs.lookup("idna")
     if root:
-        process.become(process.Identity(proxy_uid, proxy_uid))
+        # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
+        transparent = spec.ingress.mode == "TPROXY"
+        process.become(process.Identity(proxy_uid, proxy_uid), keep_net_admin=transparent)
+        if transparent:
+            logger.info("spec.ingress.mode TPROXY: CAP_NET_ADMIN is kept, and no other capability")
     process.forbid_new_privileges()
     if warning := sockets.raise_descriptor_limit(spec.limits.connections):
         logger.warning(warning)
@@ -95,7 +99,7 @@ def _bind(sidecar: Sidecar) -> _Bound:
     """Every listener, or a KernelError that names each one that could not be had."""
     spec = sidecar.spec
     wanted: tuple[Callable[[], socket.socket], ...] = (
-        lambda: sockets.open_listener(spec.ingress.port),
+        lambda: sockets.open_listener(spec.ingress.port, transparent=spec.ingress.mode == "TPROXY"),
         lambda: sockets.open_listener(spec.egress.port),
         lambda: sockets.open_endpoint(spec.admin.listen),
         lambda: sockets.open_endpoint(spec.telemetry.listen),

@@ -49,8 +49,12 @@ class AppPort(Strict):
 
 
 class Ingress(Strict):
-    """Connections from peers to the app."""
+    """Connections from peers to the app; with ``TPROXY`` the app sees its peers' addresses.
 
+    The modes are those of Istio's ``interceptionMode``, and of ``sidecar-setup --mode``: rules and proxy must agree.
+    """
+
+    mode: Literal["REDIRECT", "TPROXY"] = "REDIRECT"
     port: Port = INGRESS_PORT
     ports: tuple[AppPort, ...] = Field(default=(), strict=False)
 

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+PR_SET_KEEPCAPS: Final = 8
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
+CAP_NET_ADMIN: Final = 12  # include/uapi/linux/capability.h; below 32, so in the first word of each set
+_CAPABILITY_VERSION_3: Final = 0x20080522
 SFD_CLOEXEC: Final = os.O_CLOEXEC  # include/uapi/linux/signalfd.h
 SI_KERNEL: Final = (
     0x80  # include/uapi/asm-generic/siginfo.h: sent by the kernel, such as Ctrl-C on a terminal
@@ -57,11 +60,25 @@ def look_up(user: str) -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid, groups, entry.pw_dir, entry.pw_name)
 
 
-def become(identity: Identity) -> None:
-    """Give up root for another identity: groups, gid and uid, and with them every capability."""
+def become(identity: Identity, *, keep_net_admin: bool = False) -> None:
+    """Give up root for another identity: groups, gid and uid, and with them every capability but the one kept."""
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
+    if keep_net_admin:
+        _prctl(PR_SET_KEEPCAPS, 1)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    if keep_net_admin:
+        _keep_only(CAP_NET_ADMIN)
+
+
+def _keep_only(capability: int) -> None:
+    """Drop every capability but one from all sets; children inherit none."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    bits = 1 << capability
+    if _libc.capset(header, struct.pack("=6I", bits, bits, 0, 0, 0, 0)) != 0:
+        raise KernelError(
+            f"cannot keep CAP_NET_ADMIN for TPROXY: {os.strerror(ctypes.get_errno())}; run as root"
+        )
 
 
 def forbid_new_privileges() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from interceptor.model.address import PeerAddress, UpstreamAddress
 
 SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv4.h
+IP_TRANSPARENT: Final = 19  # include/uapi/linux/in.h
+IPV6_TRANSPARENT: Final = 75  # include/uapi/linux/in6.h
 IP6T_SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv6/ip6_tables.h
 
 # Connections wait here while the hub serves a batch, or while accept backs off for 0.1 s; at 10 000 new connections
@@ -41,13 +43,17 @@ DESCRIPTORS_PER_FLOW: Final = 2
 DESCRIPTOR_RESERVE: Final = 128  # listeners, log, admin and telemetry connections, name look-ups
 
 
-def open_listener(port: int) -> socket.socket:
+def open_listener(port: int, *, transparent: bool = False) -> socket.socket:
     """Listen on every address of both families (IPv4 only where the kernel has no IPv6), without blocking.
+
+    A transparent one accepts connections to any address and port that a TPROXY rule hands it.
 
     Accepted sockets inherit the options of a flow's leg, so that no connection pays for setting them. Raises
     KernelError with the remedy.
     """
     listener = _bound(port)
+    if transparent:
+        _make_transparent(listener)
     for level, option, value in _LEG_OPTIONS:
         listener.setsockopt(level, option, value)
     listener.listen(BACKLOG)
@@ -142,13 +148,37 @@ def local_address(sock: socket.socket) -> SocketAddress:
     return from_sockaddr(sock.getsockname())
 
 
-def open_upstream(address: UpstreamAddress) -> socket.socket:
-    """A non-blocking socket of the right family with the options of a flow's leg, not yet connected."""
+def open_upstream(address: UpstreamAddress, source: SocketAddress | None = None) -> socket.socket:
+    """A non-blocking socket of the right family with the options of a flow's leg, not yet connected.
+
+    With a source it will connect from that address and port, whosever they are; OSError EADDRINUSE when others do.
+    """
     family = socket.AF_INET6 if address.is_v6 else socket.AF_INET
     upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     for level, option, value in _LEG_OPTIONS:
         upstream.setsockopt(level, option, value)
+    if source is not None and source.is_v6 == address.is_v6:
+        try:
+            _make_transparent(upstream)
+            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # with those that go elsewhere
+            upstream.bind((source.host, source.port, 0, source.scope) if source.is_v6 else source[:2])
+        except BaseException:
+            upstream.close()
+            raise
     return upstream
+
+
+def _make_transparent(sock: socket.socket) -> None:
+    """Let a socket have addresses that are not this host's. Raises KernelError without the capability."""
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    except PermissionError as error:
+        raise KernelError(
+            "spec.ingress.mode TPROXY needs CAP_NET_ADMIN, which this process does not have: start the proxy as root (it "
+            "keeps no other capability), grant it, or use REDIRECT"
+        ) from error
 
 
 def start_connect(upstream: socket.socket, address: UpstreamAddress) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress
+from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
 from interceptor.proxy import endings, upstream
 from interceptor.routing.destinations import Decision
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
+    from interceptor.model.address import PeerAddress, SocketAddress
     from interceptor.model.connection import Flow
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder, Tracker
@@ -44,6 +44,7 @@ class Services:
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
         sockets.original_destination
     )
+    transparent: bool = False  # ingress: peers' addresses and ports reach us, and the app, unchanged
     abort_reason: str = "the proxy was stopped"
 
 
@@ -72,7 +73,11 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
             return
         started = trio.current_time()
         dialled, flow.upstream = await upstream.dial(
-            decision.upstreams, services.hub, timeout=services.connect_timeout, hint=decision.hint
+            decision.upstreams,
+            services.hub,
+            timeout=services.connect_timeout,
+            hint=decision.hint,
+            sources=services.tracker.sources(flow.peer) if _keeps_addresses(flow, services) else None,
         )
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))
@@ -97,8 +102,15 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
 def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decision:
     """Find the original destination and ask one snapshot; note both in the flow."""
     view = services.snapshot()
-    destination = services.original_destination(downstream, flow.peer)
-    if destination is None or (destination.port in services.ports and _is_ours(destination, downstream)):
+    kept = _keeps_addresses(flow, services)
+    destination = (
+        OriginalDestination(sockets.local_address(downstream))
+        if kept
+        else services.original_destination(downstream, flow.peer)
+    )
+    if destination is None or (
+        destination.port in services.ports and (kept or _is_ours(destination, downstream))
+    ):
         flow.downstream_local = LocalAddress(sockets.local_address(downstream))
         decision = _NOT_REDIRECTED
     elif flow.direction is Direction.INGRESS:
@@ -116,3 +128,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
 def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:
     """Whether a connection goes where it was accepted: conntrack names that for what was never redirected."""
     return destination == sockets.local_address(downstream)
+
+
+def _keeps_addresses(flow: Flow, services: Services) -> bool:
+    """Whether a flow came by TPROXY: accepted at its original destination, to be dialled from its peer's address."""
+    return services.transparent and flow.direction is Direction.INGRESS

@@ -51,6 +51,7 @@ class Proxy:
             connect_timeout=timeouts.connect,
             ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
+            transparent=settings.spec.ingress.mode == "TPROXY",
         )
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Protocol
 
+from interceptor.model.address import PeerAddress
 from interceptor.model.connection import Flow, ResponseFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from interceptor.model.address import PeerAddress
+    from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Direction
+
+
+# Below what any system gives its own connections: Linux begins at 32768, others at 49152 (RFC 6335).
+FIRST_SOURCE_PORT: Final = 1024
+LAST_SOURCE_PORT: Final = 32767
 
 
 class Recorder(Protocol):
@@ -46,6 +53,8 @@ class Tracker:
         self._ids = itertools.count(1)
         self._live: dict[int, Flow] = {}
         self._announced: set[int] = set()
+        self._peers: Counter[PeerAddress] = Counter()  # of the live flows
+        self._source_ports = itertools.cycle(range(FIRST_SOURCE_PORT, LAST_SOURCE_PORT + 1))
 
     @property
     def active(self) -> int:
@@ -71,6 +80,7 @@ class Tracker:
             opened=self._clock(),
         )
         self._live[flow.id] = flow
+        self._peers[peer] += 1
         return flow
 
     def decided(self, flow: Flow) -> None:
@@ -82,11 +92,23 @@ class Tracker:
         """End a flow and record it; a second call does nothing, also when recording the first one failed."""
         if self._live.pop(flow.id, None) is None:
             return
+        self._peers[flow.peer] -= 1
+        if not self._peers[flow.peer]:
+            del self._peers[flow.peer]
         flow.closed = self._clock()
         if flow.id not in self._announced:
             self._recorder.opened(flow)
         self._announced.discard(flow.id)
         self._recorder.closed(flow)
+
+    def sources(self, peer: PeerAddress) -> Iterator[SocketAddress]:
+        """Addresses of the peer's to dial the app from, one after the other, with ports it does not use itself.
+
+        The kernel cannot choose: it does not know that a connection of the peer's to the same app has its port already,
+        and the two would be one to it.
+        """
+        candidates = (peer._replace(port=port) for port in self._source_ports)
+        return (source for source in candidates if PeerAddress(source) not in self._peers)
 
     def refuse(self, direction: Direction, peer: PeerAddress) -> None:
         """Record a connection that the limit kept out."""

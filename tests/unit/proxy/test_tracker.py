@@ -6,7 +6,7 @@ import pytest
 
 from interceptor.model.address import PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
-from interceptor.proxy.tracker import Tracker
+from interceptor.proxy.tracker import FIRST_SOURCE_PORT, LAST_SOURCE_PORT, Tracker
 from tests.support.flows import Records
 
 PEER = PeerAddress(SocketAddress("10.0.0.1", 4000))
@@ -82,3 +82,17 @@ def test_a_recorder_that_fails_is_not_asked_again() -> None:
     tracker.close(flow)
     assert records.closed_flows == [flow]
     assert tracker.active == 0
+
+
+def test_the_app_is_dialled_from_ports_that_the_peer_does_not_use() -> None:
+    tracker = make(Records(), limit=9)
+    first = PeerAddress(PEER._replace(port=FIRST_SOURCE_PORT))
+    third = PeerAddress(PEER._replace(port=FIRST_SOURCE_PORT + 2))
+    elsewhere = PeerAddress(SocketAddress("10.0.0.9", FIRST_SOURCE_PORT + 1))
+    flows = [tracker.register(Direction.INGRESS, peer) for peer in (first, third, third, elsewhere)]
+    taken = [next(tracker.sources(PEER)) for _ in range(2)]
+    assert taken == [PEER._replace(port=FIRST_SOURCE_PORT + 1), PEER._replace(port=FIRST_SOURCE_PORT + 3)]
+    tracker.close(flows[0])
+    tracker.close(flows[1])
+    ports = {source.port for source, _ in zip(tracker.sources(PEER), range(40_000), strict=False)}
+    assert ports == set(range(FIRST_SOURCE_PORT, LAST_SOURCE_PORT + 1)) - {third.port}
