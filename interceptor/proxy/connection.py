@@ -108,7 +108,7 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
         else services.original_destination(downstream, flow.peer)
     )
     if destination is None or (
-        not kept and destination.port in services.ports and _is_ours(destination, downstream)
+        destination.port in services.ports and (kept or _is_ours(destination, downstream))
     ):
         flow.downstream_local = LocalAddress(sockets.local_address(downstream))
         decision = _NOT_REDIRECTED

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interceptor.model.address import SocketAddress, UpstreamAddress
     from interceptor.proxy.hub import Hub
 
+SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
+
 
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
 
