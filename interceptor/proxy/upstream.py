@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
 
 
-SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
-
-
 async def dial(
     upstreams: Sequence[UpstreamAddress],
     hub: Hub,
