@@ -49,7 +49,7 @@ def run_proxy(
     *,
     namespace: str | None,
     proxy_uid: int,
-    log_format: Literal["text", "json"],
+    log_format: Literal["text", "json"] | None,
     log_level: str,
     control_fd: int | None,
 ) -> None:
@@ -57,7 +57,7 @@ def run_proxy(
 
     Started as root it enters the namespace and binds its ports, then gives root up for good.
     """
-    logs.setup(log_format, log_level)
+    logs.setup(log_format or "text", log_level)
     place = None if namespace is None else netns.resolve(namespace)
     if place is not None:
         netns.enter(place)
@@ -82,7 +82,7 @@ def run_proxy(
     if warning := sockets.raise_descriptor_limit(spec.limits.connections):
         logger.warning(warning)
     control = None if control_fd is None else socket.socket(fileno=control_fd)
-    trio.run(Gateway(configuration, bound, metrics, control).run)
+    trio.run(Gateway(configuration, bound, metrics, log_format or spec.accessLog.format, control).run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,12 @@ class Gateway:
     """The services of one proxy, from start to drained."""
 
     def __init__(
-        self, configuration: Configuration, bound: _Bound, metrics: Metrics, control: socket.socket | None
+        self,
+        configuration: Configuration,
+        bound: _Bound,
+        metrics: Metrics,
+        access_format: Literal["text", "json"],
+        control: socket.socket | None,
     ) -> None:
         self._spec = configuration.sidecar.spec
         self._bound = bound
@@ -131,7 +136,7 @@ class Gateway:
         self._resolver = Resolver(self._store)
         self._metrics = metrics
         self._access_log = AccessLog(
-            self._spec.accessLog.path, self._spec.accessLog.format, self._metrics.access_log_dropped
+            self._spec.accessLog.path, access_format, self._metrics.access_log_dropped
         )
         listeners = ((Direction.INGRESS, bound.ingress), (Direction.EGRESS, bound.egress))
         self._proxy = Proxy(

@@ -29,7 +29,12 @@ Config = Annotated[
 Netns = Annotated[
     str | None, typer.Option("--netns", metavar="NAME|PATH|PID", help="Network namespace [this one].")
 ]
-LogFormat = Annotated[Literal["text", "json"], typer.Option(help="Form of messages on stderr.")]
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(
+        help="Form of both logs [messages: text; access log: spec.accessLog.format].", show_default=False
+    ),
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], typer.Option(help="Least level that is logged.")
 ]
@@ -40,7 +45,7 @@ def proxy(
     config: Config = [],  # noqa: B006 (typer's way to say: may be absent)
     netns: Netns = None,
     proxy_uid: Annotated[int, typer.Option(help="When started as root, run as this uid.")] = 1337,
-    log_format: LogFormat = "text",
+    log_format: LogFormat = None,
     log_level: LogLevel = "info",
     control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> Asked:
@@ -62,7 +67,7 @@ def run(
     create_netns: Annotated[
         bool, typer.Option("--create-netns", help="Make the namespace, and remove it again.")
     ] = False,
-    log_format: LogFormat = "text",
+    log_format: LogFormat = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Run an app behind its gateway: rules on, proxy ready and proved, then CMD; all of it removed at the end.
@@ -79,7 +84,7 @@ def run(
         create_netns=create_netns,
         proxy_arguments=(
             *(f"--config={file}" for file in config),
-            f"--log-format={log_format}",
+            *((f"--log-format={log_format}",) if log_format else ()),
             f"--log-level={log_level}",
         ),
     )

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     configuration: Configuration
     namespace: str | None
     proxy_uid: int
-    log_format: Literal["text", "json"]
+    log_format: Literal["text", "json"] | None
     log_level: str
     control_fd: int | None
 

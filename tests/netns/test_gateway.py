@@ -320,6 +320,22 @@ def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: P
         assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_format_is_that_of_the_access_log_too(bed: Topology, tmp_path: Path, form: str) -> None:
+    command = interceptor("proxy", "--netns", bed.app.name, "--log-format", form)
+    with started(command) as process:
+        proxy = Gateway(bed, process, tmp_path)
+        wait_until(
+            lambda: proxy.get(15020, "/healthz/ready")[0] == 200 or process.poll() is not None, "ready"
+        )
+        assert not reached(bed.peer, bed.app.v4, 15006)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    (line,) = out.splitlines()
+    assert line.startswith("{") is (form == "json")
+    assert err.startswith("{") is (form == "json")
+
+
 def test_every_port_in_use_is_told_at_once(bed: Topology, tmp_path: Path) -> None:
     with server(bed.app, "0.0.0.0", 15001), server(bed.app, "127.0.0.1", 15000):
         result = run(interceptor("proxy", "--netns", bed.app.name))
