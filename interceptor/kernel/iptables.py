@@ -20,7 +20,7 @@ from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
 from interceptor.kernel.driver import Step
-from interceptor.redirect.foreign import DNAT, REDIRECT, ForeignRule
+from interceptor.redirect.foreign import DNAT, REDIRECT, TPROXY, ForeignRule
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
 
@@ -36,7 +36,7 @@ _NAMES: Final[dict[Family, Path]] = {
     4: Path("/proc/net/ip_tables_names"),
     6: Path("/proc/net/ip6_tables_names"),
 }
-_DOES: Final = {"REDIRECT": REDIRECT, "DNAT": DNAT, "NETMAP": DNAT}
+_DOES: Final = {"REDIRECT": REDIRECT, "DNAT": DNAT, "NETMAP": DNAT, "TPROXY": TPROXY}
 _INTERFACE_SIZE: Final = 16  # IFNAMSIZ
 _MORE_TARGETS: Final = frozenset(("CONNMARK", "CT", "TPROXY"))
 _SUPPLEMENTARY_SINCE: Final = (5, 3)  # XT_OWNER_SUPPL_GROUPS; an older kernel does not look at the bit

@@ -78,6 +78,7 @@ def look(namespace: Path | None) -> Presence:
         any(presence.ours for presence in found),
         tuple(chain for presence in found for chain in presence.foreign),
         Table.NAT in existing[6],
+        any(Table.MANGLE in tables for tables in existing.values()),
     )
 
 
@@ -104,11 +105,6 @@ def installed(namespace: Path | None) -> Sequence[InstalledChain]:
         if existing[family]
         for chain in child.call(namespace, _installed, family, existing[family])
     ]
-
-
-def has_mangle(namespace: Path | None) -> bool:
-    """Whether either family has a mangle table; makes none."""
-    return any(Table.MANGLE in tables for tables in child.call(namespace, _existing).values())
 
 
 def can_nat(family: Family) -> bool:
@@ -157,12 +153,11 @@ def _look(family: Family, tables: frozenset[Table]) -> Presence:
     """In a child: whether any table holds something of ours, and the nat chains of others."""
     ours = any(iptables.read(family, table) != iptables.NOTHING for table in tables)
     foreign: list[ForeignChain] = []
-    if Table.NAT in tables:
-        for name, rules in iptables.foreign_rules(family, Table.NAT).items():
+    for table in tables & {Table.NAT, Table.MANGLE}:
+        for name, rules in iptables.foreign_rules(family, table).items():
             hook = name.lower() if name in {"PREROUTING", "OUTPUT"} else ""
-            foreign.append(
-                ForeignChain(Backend.LEGACY, (family,), "nat", name, rules, hook, LEGACY_NAT_PRIORITY)
-            )
+            where = (Backend.LEGACY, (family,), table.value, name, rules, hook, LEGACY_NAT_PRIORITY)
+            foreign.append(ForeignChain(*where, nat=table is Table.NAT))
     return Presence(ours, tuple(foreign), ipv6_nat=family == 6 and Table.NAT in tables)
 
 

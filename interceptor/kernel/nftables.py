@@ -22,7 +22,8 @@ from interceptor.redirect import nft_layout
 from interceptor.redirect.foreign import ForeignChain, Presence
 from interceptor.redirect.nft_foreign import base_tables, foreign_chains
 from interceptor.redirect.nft_layout import NOTHING, Layout
-from interceptor.redirect.nftables import FAMILY, TABLE
+from interceptor.redirect.nftables import FAMILY, TABLE, planned_name
+from interceptor.redirect.rules import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ _PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # an operator's 
 _VERSION: Final = re.compile(r"v(\d+)\.(\d+)(?:\.(\d+))?")
 _NO_SUPPORT: Final = ("Protocol not supported", "Operation not supported", "Address family not supported")
 _NFPROTO_INET: Final = 1  # include/uapi/linux/netfilter.h
-_BOTH_FAMILIES: Final = 7  # comes after what is done for family 4 and for family 6
+_BOTH_FAMILIES: Final = 10  # after the policy routing of each: its marks are in here
 _NO_PERMISSION: Final = "Operation not permitted"
 
 
@@ -94,20 +95,25 @@ def installed(namespace: Path | None) -> Sequence[InstalledChain]:
     return nft_layout.installed(child.call(namespace, _list_ours))
 
 
-def unhook(namespace: Path | None) -> None:
-    """Empty our base chains, so that nothing leads to our chains any more. Raises KernelError."""
-    child.call(namespace, _unhook)
+def unhook(namespace: Path | None, tables: frozenset[Table]) -> None:
+    """Empty our base chains of these tables, so that nothing leads to our chains any more. Raises KernelError."""
+    child.call(namespace, _unhook, tables)
 
 
-def _unhook() -> None:
+def _unhook(tables: frozenset[Table]) -> None:
     found = nft_layout.listed(_list_ours())
-    bases = [key.name for key in found.objects if key.kind == "chain" and found.base(key.name)]
+    bases = [name for name in found.rules if found.base(name) and _table(name) in tables]
     if not bases:
         return
     flushes = [{"flush": {"chain": {"family": FAMILY, "table": TABLE, "name": name}}} for name in bases]
     ended = _run("-j", "-f", "-", text=json.dumps({"nftables": flushes}))
     if ended.returncode != 0:
         raise KernelError(f"the kernel would not let go of our rules in nftables ({_reason(ended)})")
+
+
+def _table(chain: str) -> Table | None:
+    planned = planned_name(chain)
+    return planned and planned[0]
 
 
 def _look() -> Presence:
@@ -118,7 +124,9 @@ def _look() -> Presence:
     foreign: list[ForeignChain] = []
     for family, table in base_tables(chains):
         foreign += foreign_chains(family, table, _listing("list", "table", family, table))
-    return Presence(ours=bool(_list_ours()), foreign=tuple(foreign), ipv6_nat=True)
+    ours = nft_layout.listed(_list_ours())
+    mangle = any(_table(chain) is Table.MANGLE for chain in ours.rules)
+    return Presence(ours=ours != NOTHING, foreign=tuple(foreign), ipv6_nat=True, mangle=mangle)
 
 
 def _compare(ruleset: Ruleset) -> TableChange:
@@ -142,7 +150,7 @@ def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
         if nft_layout.listed(_list_ours()) == current:
             raise KernelError(
                 f"the kernel refused our rules in nftables ({_reason(ended)}); something may be missing: 'modprobe -a "
-                "nf_tables nft_chain_nat nft_redir nft_ct nft_fib_inet nft_reject_inet'"
+                "nf_tables nft_chain_nat nft_redir nft_ct nft_fib_inet nft_reject_inet nft_tproxy'"
             )
     raise KernelError(
         f"another program kept changing nftables' table {FAMILY} {TABLE} during {ATTEMPTS} attempts; "

@@ -80,7 +80,7 @@ def apply(
         ruleset = plan(settings, ipv6)
         wanted = {each: Ruleset("", ()) for each, presence in found.items() if presence.ours}
         # Policy routing of ours stands only with rules of ours in the mangle table.
-        routed = ruleset.detour is not None or legacy.has_mangle(namespace)
+        routed = ruleset.detour is not None or any(presence.mangle for presence in found.values())
         changes = [
             *(iproute.changes(namespace, ruleset.detour) if routed else ()),
             *_changes(namespace, {**wanted, choice.backend: ruleset}),

@@ -26,7 +26,7 @@ def unhook(namespace: Path | None, *, wait: float) -> None:
         for family in FAMILIES:
             for table in child.call(namespace, iptables.existing_tables, family) & _TABLES:
                 child.call(namespace, _legacy, family, table)
-        nftables.unhook(namespace)
+        nftables.unhook(namespace, _TABLES)
 
 
 def _legacy(family: Family, table: Table) -> None:

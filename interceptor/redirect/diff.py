@@ -26,8 +26,13 @@ def difference(ruleset: Ruleset, status: Status) -> list[str]:
 
 
 def _of_table(ruleset: Ruleset, status: Status, family: Family, table: Table) -> Iterator[str]:
+    # A chain of nftables may hold the rules of both families.
+    seen = {chain.name: chain.families for chain in status.of(family) if chain.table is table}
     planned = {
-        chain.name: (chain.hook.value, [rule.id for rule in chain.rules_for(family)])
+        chain.name: (
+            chain.hook.value,
+            [rule.id for rule in chain.rules if any(map(rule.applies_to, seen.get(chain.name, (family,))))],
+        )
         for chain in ruleset.chains_in(family, table)
     }
     installed = {

@@ -60,6 +60,7 @@ class Presence(NamedTuple):
     ours: bool
     foreign: tuple[ForeignChain, ...]
     ipv6_nat: bool  # it is there already; where not, the kernel may still have it
+    mangle: bool = False  # there may be rules of ours that mark packets, with which policy routing stands
 
 
 class Choice(NamedTuple):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
 from interceptor.redirect.nft_foreign import describe, each_object
-from interceptor.redirect.nftables import FAMILY, TABLE, network_form, planned_name, table_form
+from interceptor.redirect.nftables import FAMILY, TABLE, UNHEARD, network_form, planned_name, table_form
 from interceptor.redirect.rules import FAMILIES, read_comment
 from interceptor.redirect.status import Hits, InstalledChain
 
@@ -227,7 +227,7 @@ def _hits(objects: Sequence[Mapping[str, Json]]) -> dict[str, list[Hits]]:
     sets = {f"@{form['name']}": form.get("elem") for kind, form in forms if kind == "set"}
     found: dict[str, list[Hits]] = {str(form["name"]): [] for kind, form in forms if kind == "chain"}
     for kind, form in forms:
-        if kind == "rule":
+        if kind == "rule" and not str(form.get("comment")).endswith(UNHEARD):
             found[str(form["chain"])] += _hits_of_rule(form, sets)
     return found
 

@@ -8,14 +8,15 @@ counted like rules: a thousand CIDRs cost a look-up, not a thousand comparisons.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from interceptor.errors import ConfigError
 from interceptor.redirect.rules import (
     FAMILIES,
     Answer,
+    Hook,
     Jump,
     MarkConnection,
     MarkPacket,
@@ -30,17 +31,19 @@ from interceptor.redirect.rules import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from interceptor.config.redirect import PortRange
-    from interceptor.redirect.rules import Chain, Family, Hook, Match, Network, Rule, Ruleset, Verdict
+    from interceptor.config.redirect import Mark, PortRange
+    from interceptor.redirect.rules import Chain, Family, Label, Match, Network, Rule, Ruleset, Verdict
 
 Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
 FAMILY: Final = "inet"
 TABLE: Final = "interceptor"
-LEGACY_REMEDY: Final = "--mode tproxy, --dns capture and groups need --backend legacy"
-# Before dstnat, where iptables and everybody else redirects: whose nat chain runs first is then no matter of who came last.
-NAT_PRIORITY: Final = -101
-FILTER_PRIORITY: Final = 0  # NF_IP_PRI_FILTER, linux/netfilter_ipv4.h; a refusal counts wherever it stands
+UNHEARD: Final = "-unheard"
+# Just before iptables and everybody else (linux/netfilter_ipv4.h): whose chain runs first is then no matter of who came
+# last. After raw and before nat the kernel tracks connections.
+_PRIORITIES: Final = {Table.RAW: -301, Table.MANGLE: -151, Table.NAT: -101, Table.FILTER: -1}
+NAT_PRIORITY: Final = _PRIORITIES[Table.NAT]
+FULL_MASK: Final = 0xFFFF_FFFF
 _NFPROTO: Final[dict[Family, str]] = {4: "ipv4", 6: "ipv6"}
 _ADDRESS_TYPE: Final[dict[Family, str]] = {4: "ipv4_addr", 6: "ipv6_addr"}
 
@@ -110,13 +113,14 @@ def table_form(ruleset: Ruleset) -> TableForm:
         bases.setdefault((chain.table, chain.hook), []).append(_jump(ruleset, chain))
         forms: list[RuleForm] = []
         for group in _groups(chain.rules):
-            if len(group) == 1:
-                forms.append(_rule(ruleset, group[0]))
-            else:
+            form = _rule(ruleset, group[0])
+            if len(group) > 1:
                 named, form = _set(ruleset, group)
                 sets.append(named)
-                forms.append(form)
-        chains.append(ChainForm(_name(chain.table, chain.name), None, tuple(forms)))
+            forms.append(form)
+            if isinstance(group[0].verdict, Tproxy):
+                forms.append(_unheard(form))
+        chains.append(ChainForm(_name(chain.table, chain.name, chain.families), None, tuple(forms)))
     return TableForm(
         tuple(sets),
         (
@@ -133,29 +137,29 @@ def planned_name(name: str) -> tuple[Table, str] | None:
     """The table and the chain that a chain of our nft table stands for; None for one that is not ours."""
     prefix, _, chain = name.partition("_")
     table = next((table for table in Table if table.value == prefix), None)
+    for suffix in _NFPROTO.values():
+        chain = chain.removesuffix(f"_{suffix}")
     return (table, chain) if table and chain else None
 
 
-def _name(table: Table, chain: str) -> str:
-    """Chains of one name in several tables of iptables share one table here."""
-    return f"{table.value}_{chain}"
+def _name(table: Table, chain: str, families: tuple[Family, ...] = FAMILIES) -> str:
+    """Chains of one name in several tables, and of several families, of iptables share one table here."""
+    suffix = "" if set(families) == set(FAMILIES) else f"_{_NFPROTO[families[0]]}"
+    return f"{table.value}_{chain}{suffix}"
 
 
 def _base(table: Table, hook: Hook) -> Base:
-    match table:
-        case Table.NAT:
-            return Base("nat", hook.value.lower(), NAT_PRIORITY)
-        case Table.FILTER:
-            return Base("filter", hook.value.lower(), FILTER_PRIORITY)
-        case Table.RAW | Table.MANGLE:
-            raise ConfigError(f"the nft backend has no {table.value} rules; {LEGACY_REMEDY}")
-        case _:
-            assert_never(table)
+    kind = "filter"
+    if table is Table.NAT:
+        kind = "nat"
+    elif table is Table.MANGLE and hook is Hook.OUTPUT:
+        kind = "route"  # a packet that is marked here is routed anew
+    return Base(kind, hook.value.lower(), _PRIORITIES[table])
 
 
 def _groups(rules: Sequence[Rule]) -> Iterator[list[Rule]]:
     """Rules that can be one: consecutive, of one family, different in their address only."""
-    for _, group in groupby(enumerate(rules), _kind):
+    for _, group in itertools.groupby(enumerate(rules), _kind):
         yield [rule for _, rule in group]
 
 
@@ -188,7 +192,7 @@ def _jump(ruleset: Ruleset, chain: Chain) -> RuleForm:
     """What brings packets to a chain; one that is there for one family says so."""
     jump = chain.jump
     family = None if set(chain.families) == set(FAMILIES) else chain.families[0]
-    verdict = Jump(_name(chain.table, chain.name))
+    verdict = Jump(_name(chain.table, chain.name, chain.families))
     return _rule(ruleset, replace(jump, verdict=verdict), family=family)
 
 
@@ -200,51 +204,54 @@ def _rule(
         *(() if family is None else (_equals("meta nfproto", _meta("nfproto"), _NFPROTO[family]),)),
         *_match(rule.match, addresses),
         Statement("counter", {"counter": None}),
-        _verdict(rule.verdict),
+        *_verdict(rule.verdict),
     )
     return RuleForm(ruleset.comment(rule), statements)
 
 
+def _unheard(form: RuleForm) -> RuleForm:
+    """What follows a rule that hands packets to a transparent listener: where nobody listens nft goes on, iptables drops."""
+    matches = itertools.takewhile(lambda statement: statement.text != "counter", form.statements)
+    verdict = (Statement("counter", {"counter": None}), Statement("drop", {"drop": None}))
+    return RuleForm(f"{form.comment}{UNHEARD}", (*matches, *verdict))
+
+
 def _match(match: Match, addresses: str | None) -> Iterator[Statement]:
-    if match.protocol is not None and not match.ports:
+    if match.protocol is not None and not match.ports and not match.syn:
         yield _equals("meta l4proto", _meta("l4proto"), match.protocol.value)
     yield from _of_socket(match)
     yield from _of_way(match, addresses)
-    yield from _of_connection(match)
+    for holds, text, left, right, operator in (
+        (match.local_destination, "fib daddr type local", _fib("daddr"), "local", "=="),
+        (match.remote_destination, "fib daddr type != local", _fib("daddr"), "local", "!="),
+        (match.remote_source, "fib saddr type != local", _fib("saddr"), "local", "!="),
+        (match.new, "ct state new", _ct("state"), "new", "in"),
+        (match.rewritten, "ct status dnat", _ct("status"), "dnat", "in"),
+        (match.reply, "ct direction reply", _ct("direction"), "reply", "=="),
+        (match.syn, "tcp flags & (fin | syn | rst | ack) == syn", _FLAGS, "syn", "=="),
+    ):
+        if holds:
+            yield Statement(text, _matching(left, right, operator))
     if match.protocol is not None and match.ports:
         protocol = match.protocol.value
         text, form = _ports(match.ports)
-        payload: Json = {"payload": {"protocol": protocol, "field": "dport"}}
-        yield Statement(f"{protocol} dport {text}", _matching(payload, form))
-
-
-def _of_connection(match: Match) -> Iterator[Statement]:
-    """What conntrack knows, and the flags of a first segment."""
-    for holds, key, value, operator in (
-        (match.new, "state", "new", "in"),
-        (match.rewritten, "status", "dnat", "in"),
-        (match.reply, "direction", "reply", "=="),
-    ):
-        if holds:
-            yield Statement(f"ct {key} {value}", _matching({"ct": {"key": key}}, value, operator))
-    if match.syn:
-        flags: Json = {
-            "&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["fin", "syn", "rst", "ack"]]
-        }
-        yield Statement("tcp flags syn / fin,syn,rst,ack", _matching(flags, "syn"))
+        yield Statement(f"{protocol} dport {text}", _matching(_payload(protocol, "dport"), form))
 
 
 def _of_socket(match: Match) -> Iterator[Statement]:
-    if match.mark is not None:
-        value, mask = match.mark
-        if mask == 0xFFFF_FFFF:
-            yield Statement(f"meta mark {value:#010x}", _matching(_meta("mark"), value))
-        else:
-            masked: Json = {"&": [_meta("mark"), mask]}
-            yield Statement(f"meta mark & {mask:#010x} == {value:#010x}", _matching(masked, value))
-    if match.supplementary or match.connection_mark is not None:
+    for key, left, mark in (
+        ("meta mark", _meta("mark"), match.mark),
+        ("ct mark", _ct("mark"), match.connection_mark),
+    ):
+        if mark is not None and mark.mask == FULL_MASK:
+            yield Statement(f"{key} {mark.value:#010x}", _matching(left, mark.value))
+        elif mark is not None:
+            text = f"{key} & {mark.mask:#010x} == {mark.value:#010x}"
+            yield Statement(text, _matching({"&": [left, mark.mask]}, mark.value))
+    if match.supplementary:
         raise ConfigError(
-            f"the nft backend knows neither supplementary groups nor connection marks; {LEGACY_REMEDY}"
+            "--supplementary-groups cannot be had with nftables, which knows a program's first group only: "
+            "give --backend legacy, or exempt by --proxy-uid or --exclude-uids"
         )
     for key, number in (("skuid", match.uid), ("skgid", match.gid)):
         if number is not None:
@@ -260,18 +267,8 @@ def _of_way(match: Match, addresses: str | None) -> Iterator[Statement]:
     for field, network in (("saddr", match.source), ("daddr", match.destination)):
         if network is not None:
             protocol = "ip" if network.version == 4 else "ip6"
-            payload: Json = {"payload": {"protocol": protocol, "field": field}}
             text, form = addresses or network_text(network), addresses or network_form(network)
-            yield Statement(f"{protocol} {field} {text}", _matching(payload, form))
-    for holds, field, operator in (
-        (match.local_destination, "daddr", "=="),
-        (match.remote_destination, "daddr", "!="),
-        (match.remote_source, "saddr", "!="),
-    ):
-        if holds:
-            fib: Json = {"fib": {"result": "type", "flags": [field]}}
-            words = "local" if operator == "==" else "!= local"
-            yield Statement(f"fib {field} type {words}", _matching(fib, "local", operator))
+            yield Statement(f"{protocol} {field} {text}", _matching(_payload(protocol, field), form))
 
 
 def network_text(network: Network) -> str:
@@ -308,19 +305,68 @@ def _matching(left: Json, right: Json, operator: str = "==") -> Json:
     return {"match": {"op": operator, "left": left, "right": right}}
 
 
-def _verdict(verdict: Verdict) -> Statement:
+def _ct(key: str) -> Json:
+    return {"ct": {"key": key}}
+
+
+def _fib(field: str) -> Json:
+    return {"fib": {"result": "type", "flags": [field]}}
+
+
+def _payload(protocol: str, field: str) -> Json:
+    return {"payload": {"protocol": protocol, "field": field}}
+
+
+_FLAGS: Final[Json] = {"&": [_payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]]}
+
+
+_ANSWERS: Final = {
+    Answer.RESET: Statement("reject with tcp reset", {"reject": {"type": "tcp reset"}}),
+    Answer.UNREACHABLE: Statement(
+        "reject with icmpx type port-unreachable", {"reject": {"type": "icmpx", "expr": "port-unreachable"}}
+    ),
+}
+
+
+def _verdict(verdict: Verdict) -> tuple[Statement, ...]:
+    """A label is no end: the next rule follows."""
     match verdict:
         case Return():
-            return Statement("return", {"return": None})
+            return (Statement("return", {"return": None}),)
         case Jump(chain):
-            return Statement(f"jump {chain}", {"jump": {"target": chain}})
+            return (Statement(f"jump {chain}", {"jump": {"target": chain}}),)
         case Redirect(port):
-            return Statement(f"redirect to :{port}", {"redirect": {"port": port}})
-        case Reject(answer) if answer is Answer.RESET:
-            return Statement("reject with tcp reset", {"reject": {"type": "tcp reset"}})
-        case Reject():  # by ICMP of the packet's family
-            return Statement("reject", {"reject": {"type": "icmpx", "expr": "port-unreachable"}})
-        case Tproxy() | MarkPacket() | MarkConnection() | Zone():
-            raise ConfigError(f"the nft backend neither marks nor diverts packets; {LEGACY_REMEDY}")
+            return (Statement(f"redirect to :{port}", {"redirect": {"port": port}}),)
+        case Tproxy(port):
+            handed = Statement(f"tproxy to :{port}", {"tproxy": {"port": port}})
+            return handed, Statement("accept", {"accept": None})
+        case Reject(answer):
+            return (_ANSWERS[answer],)
+        case MarkPacket() | MarkConnection() | Zone():
+            return (_label(verdict),)
         case _:
             assert_never(verdict)
+
+
+def _label(label: Label) -> Statement:
+    match label:
+        case MarkPacket(mark):
+            return _set_mark("meta mark", _meta("mark"), mark)
+        case MarkConnection(mark):
+            return _set_mark("ct mark", _ct("mark"), mark)
+        case Zone(number):
+            key: Json = {"ct": {"key": "zone", "dir": "original"}}
+            return Statement(f"ct original zone set {number}", {"mangle": {"key": key, "value": number}})
+        case _:
+            assert_never(label)
+
+
+def _set_mark(text: str, key: Json, mark: Mark) -> Statement:
+    """Set the bits that the mask covers; those that will be one need not be cleared first, says nft."""
+    if mark.mask == FULL_MASK:
+        return Statement(f"{text} set {mark.value:#010x}", {"mangle": {"key": key, "value": mark.value}})
+    kept = FULL_MASK & ~mark.mask | mark.value
+    value: Json = {"|": [{"&": [key, kept]}, mark.value]}
+    return Statement(
+        f"{text} set {text} & {kept:#010x} | {mark.value:#010x}", {"mangle": {"key": key, "value": value}}
+    )

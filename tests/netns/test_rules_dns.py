@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import from_command_line
+from interceptor.config.redirect import Backend, from_command_line
 from interceptor.config.redirect_flags import parse
 from interceptor.kernel import rules
 from interceptor.kernel.users import NAMES
@@ -14,6 +15,7 @@ from interceptor.redirect.rules import FAMILIES, Family
 from tests.support.netns import Topology, topology
 from tests.support.reporters import Attempt, connect, listening
 from tests.support.resolvers import Query, ask, ask_at_once, resolving
+from tests.support.tampering import flush
 
 pytestmark = pytest.mark.netns
 
@@ -23,8 +25,15 @@ DOCKER = "127.0.0.11"
 PROXY = 1337
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Topology]:
+@dataclass(frozen=True)
+class Bed(Topology):
+    """The two namespaces, and the backend that all rules in here are of."""
+
+    backend: Backend
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     with topology() as made:
         for address in FAR.values():
             made.peer.run("ip", "addr", "add", address, "dev", "lo")
@@ -37,11 +46,11 @@ def bed() -> Iterator[Topology]:
             listening(made.app, {"proxy": [15053], "local": [53], "egress": [15001]}),
             listening(made.peer, {"upstream": [53], "direct": [80]}),
         ):
-            yield made
+            yield Bed(made.app, made.peer, request.param)
 
 
 @pytest.fixture(autouse=True)
-def clean(bed: Topology) -> Iterator[None]:
+def clean(bed: Bed) -> Iterator[None]:
     yield
     rules.remove(bed.app.path)
 
@@ -52,27 +61,25 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
-def apply(bed: Topology, **flags: str) -> None:
+def apply(bed: Bed, **flags: str) -> None:
     texts = {name.replace("_", "-"): [text] for name, text in {"dns": "capture", **flags}.items()}
-    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path)
+    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
 
 
-def iptables(bed: Topology, family: Family, *arguments: str) -> None:
+def iptables(bed: Bed, family: Family, *arguments: str) -> None:
     bed.app.run("iptables-legacy" if family == 4 else "ip6tables-legacy", *arguments)
 
 
-def tcp(bed: Topology, *attempts: Attempt) -> list[str]:
+def tcp(bed: Bed, *attempts: Attempt) -> list[str]:
     return [answer.listener for answer in connect(bed.app, attempts)]
 
 
-def test_off_by_default(bed: Topology, family: Family) -> None:
+def test_off_by_default(bed: Bed, family: Family) -> None:
     apply(bed, dns="off")
     assert ask(bed.app, Query(FAR[family]), Query(LOCAL[family])) == ["upstream", "local"]
 
 
-def test_an_apps_queries_go_to_the_proxy_wherever_they_were_meant_to_go(
-    bed: Topology, family: Family
-) -> None:
+def test_an_apps_queries_go_to_the_proxy_wherever_they_were_meant_to_go(bed: Bed, family: Family) -> None:
     apply(bed)
     hosts = (FAR[family], LOCAL[family], bed.app.address(family), bed.peer.address(family))
     assert ask(bed.app, *(Query(host) for host in hosts)) == ["proxy"] * 4
@@ -80,14 +87,14 @@ def test_an_apps_queries_go_to_the_proxy_wherever_they_were_meant_to_go(
     assert tcp(bed, *(Attempt(host, 53) for host in hosts)) == ["proxy"] * 4
 
 
-def test_the_proxys_own_queries_are_direct(bed: Topology, family: Family) -> None:
+def test_the_proxys_own_queries_are_direct(bed: Bed, family: Family) -> None:
     apply(bed)
     own = [Query(host, uid=PROXY) for host in (FAR[family], LOCAL[family])]
     assert ask(bed.app, *own) == ["upstream", "local"]
     assert tcp(bed, *(Attempt(query.host, 53, uid=PROXY) for query in own)) == ["upstream", "local"]
 
 
-def test_everything_else_is_as_without(bed: Topology, family: Family) -> None:
+def test_everything_else_is_as_without(bed: Bed, family: Family) -> None:
     apply(bed)
     assert ask(bed.app, Query(FAR[family], port=5353)) == [
         "ConnectionRefusedError"
@@ -106,24 +113,24 @@ def test_everything_else_is_as_without(bed: Topology, family: Family) -> None:
     ],
     ids=str,
 )
-def test_what_is_excluded_is_direct(bed: Topology, family: Family, flags: dict[str, str]) -> None:
+def test_what_is_excluded_is_direct(bed: Bed, family: Family, flags: dict[str, str]) -> None:
     apply(bed, **flags)
     assert ask(bed.app, Query(FAR[family])) == ["upstream"]
     assert tcp(bed, Attempt(FAR[family], 53)) == ["upstream"]
 
 
-def test_includes_do_not_narrow_it_down(bed: Topology, family: Family) -> None:
+def test_includes_do_not_narrow_it_down(bed: Bed, family: Family) -> None:
     apply(bed, include_egress_ports="80", include_egress_cidrs="198.51.100.0/24")
     assert ask(bed.app, Query(FAR[family])) == ["proxy"]
 
 
-def test_one_socket_that_asks_several_resolvers_hears_each(bed: Topology, family: Family) -> None:
+def test_one_socket_that_asks_several_resolvers_hears_each(bed: Bed, family: Family) -> None:
     apply(bed)
     hosts = (FAR[family], bed.peer.address(family))
     assert ask_at_once(bed.app, *hosts) == dict.fromkeys(hosts, "proxy")
 
 
-def test_a_port_that_changes_hands_never_slips_past_nor_back(bed: Topology, family: Family) -> None:
+def test_a_port_that_changes_hands_never_slips_past_nor_back(bed: Bed, family: Family) -> None:
     apply(bed)
     app = Query(FAR[family], source_port=40000)
     proxy = app._replace(uid=PROXY)
@@ -132,23 +139,23 @@ def test_a_port_that_changes_hands_never_slips_past_nor_back(bed: Topology, fami
     assert ask(bed.app, app, proxy, app, proxy) == ["proxy", "upstream"] * 2
 
 
-def test_without_zones_it_would(bed: Topology, family: Family) -> None:
+def test_without_zones_it_would(bed: Bed, family: Family) -> None:
     """That the test before this one can fail: the same queries with the zones taken out."""
     apply(bed)
-    iptables(bed, family, "-t", "raw", "-F")
+    flush(bed.app, bed.backend, family, "raw")
     app = Query(FAR[family], source_port=40002)
     assert ask(bed.app, app._replace(uid=PROXY), app) == ["upstream", "upstream"]
     app = app._replace(source_port=40003)
     assert ask(bed.app, app, app._replace(uid=PROXY)) == ["proxy", "proxy"]
 
 
-def test_without_a_proxy_a_query_is_refused(bed: Topology, family: Family) -> None:
+def test_without_a_proxy_a_query_is_refused(bed: Bed, family: Family) -> None:
     apply(bed, dns_port="16053")
     assert ask(bed.app, Query(FAR[family])) == ["ConnectionRefusedError"]
     assert tcp(bed, Attempt(FAR[family], 53)) == ["refused"]
 
 
-def test_dockers_resolver_works_for_the_proxy_and_is_captured_for_the_app(bed: Topology) -> None:
+def test_dockers_resolver_works_for_the_proxy_and_is_captured_for_the_app(bed: Bed) -> None:
     """Docker's rules in a container's namespace, as of libnetwork's resolver_unix.go."""
     to, back = ("-p", "udp", "-d", DOCKER, "--dport", "53"), ("-p", "udp", "-s", DOCKER, "--sport", "40053")
     for rule in (
@@ -176,18 +183,18 @@ def test_dockers_resolver_works_for_the_proxy_and_is_captured_for_the_app(bed: T
         iptables(bed, 4, "-t", "nat", "-X")
 
 
-def test_strict_refuses_queries_that_were_missed(bed: Topology, family: Family) -> None:
+def test_strict_refuses_queries_that_were_missed(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes")
     hosts = (FAR[family], LOCAL[family])
     assert ask(bed.app, *(Query(host) for host in hosts)) == ["proxy", "proxy"]
     assert tcp(bed, *(Attempt(host, 53) for host in hosts)) == ["proxy", "proxy"]
-    iptables(bed, family, "-t", "nat", "-F")
+    flush(bed.app, bed.backend, family)
     assert ask(bed.app, *(Query(host) for host in hosts)) == ["PermissionError", "PermissionError"]
     assert tcp(bed, *(Attempt(host, 53) for host in hosts)) == ["refused", "refused"]
     assert ask(bed.app, *(Query(host, uid=PROXY) for host in hosts)) == ["upstream", "local"]
 
 
-def test_strict_keeps_outsiders_from_the_proxys_resolver(bed: Topology, family: Family) -> None:
+def test_strict_keeps_outsiders_from_the_proxys_resolver(bed: Bed, family: Family) -> None:
     own = bed.app.address(family)
     with resolving(bed.app, {(own, 15053): "proxy"}):
         apply(bed)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import from_command_line
+from interceptor.config.redirect import Backend, from_command_line
 from interceptor.config.redirect_flags import parse
 from interceptor.kernel import rules
 from interceptor.kernel.users import NAMES
 from interceptor.redirect.rules import FAMILIES, Family
 from tests.support.netns import Topology, topology
 from tests.support.reporters import Attempt, connect, listening, send_datagram
+from tests.support.tampering import flush
 
 pytestmark = pytest.mark.netns
 
@@ -23,17 +26,24 @@ SERVERS = {"direct": [80, 8080, 9090, 15020]}
 PROXY = {"egress": [15001], "ingress": [15006]}
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Topology]:
+@dataclass(frozen=True)
+class Bed(Topology):
+    """The two namespaces, and the backend that all rules in here are of."""
+
+    backend: Backend
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     with topology() as made:
         for address in FAR.values():
             made.peer.run("ip", "addr", "add", address, "dev", "lo")
         with listening(made.app, {**PROXY, **SERVERS}), listening(made.peer, SERVERS):
-            yield made
+            yield Bed(made.app, made.peer, request.param)
 
 
 @pytest.fixture(autouse=True)
-def clean(bed: Topology) -> Iterator[None]:
+def clean(bed: Bed) -> Iterator[None]:
     yield
     rules.remove(bed.app.path)
 
@@ -44,33 +54,28 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
-def apply(bed: Topology, **flags: str) -> None:
+def apply(bed: Bed, **flags: str) -> None:
     texts = {name.replace("_", "-"): [text] for name, text in flags.items()}
-    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path)
+    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
 
 
-def flush_nat(bed: Topology, family: Family) -> None:
-    """What another program does to us."""
-    bed.app.run("iptables-legacy" if family == 4 else "ip6tables-legacy", "-t", "nat", "-F")
-
-
-def egress(bed: Topology, *attempts: Attempt) -> list[str]:
+def egress(bed: Bed, *attempts: Attempt) -> list[str]:
     return [answer.listener for answer in connect(bed.app, attempts)]
 
 
-def ingress(bed: Topology, family: Family, *ports: int) -> list[str]:
+def ingress(bed: Bed, family: Family, *ports: int) -> list[str]:
     attempts = [Attempt(bed.app.address(family), port) for port in ports]
     return [answer.listener for answer in connect(bed.peer, attempts)]
 
 
-def ping(bed: Topology, family: Family) -> None:
+def ping(bed: Bed, family: Family) -> None:
     """Both ways, neighbour discovery included."""
     for near, host in ((bed.app, FAR[family]), (bed.peer, bed.app.address(family))):
         near.run("ip", "neigh", "flush", "dev", "eth0")
         near.run("ping", f"-{family}", "-c1", "-W2", host)
 
 
-def test_what_is_captured_exempt_or_loopback_works_as_without(bed: Topology, family: Family) -> None:
+def test_what_is_captured_exempt_or_loopback_works_as_without(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
     far = Attempt(FAR[family], 80)
     own = Attempt(bed.app.address(family), 8080)
@@ -81,16 +86,16 @@ def test_what_is_captured_exempt_or_loopback_works_as_without(bed: Topology, fam
     ping(bed, family)
 
 
-def test_flushed_nat_rules_are_a_leak_without_the_guard(bed: Topology, family: Family) -> None:
+def test_flushed_nat_rules_are_a_leak_without_the_guard(bed: Bed, family: Family) -> None:
     apply(bed)
-    flush_nat(bed, family)
+    flush(bed.app, bed.backend, family)
     assert egress(bed, Attempt(FAR[family], 80)) == ["direct"]
     assert ingress(bed, family, 8080) == ["direct"]
 
 
-def test_flushed_nat_rules_are_a_refusal_with_the_guard(bed: Topology, family: Family) -> None:
+def test_flushed_nat_rules_are_a_refusal_with_the_guard(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
-    flush_nat(bed, family)
+    flush(bed.app, bed.backend, family)
     far = Attempt(FAR[family], 80)
     assert egress(bed, far, far._replace(uid=0, gid=0)) == ["refused", "refused"]
     assert ingress(bed, family, 80, 8080) == ["refused", "refused"]
@@ -108,14 +113,14 @@ def test_flushed_nat_rules_are_a_refusal_with_the_guard(bed: Topology, family: F
     ping(bed, family)
 
 
-def test_established_flows_outlive_the_flush(bed: Topology, family: Family) -> None:
+def test_established_flows_outlive_the_flush(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes", egress_port="16001", ingress_port="16006")
     for port, where, host in ((16001, bed.app, FAR[family]), (16006, bed.peer, bed.app.address(family))):
         with bed.app.call(lambda port=port: listener(port)) as server:  # type: ignore[misc]  # binds the loop's value
             flow = where.call(lambda host=host: socket.create_connection((host, 80), timeout=5))  # type: ignore[misc]
             accepted, _ = server.accept()
             with flow, accepted:
-                flush_nat(bed, family)
+                flush(bed.app, bed.backend, family)
                 flow.sendall(b"there")
                 assert accepted.recv(8) == b"there"
                 accepted.sendall(b"and back")
@@ -130,7 +135,7 @@ def listener(port: int) -> socket.socket:
     return made
 
 
-def test_the_proxys_listeners_are_out_of_reach_from_outside(bed: Topology, family: Family) -> None:
+def test_the_proxys_listeners_are_out_of_reach_from_outside(bed: Bed, family: Family) -> None:
     apply(bed)
     assert ingress(bed, family, 15001, 15006) == ["egress", "ingress"]
     apply(bed, strict="yes", exclude_interfaces="eth0", exclude_ingress_cidrs="10.9.0.1,fd09::1")
@@ -141,23 +146,36 @@ def test_the_proxys_listeners_are_out_of_reach_from_outside(bed: Topology, famil
     ]  # this host: the proxy's to refuse
 
 
-def test_a_foreign_redirect_that_wins_is_a_refusal(bed: Topology, family: Family) -> None:
+def test_a_foreign_redirect_that_wins_is_a_refusal(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes")
-    tool, elsewhere = ("iptables", "192.0.2.7:80") if family == 4 else ("ip6tables", "[2001:db8::7]:80")
-    rule = ("OUTPUT", "-p", "tcp", "--dport", "7", "-j", "DNAT", "--to-destination", elsewhere)
-    bed.app.run(f"{tool}-legacy", "-t", "nat", "-I", *rule)
-    try:
+    with foreign_redirect(bed, family):
         assert egress(bed, Attempt(FAR[family], 7)) == ["refused"]
         assert egress(bed, Attempt(FAR[family], 7, uid=1337)) == ["direct"]
+
+
+@contextmanager
+def foreign_redirect(bed: Bed, family: Family) -> Iterator[None]:
+    """One that comes before ours."""
+    tool, elsewhere = ("iptables", "192.0.2.7:80") if family == 4 else ("ip6tables", "[2001:db8::7]:80")
+    rule = ("OUTPUT", "-p", "tcp", "--dport", "7", "-j", "DNAT", "--to-destination", elsewhere)
+    table = "ip theirs" if family == 4 else "ip6 theirs"
+    chain = "type nat hook output priority -150; policy accept;"
+    put, away = ([f"{tool}-legacy", "-t", "nat", what, *rule] for what in ("-I", "-D"))
+    if bed.backend is Backend.NFT:
+        put = ["nft", f"table {table} {{ chain o {{ {chain}; tcp dport 7 dnat to {elsewhere}; }}; }}"]
+        away = ["nft", f"delete table {table}"]
+    bed.app.run(*put)
+    try:
+        yield
     finally:
-        bed.app.run(f"{tool}-legacy", "-t", "nat", "-D", *rule)
+        bed.app.run(*away)
 
 
 REFUSED_HERE = "PermissionError"  # send() says EPERM when our own rule refuses
 REFUSED_THERE = "ConnectionRefusedError"  # the peer has nobody at the port
 
 
-def test_quic_is_refused_where_asked_and_tcp_goes_on(bed: Topology, family: Family) -> None:
+def test_quic_is_refused_where_asked_and_tcp_goes_on(bed: Bed, family: Family) -> None:
     apply(bed)
     assert send_datagram(bed.app, FAR[family]) == REFUSED_THERE
     apply(bed, quic="block")
@@ -174,12 +192,12 @@ def test_quic_is_refused_where_asked_and_tcp_goes_on(bed: Topology, family: Fami
         assert send_datagram(bed.app, FAR[family]) == REFUSED_THERE, exempt
 
 
-def test_strict_with_blocked_ipv6_guards_both_families(bed: Topology) -> None:
+def test_strict_with_blocked_ipv6_guards_both_families(bed: Bed) -> None:
     apply(bed, strict="yes", quic="block", ipv6="block")
     assert egress(bed, Attempt(FAR[4], 80), Attempt(FAR[6], 80)) == ["egress", "refused"]
     for family in FAMILIES:
         assert send_datagram(bed.app, FAR[family]) == REFUSED_HERE
         assert ingress(bed, family, 15006, 15020) == ["refused", "direct"]
         ping(bed, family)
-    flush_nat(bed, 4)
+    flush(bed.app, bed.backend, 4)
     assert egress(bed, Attempt(FAR[4], 80)) == ["refused"]

@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import from_command_line
+from interceptor.config.redirect import Backend, from_command_line
 from interceptor.config.redirect_flags import parse
+from interceptor.errors import ConfigError
 from interceptor.kernel import child, rules
 from interceptor.kernel.users import NAMES
 from interceptor.redirect.rules import FAMILIES, Family
@@ -18,6 +20,7 @@ from tests.support.netns import Namespace, Topology, namespace, topology
 from tests.support.processes import sidecar_setup
 from tests.support.reporters import Answer, Attempt, connect, listening, send_datagram
 from tests.support.resolvers import Query, ask, resolving
+from tests.support.tampering import flush
 
 pytestmark = pytest.mark.netns
 
@@ -28,18 +31,25 @@ BIG = 4294967294  # the largest id there is
 GROUP = 4242
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Topology]:
+@dataclass(frozen=True)
+class Bed(Topology):
+    """The two namespaces, and the backend that all rules in here are of."""
+
+    backend: Backend
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     with topology() as made:
         for address in FAR.values():
             made.peer.run("ip", "addr", "add", address, "dev", "lo")
         near = {"egress": [15001], "ingress": [15006], "direct": [80, 8080]}
         with listening(made.app, near), listening(made.peer, {"direct": [80, 443, 8443], "upstream": [53]}):
-            yield made
+            yield Bed(made.app, made.peer, request.param)
 
 
 @pytest.fixture(scope="module")
-def guest(bed: Topology) -> Iterator[Namespace]:
+def guest(bed: Bed) -> Iterator[Namespace]:
     """A container behind vnet0, whose packets the app's namespace forwards."""
     with namespace("guest") as made:
         link = ("ip", "link", "add", "vnet0", "type", "veth", "peer", "name", "eth0", "netns", made.name)
@@ -57,7 +67,7 @@ def guest(bed: Topology) -> Iterator[Namespace]:
 
 
 @pytest.fixture(autouse=True)
-def clean(bed: Topology) -> Iterator[None]:
+def clean(bed: Bed) -> Iterator[None]:
     yield
     rules.remove(bed.app.path)
 
@@ -68,16 +78,12 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
-def apply(bed: Topology, **flags: str) -> None:
+def apply(bed: Bed, **flags: str) -> rules.Applied:
     texts = {name.replace("_", "-"): [text] for name, text in flags.items()}
-    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path)
+    return rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
 
 
-def flush_nat(bed: Topology, family: Family) -> None:
-    bed.app.run("iptables-legacy" if family == 4 else "ip6tables-legacy", "-t", "nat", "-F")
-
-
-def test_ports_are_exempt_for_their_users_alone(bed: Topology, family: Family) -> None:
+def test_ports_are_exempt_for_their_users_alone(bed: Bed, family: Family) -> None:
     apply(bed, exclude_egress_ports_for_uids=f"443:1000,8000-9000:{BIG},80:{BIG}")
     https = Attempt(FAR[family], 443)
     answers = connect(
@@ -101,7 +107,7 @@ def test_ports_are_exempt_for_their_users_alone(bed: Topology, family: Family) -
     ]
 
 
-def test_more_ports_of_a_user_than_fit_a_rule(bed: Topology, family: Family) -> None:
+def test_more_ports_of_a_user_than_fit_a_rule(bed: Bed, family: Family) -> None:
     apply(
         bed, exclude_egress_ports_for_uids=",".join(f"{port}:1000" for port in (*range(2000, 2040, 2), 8443))
     )
@@ -119,7 +125,12 @@ def connect_in_groups(host: str, gid: int, groups: list[int]) -> str:
         return connection.recv(4096).decode().split('"')[1]
 
 
-def test_supplementary_groups_count_when_asked(bed: Topology, family: Family) -> None:
+def test_supplementary_groups_count_when_asked(bed: Bed, family: Family) -> None:
+    if bed.backend is Backend.NFT:
+        with pytest.raises(ConfigError, match="--supplementary-groups cannot be had with nftables"):
+            apply(bed, exclude_gids=f"{GROUP}", supplementary_groups="yes")
+        return
+
     def listener(gid: int, *groups: int) -> str:
         return child.call(bed.app.path, connect_in_groups, FAR[family], gid, list(groups))
 
@@ -133,19 +144,19 @@ def test_supplementary_groups_count_when_asked(bed: Topology, family: Family) ->
         assert listener(1000, 5) == "egress"
 
 
-def test_several_proxies_and_the_largest_ids(bed: Topology, family: Family) -> None:
+def test_several_proxies_and_the_largest_ids(bed: Bed, family: Family) -> None:
     apply(bed, proxy_uid=f"1337,1338,{BIG}", proxy_gid=f"7,{BIG}", strict="yes")
     far = Attempt(FAR[family], 80)
     asked = [far._replace(uid=uid) for uid in (1337, 1338, BIG)] + [far._replace(gid=gid) for gid in (7, BIG)]
     assert [answer.listener for answer in connect(bed.app, [*asked, far])] == ["direct"] * 5 + ["egress"]
 
 
-def test_guests_pass_by_unless_asked(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_guests_pass_by_unless_asked(bed: Bed, guest: Namespace, family: Family) -> None:
     apply(bed, strict="yes")
     assert connect(guest, [Attempt(FAR[family], 80)])[0].listener == "direct"
 
 
-def test_what_guests_open_to_other_hosts_is_egress(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_what_guests_open_to_other_hosts_is_egress(bed: Bed, guest: Namespace, family: Family) -> None:
     for flags in ({"strict": "no"}, {"strict": "yes"}, {"strict": "yes", "mode": "tproxy"}):
         apply(bed, virtual_interfaces="vnet+", exclude_egress_ports="443", **flags)
         host = FAR[family]
@@ -155,26 +166,26 @@ def test_what_guests_open_to_other_hosts_is_egress(bed: Topology, guest: Namespa
         assert excluded.listener == "direct"
 
 
-def test_what_guests_open_to_this_host_is_ingress(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_what_guests_open_to_this_host_is_ingress(bed: Bed, guest: Namespace, family: Family) -> None:
     apply(bed, virtual_interfaces="vnet0", exclude_egress_ports="8080")
     assert connect(guest, [Attempt(BRIDGE[family], 8080)])[0].listener == "ingress"
     assert connect(bed.app, [Attempt(FAR[family], 80)])[0].listener == "egress"
 
 
-def test_guests_do_not_leak_when_strict(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_guests_do_not_leak_when_strict(bed: Bed, guest: Namespace, family: Family) -> None:
     apply(bed, virtual_interfaces="vnet0", exclude_egress_ports="443", strict="yes")
-    flush_nat(bed, family)
+    flush(bed.app, bed.backend, family)
     answers = connect(guest, [Attempt(FAR[family], 80), Attempt(FAR[family], 443)])
     assert [answer.listener for answer in answers] == ["refused", "direct"]
 
 
-def test_an_excluded_interface_is_not_virtual(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_an_excluded_interface_is_not_virtual(bed: Bed, guest: Namespace, family: Family) -> None:
     apply(bed, virtual_interfaces="vnet+", exclude_interfaces="vnet0", strict="yes", dns="capture")
     answers = connect(guest, [Attempt(FAR[family], 80), Attempt(FAR[family], 53)])
     assert [answer.listener for answer in answers] == ["direct", "upstream"]
 
 
-def test_quic_of_guests_is_refused_where_asked(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_quic_of_guests_is_refused_where_asked(bed: Bed, guest: Namespace, family: Family) -> None:
     def hits(name: str) -> int:
         chains = rules.status(bed.app.path).of(family)
         return sum(hit.packets for chain in chains for hit in chain.rules if hit.tag and hit.tag.rule == name)
@@ -184,7 +195,7 @@ def test_quic_of_guests_is_refused_where_asked(bed: Topology, guest: Namespace, 
     assert hits("guard-forward-quic-vnet0-everything") == 1
 
 
-def test_name_queries_of_guests_go_to_the_proxy(bed: Topology, guest: Namespace, family: Family) -> None:
+def test_name_queries_of_guests_go_to_the_proxy(bed: Bed, guest: Namespace, family: Family) -> None:
     with (
         resolving(bed.app, {(BRIDGE[family], 15053): "proxy"}),
         resolving(bed.peer, {(FAR[family], 53): "upstream"}),
@@ -197,33 +208,54 @@ def test_name_queries_of_guests_go_to_the_proxy(bed: Topology, guest: Namespace,
         apply(bed, virtual_interfaces="vnet0", dns="capture", exclude_egress_cidrs=FAR[family], strict="yes")
         assert ask(guest, far) == ["upstream"]
         apply(bed, virtual_interfaces="vnet0", dns="capture", strict="yes")
-        flush_nat(bed, family)
+        flush(bed.app, bed.backend, family)
         assert ask(guest, far._replace(source_port=40011)) == ["ConnectionRefusedError"]
 
 
-def test_blocked_ipv6_blocks_guests(bed: Topology, guest: Namespace) -> None:
+def test_blocked_ipv6_blocks_guests(bed: Bed, guest: Namespace) -> None:
     apply(bed, virtual_interfaces="vnet0", ipv6="block")
     answers = connect(guest, [Attempt(FAR[4], 80), Attempt(FAR[6], 80)])
     assert [answer.listener for answer in answers] == ["egress", "refused"]
     guest.run("ping", "-6", "-c1", "-W2", FAR[6])
 
 
-def test_the_kernel_has_what_the_plan_prints_for_every_flag(bed: Topology, family: Family) -> None:
-    """Through iptables' own reader: iptables-restore accepts the rendering and makes the same rules of it."""
-    flags = {
+def test_the_kernel_has_what_the_plan_prints_for_every_flag(bed: Bed, family: Family) -> None:
+    """Through the backend's own reader: it accepts the rendering and makes the same rules of it."""
+    if bed.backend is Backend.LEGACY:
+        what_iptables_makes_of_the_rendering_is_ours(bed, family)
+    else:
+        what_nft_makes_of_the_rendering_is_ours(bed)
+
+
+FLAGS = {
         "mode": "tproxy", "dns": "capture", "strict": "yes", "quic": "block", "proxy_gid": "7", "exclude_gids": "8",
         "supplementary_groups": "yes", "virtual_interfaces": "vnet+", "exclude_egress_ports_for_uids": "443:1000",
         "proxy_mark": "0x539/0xfff", "exclude_egress_cidrs": "192.0.2.0/24,2001:db8::/32",
     }  # fmt: skip
-    apply(bed, **flags)
-    ours = saved(bed, family)
-    rules.remove(bed.app.path)
+
+
+def printed(bed: Bed, form: str, flags: dict[str, str]) -> str:
     command = [f"--{name.replace('_', '-')}={text}" for name, text in flags.items()]
     switches = {"--strict=yes": "--strict", "--supplementary-groups=yes": "--supplementary-groups"}
-    printed = bed.app.run(
-        *sidecar_setup("plan", "--output=iptables", *(switches.get(word, word) for word in command))
-    )
-    text = printed.stdout.partition("# IPv6")[0 if family == 4 else 2].partition("\n")[2]
+    words = (switches.get(word, word) for word in command)
+    return bed.app.run(*sidecar_setup("plan", f"--output={form}", *words)).stdout
+
+
+def what_nft_makes_of_the_rendering_is_ours(bed: Bed) -> None:
+    flags = {name: text for name, text in FLAGS.items() if name != "supplementary_groups"}
+    for what in ({}, {"ipv6": "block"}):
+        text = printed(bed, "nft", {**flags, **what})
+        subprocess.run(bed.app.command("nft", "-f", "-"), input=text, text=True, check=True)
+        changes = apply(bed, **{**flags, **what}).changes
+        assert [change for change in changes if change.startswith("nft")] == []
+        rules.remove(bed.app.path)
+
+
+def what_iptables_makes_of_the_rendering_is_ours(bed: Bed, family: Family) -> None:
+    apply(bed, **FLAGS)
+    ours = saved(bed, family)
+    rules.remove(bed.app.path)
+    text = printed(bed, "iptables", FLAGS).partition("# IPv6")[0 if family == 4 else 2].partition("\n")[2]
     tool = "iptables-legacy-restore" if family == 4 else "ip6tables-legacy-restore"
     subprocess.run(bed.app.command(tool, "--noflush"), input=text, text=True, check=True)
     try:
@@ -232,7 +264,7 @@ def test_the_kernel_has_what_the_plan_prints_for_every_flag(bed: Topology, famil
         rules.remove(bed.app.path)
 
 
-def saved(bed: Topology, family: Family) -> list[str]:
+def saved(bed: Bed, family: Family) -> list[str]:
     return [line.partition(" [")[0] for line in bed.app.run(
         "iptables-legacy-save" if family == 4 else "ip6tables-legacy-save"
     ).stdout.splitlines() if "INTERCEPTOR" in line]  # fmt: skip

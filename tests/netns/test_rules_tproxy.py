@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import from_command_line
+from interceptor.config.redirect import Backend, from_command_line
 from interceptor.config.redirect_flags import parse
 from interceptor.errors import KernelError
 from interceptor.kernel import rules
@@ -24,17 +25,24 @@ LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 SERVERS = {"direct": [80, 8080, 9090, 15020]}
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Topology]:
+@dataclass(frozen=True)
+class Bed(Topology):
+    """The two namespaces, and the backend that all rules in here are of."""
+
+    backend: Backend
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
     with topology() as made:
         for address in FAR.values():
             made.peer.run("ip", "addr", "add", address, "dev", "lo")
         with listening(made.app, {"egress": [15001], **SERVERS}), listening(made.peer, SERVERS):
-            yield made
+            yield Bed(made.app, made.peer, request.param)
 
 
 @pytest.fixture(autouse=True)
-def clean(bed: Topology) -> Iterator[None]:
+def clean(bed: Bed) -> Iterator[None]:
     yield
     rules.remove(bed.app.path)
 
@@ -45,12 +53,12 @@ def family(request: pytest.FixtureRequest) -> Family:
     return found
 
 
-def apply(bed: Topology, **flags: str) -> rules.Applied:
+def apply(bed: Bed, **flags: str) -> rules.Applied:
     texts = {name.replace("_", "-"): [text] for name, text in {"mode": "tproxy", **flags}.items()}
-    return rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path)
+    return rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
 
 
-def from_peer(bed: Topology, family: Family, port: int) -> Answer:
+def from_peer(bed: Bed, family: Family, port: int) -> Answer:
     return connect(bed.peer, [Attempt(bed.app.address(family), port)])[0]
 
 
@@ -68,7 +76,7 @@ def routing(where: Namespace) -> str:
 
 
 @pytest.mark.parametrize("strict", ["no", "yes"])
-def test_the_app_sees_its_clients_address(bed: Topology, family: Family, strict: str) -> None:
+def test_the_app_sees_its_clients_address(bed: Bed, family: Family, strict: str) -> None:
     apply(bed, strict=strict)
     with transparent_proxy(bed.app):
         own = bed.app.address(family)
@@ -78,7 +86,7 @@ def test_the_app_sees_its_clients_address(bed: Topology, family: Family, strict:
             )
 
 
-def test_a_client_behind_a_route_is_seen_as_well(bed: Topology, family: Family) -> None:
+def test_a_client_behind_a_route_is_seen_as_well(bed: Bed, family: Family) -> None:
     apply(bed)
     with transparent_proxy(bed.app):
         client = bed.peer.call(
@@ -90,7 +98,7 @@ def test_a_client_behind_a_route_is_seen_as_well(bed: Topology, family: Family) 
             assert f'"{FAR[family]}"' in client.recv(4096).decode()
 
 
-def test_what_the_app_opens_is_not_stolen(bed: Topology, family: Family) -> None:
+def test_what_the_app_opens_is_not_stolen(bed: Bed, family: Family) -> None:
     """The traps of a TPROXY for everything: the app's own address, loopback, and every answer from outside."""
     apply(bed, exclude_egress_ports="8080")
     with transparent_proxy(bed.app):
@@ -108,7 +116,7 @@ def test_what_the_app_opens_is_not_stolen(bed: Topology, family: Family) -> None
         assert [answer.listener for answer in answers] == ["direct"] * 4 + ["egress"]
 
 
-def test_exemptions_hold(bed: Topology, family: Family) -> None:
+def test_exemptions_hold(bed: Bed, family: Family) -> None:
     apply(bed, exclude_ingress_ports="9090")
     with transparent_proxy(bed.app):
         assert from_peer(bed, family, 9090).listener == "direct"
@@ -123,7 +131,7 @@ def test_exemptions_hold(bed: Topology, family: Family) -> None:
             assert from_peer(bed, family, 8080).listener == "direct", flags
 
 
-def test_syn_cookies_do_not_lead_past_the_proxy(bed: Topology, family: Family) -> None:
+def test_syn_cookies_do_not_lead_past_the_proxy(bed: Bed, family: Family) -> None:
     """With a cookie the third segment meets no socket of its own: it must find the proxy's listener, not the app's."""
     bed.app.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=2")
     try:
@@ -137,7 +145,7 @@ def test_syn_cookies_do_not_lead_past_the_proxy(bed: Topology, family: Family) -
         bed.app.run("sysctl", "-qw", "net.ipv4.tcp_syncookies=1")
 
 
-def test_without_a_proxy_the_app_is_not_reached(bed: Topology, family: Family) -> None:
+def test_without_a_proxy_the_app_is_not_reached(bed: Bed, family: Family) -> None:
     apply(bed)
     peer = bed.peer.call(lambda: socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6))
     with peer:
@@ -146,13 +154,13 @@ def test_without_a_proxy_the_app_is_not_reached(bed: Topology, family: Family) -
             peer.connect((bed.app.address(family), 8080))
 
 
-def test_the_listener_is_out_of_reach_when_strict(bed: Topology, family: Family) -> None:
+def test_the_listener_is_out_of_reach_when_strict(bed: Bed, family: Family) -> None:
     apply(bed, strict="yes")
     with transparent_proxy(bed.app):
         assert from_peer(bed, family, 15006).listener == "refused"
 
 
-def test_connections_that_were_there_before_go_on(bed: Topology, family: Family) -> None:
+def test_connections_that_were_there_before_go_on(bed: Bed, family: Family) -> None:
     with bed.app.call(
         lambda: socket.create_server(("::", 7070), family=socket.AF_INET6, dualstack_ipv6=True)
     ) as app:
@@ -167,7 +175,7 @@ def test_connections_that_were_there_before_go_on(bed: Topology, family: Family)
             assert client.recv(8) == b"and back"
 
 
-def test_a_proxy_mark_is_not_taken_for_ours(bed: Topology, family: Family) -> None:
+def test_a_proxy_mark_is_not_taken_for_ours(bed: Bed, family: Family) -> None:
     apply(bed, proxy_mark="0x53b/0xfff")
     with transparent_proxy(bed.app):
         assert from_peer(bed, family, 8080).peer == bed.peer.address(family)
@@ -175,7 +183,7 @@ def test_a_proxy_mark_is_not_taken_for_ours(bed: Topology, family: Family) -> No
         assert connect(bed.app, [marked])[0].listener == "direct"
 
 
-def test_applied_twice_it_is_there_once_and_removed_it_leaves_nothing(bed: Topology) -> None:
+def test_applied_twice_it_is_there_once_and_removed_it_leaves_nothing(bed: Bed) -> None:
     before = routing(bed.app)
     assert apply(bed).outcome == "installed"
     installed = routing(bed.app)
@@ -189,7 +197,7 @@ def test_applied_twice_it_is_there_once_and_removed_it_leaves_nothing(bed: Topol
     assert rules.remove(bed.app.path).outcome == "absent"
 
 
-def test_what_somebody_did_to_the_routing_is_put_right(bed: Topology) -> None:
+def test_what_somebody_did_to_the_routing_is_put_right(bed: Bed) -> None:
     apply(bed)
     right = routing(bed.app)
     for spoil in (
@@ -202,7 +210,7 @@ def test_what_somebody_did_to_the_routing_is_put_right(bed: Topology) -> None:
         assert routing(bed.app) == right
 
 
-def test_going_back_to_redirecting_takes_the_routing_away(bed: Topology, family: Family) -> None:
+def test_going_back_to_redirecting_takes_the_routing_away(bed: Bed, family: Family) -> None:
     before = routing(bed.app)
     apply(bed)
     apply(bed, mode="redirect")
@@ -211,13 +219,13 @@ def test_going_back_to_redirecting_takes_the_routing_away(bed: Topology, family:
         assert from_peer(bed, family, 8080).listener == "ingress"
 
 
-def test_ipv6_left_alone_has_no_routing(bed: Topology) -> None:
+def test_ipv6_left_alone_has_no_routing(bed: Bed) -> None:
     apply(bed, ipv6="off")
     assert "15006" not in bed.app.run("ip", "-6", "rule").stdout
     assert "15006" in bed.app.run("ip", "rule").stdout
 
 
-def test_a_foreign_route_in_our_table_is_a_refusal_that_changes_nothing(bed: Topology) -> None:
+def test_a_foreign_route_in_our_table_is_a_refusal_that_changes_nothing(bed: Bed) -> None:
     bed.app.run("ip", "route", "add", "local", "default", "dev", "lo", "table", "15006")
     try:
         before = routing(bed.app), bed.app.save(4), bed.app.save(6)

@@ -34,6 +34,11 @@ def _family(ruleset: Ruleset, family: Family) -> Iterator[str]:
         )
         yield from (line for chain in chains for line in rule_lines(ruleset, chain, family))
         yield "COMMIT"
+    yield from routing_lines(ruleset, family)
+
+
+def routing_lines(ruleset: Ruleset, family: Family) -> Iterator[str]:
+    """The policy routing, which is no rule of netfilter's, as comments with the commands for it."""
     if ruleset.detour is not None and family in ruleset.detour.families:
         ip = "ip" if family == 4 else "ip -6"
         yield f"# {ip} route add local default dev lo table {DETOUR_NUMBER} proto {DETOUR_PROTOCOL}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interceptor.redirect.nftables import FAMILY, TABLE, network_text, table_form
+from interceptor.redirect.render.iptables import routing_lines
+from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,8 @@ def _lines(ruleset: Ruleset) -> Iterator[str]:
         yield from ("",) if number else ()
         yield from (f"\t{line}" for line in block)
     yield "}"
+    for family in FAMILIES:
+        yield from routing_lines(ruleset, family)
 
 
 def _set(named: NamedSet) -> Iterator[str]:

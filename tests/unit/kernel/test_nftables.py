@@ -8,6 +8,7 @@ import pytest
 
 from interceptor.errors import KernelError
 from interceptor.kernel import nftables
+from interceptor.redirect.foreign import Presence
 from interceptor.redirect.rules import Ruleset
 
 
@@ -46,7 +47,7 @@ def test_a_program_that_is_recent_enough(program: Path, printed: str) -> None:
 
 def test_a_kernel_without_nftables_has_no_rules(program: Path) -> None:
     say(program, "echo 'Unable to initialize Netlink socket: Protocol not supported' >&2; exit 1")
-    assert nftables._look() == (False, (), True)
+    assert nftables._look() == Presence(ours=False, foreign=(), ipv6_nat=True)
     assert not nftables._compare(Ruleset("", ())).needed
 
 

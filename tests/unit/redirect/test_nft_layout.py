@@ -139,7 +139,7 @@ def test_chains_go_after_what_may_be_mapped_to_them() -> None:
         for each in commands(before, capture)
         if "delete" in cast("Form", each)
     ]
-    assert [next(iter(each)) for each in deleted] == ["set", "map", "chain", "chain", "chain", "chain"]
+    assert [next(iter(each)) for each in deleted] == ["set", "map", *["chain"] * 6]
 
 
 def test_a_chain_that_is_another_is_made_anew() -> None:
@@ -186,7 +186,7 @@ def test_status_tells_what_is_not_ours() -> None:
     position = objects.index({"rule": rule_of(objects, ":egress-hook")})
     objects.insert(position, {"rule": theirs})
     objects.append(
-        {"rule": {"chain": "nat_INTERCEPTOR_EGRESS", "comment": "x", "expr": [{"counter": "named"}]}}
+        {"rule": {"chain": "nat_INTERCEPTOR_EGRESS_ipv4", "comment": "x", "expr": [{"counter": "named"}]}}
     )
     elements_of(objects).append("198.51.100.1")
     objects.append({"chain": {"family": "inet", "table": "interceptor", "name": "theirs"}})
@@ -212,6 +212,6 @@ def test_a_chain_without_a_jump_and_a_table_switched_off_are_not_hooked_in() -> 
 
 def test_a_rule_without_expressions_is_somebodys() -> None:
     objects = listing()
-    objects.append({"rule": {"chain": "nat_INTERCEPTOR_EGRESS"}})
+    objects.append({"rule": {"chain": "nat_INTERCEPTOR_EGRESS_ipv4"}})
     assert listed(objects) != WANTED
     assert any(hits.tag is None for chain in installed(objects) for hits in chain.rules)

@@ -92,7 +92,7 @@ def test_a_chain_for_one_family_says_so(families: tuple[Family, ...], name: str)
 def test_chains_of_one_name_in_two_tables_have_two_names() -> None:
     names = [chain.name for chain in table_form(plan(RedirectSettings(), Ipv6.BLOCK)).chains]
     assert len(names) == len(set(names)) == 8
-    assert {"nat_INTERCEPTOR_EGRESS", "filter_INTERCEPTOR_EGRESS", "filter_INPUT"} <= set(names)
+    assert {"nat_INTERCEPTOR_EGRESS_ipv4", "filter_INTERCEPTOR_EGRESS_ipv6", "filter_INPUT"} <= set(names)
 
 
 def test_two_chains_at_one_hook_share_its_base_chain() -> None:
@@ -126,17 +126,17 @@ SAMPLES: dict[str, tuple[Match, str]] = {
     "gid": (Match(gid=7), "meta skgid 7"),
     "mark": (Match(mark=Mark(5, 15)), "meta mark & 0x0000000f == 0x00000005"),
     "local_destination": (Match(local_destination=True), "fib daddr type local"),
+    "new": (Match(new=True), "ct state new"),
+    "connection_mark": (Match(connection_mark=Mark(5)), "ct mark 0x00000005"),
     "remote_destination": (Match(remote_destination=True), "fib daddr type != local"),
     "remote_source": (Match(remote_source=True), "fib saddr type != local"),
-    "new": (Match(new=True), "ct state new"),
-    "syn": (Match(syn=True), "tcp flags syn / fin,syn,rst,ack"),
-    "reply": (Match(reply=True), "ct direction reply"),
     "rewritten": (Match(rewritten=True), "ct status dnat"),
+    "reply": (Match(reply=True), "ct direction reply"),
+    "syn": (Match(protocol=Protocol.TCP, syn=True), "tcp flags & (fin | syn | rst | ack) == syn"),
 }
-LEGACY_ONLY = {"supplementary", "connection_mark"}
 
 
-@pytest.mark.parametrize("name", sorted({field.name for field in fields(Match)} - LEGACY_ONLY))
+@pytest.mark.parametrize("name", [field.name for field in fields(Match) if field.name != "supplementary"])
 def test_each_field_of_a_match_has_its_statement(name: str) -> None:
     match, text = SAMPLES[name]
     assert texts(form(match)) == [text, "counter", "return"]
@@ -184,6 +184,31 @@ def test_the_json_of_a_match(match: Match, expected: dict[str, Json]) -> None:
         (Jump("X"), "jump X", {"jump": {"target": "X"}}),
         (Redirect(15001), "redirect to :15001", {"redirect": {"port": 15001}}),
         (Reject(Answer.RESET), "reject with tcp reset", {"reject": {"type": "tcp reset"}}),
+        (
+            Reject(Answer.UNREACHABLE),
+            "reject with icmpx type port-unreachable",
+            {"reject": {"type": "icmpx", "expr": "port-unreachable"}},
+        ),
+        (
+            Zone(15053),
+            "ct original zone set 15053",
+            {"mangle": {"key": {"ct": {"key": "zone", "dir": "original"}}, "value": 15053}},
+        ),
+        (
+            MarkPacket(Mark(5)),
+            "meta mark set 0x00000005",
+            {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 5}},
+        ),
+        (
+            MarkConnection(Mark(0x53A, 0xFFF)),
+            "ct mark set ct mark & 0xfffff53a | 0x0000053a",
+            {
+                "mangle": {
+                    "key": {"ct": {"key": "mark"}},
+                    "value": {"|": [{"&": [{"ct": {"key": "mark"}}, 0xFFFFF53A]}, 0x53A]},
+                }
+            },
+        ),
     ],
 )
 def test_each_verdict(verdict: Verdict, text: str, expected: Json) -> None:
@@ -192,67 +217,36 @@ def test_each_verdict(verdict: Verdict, text: str, expected: Json) -> None:
     assert rule.statements[-1].form == expected
 
 
-def test_an_icmp_answer_is_of_the_packets_family() -> None:
-    reject = Reject(Answer.UNREACHABLE)
-    assert texts(form(Match(), reject)) == ["counter", "reject"]
-    assert json_of(Match(), reject)[-1] == {"reject": {"type": "icmpx", "expr": "port-unreachable"}}
+def test_where_no_transparent_listener_is_the_packet_is_dropped() -> None:
+    """As iptables does; nft would go on, past the proxy."""
+    handed, dropped = table(one(Match(uid=1), Tproxy(15006))).chains[1].rules
+    assert texts(handed) == ["meta skuid 1", "counter", "tproxy to :15006", "accept"]
+    assert handed.statements[-2].form == {"tproxy": {"port": 15006}}
+    assert texts(dropped) == ["meta skuid 1", "counter", "drop"]
+    assert dropped.comment == "interceptor:v1:abc:id-unheard"
 
 
-@pytest.mark.parametrize(
-    ("match", "text", "expected"),
-    [
-        (
-            Match(rewritten=True),
-            "ct status dnat",
-            {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"},
-        ),
-        (
-            Match(reply=True),
-            "ct direction reply",
-            {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "reply"},
-        ),
-        (
-            Match(remote_destination=True),
-            "fib daddr type != local",
-            {"op": "!=", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"},
-        ),
-        (
-            Match(remote_source=True),
-            "fib saddr type != local",
-            {"op": "!=", "left": {"fib": {"result": "type", "flags": ["saddr"]}}, "right": "local"},
-        ),
-        (
-            Match(syn=True),
-            "tcp flags syn / fin,syn,rst,ack",
-            {
-                "op": "==",
-                "left": {
-                    "&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["fin", "syn", "rst", "ack"]]
-                },
-                "right": "syn",
-            },
-        ),
-    ],
-)
-def test_what_the_guard_looks_at(match: Match, text: str, expected: Json) -> None:
-    assert texts(form(match, Return())) == [text, "counter", "return"]
-    assert json_of(match)[0] == {"match": expected}
+def test_supplementary_groups_are_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--supplementary-groups cannot be had with nftables.*--backend legacy"
+    ):
+        form(Match(gid=1, supplementary=True))
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        (Match(gid=1, supplementary=True), Return()),
-        (Match(connection_mark=Mark(1)), Return()),
-        (Match(), Tproxy(15006)),
-        (Match(), MarkPacket(Mark(1))),
-        (Match(), MarkConnection(Mark(1))),
-        (Match(), Zone(1)),
-    ],
-)
-def test_what_only_the_legacy_backend_can_do_is_refused_by_name(rule: tuple[Match, Verdict]) -> None:
-    with pytest.raises(ConfigError, match="need --backend legacy"):
-        form(*rule)
+def test_a_mark_on_output_is_made_where_the_packet_is_routed_anew() -> None:
+    chain = Chain(Table.MANGLE, "MINE", Hook.OUTPUT, HOOK, (), BOTH)
+    chains = table_form(Ruleset("abc", (chain, replace(chain, hook=Hook.PREROUTING)))).chains
+    assert [each.base for each in chains[:2]] == [
+        Base("route", "output", -151),
+        Base("filter", "prerouting", -151),
+    ]
+
+
+def test_chains_of_one_name_for_one_family_each_have_two_names() -> None:
+    chain = Chain(Table.FILTER, "MINE", Hook.OUTPUT, HOOK, (), (4,))
+    names = [each.name for each in table_form(Ruleset("abc", (chain, replace(chain, families=(6,))))).chains]
+    assert names == ["filter_OUTPUT", "filter_MINE_ipv4", "filter_MINE_ipv6"]
+    assert {planned_name(name) for name in names[1:]} == {(Table.FILTER, "MINE")}
 
 
 def cidr(network: str, **more: object) -> Rule:
