@@ -25,6 +25,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     app                   the unmodified program whose connections are intercepted
     access log            one line per connection, written at its end
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
+    bulk                  a source that fills the hub's buffer: it is spliced from then on
     capture               bring a connection to the proxy by a redirect rule
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)
@@ -40,7 +41,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     plan                  the Ruleset that settings ask for
     proxy ids             the uids, gids and mark by which the rules know the proxy's own traffic
     registry              the services named by ServiceEntry documents
-    relay                 moving bytes between the two sides of a flow, and the way it is done
+    relay                 moving bytes between the two sides of a flow, and the way it is done: copy or splice
     response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong
     ruleset               all our rules, typed, for both families: the only source of every rendering
     snapshot              one immutable version of everything decided by configuration

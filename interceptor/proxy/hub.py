@@ -194,15 +194,21 @@ class Hub:
         self._epoll.close()
 
     def _stretch(self) -> bool:
-        """Serve until trio has something to run or a stretch is over; False where all has been silent."""
+        """Serve until trio has something to run or a stretch is over; whether there is more to do at once.
+
+        Where a task was woken trio must wait for what comes next: it may run this one first, before the woken task,
+        and then nothing tells that there is one.
+        """
         alone = not trio.lowlevel.current_statistics().tasks_runnable
         self._woke_task = False
         until = self._clock() + STRETCH
         while True:
             served = self._round(STRETCH if alone and not self._queue else 0)
             if not served:
-                return not alone
-            if self._woke_task or self._now >= until:
+                return False
+            if self._woke_task:
+                return bool(self._queue)
+            if self._now >= until:
                 return True
 
     def _round(self, timeout: float) -> int:

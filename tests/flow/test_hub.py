@@ -2,88 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
-import os
-import resource
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from interceptor.kernel.splice import CAPACITY, KEPT, Pipe
-from interceptor.model.connection import Flow, RelayChoice
+from interceptor.kernel.splice import CAPACITY
 from interceptor.proxy.endings import Ended, Ending, Side
 from interceptor.proxy.hub import BUFFER, STRETCH, Hub, _End
-from tests.support.flows import flow_between, reset, tcp_pair, wait_until
-
-PEER, APP = Side.DOWNSTREAM, Side.UPSTREAM
-
-
-def pattern(size: int, seed: int) -> bytes:
-    """Bytes that show a lost, doubled or swapped piece: each block names itself."""
-    return b"".join((block * 2 + seed).to_bytes(8, "big") for block in range(size // 8 + 1))[:size]
-
-
-STREAM = pattern(64 * 1024 * 1024, 0)  # more than the kernel's buffers of both legs hold
-
-
-class Relayed:
-    """A peer and an app joined by the hub; ``peer`` and ``app`` are the outer ends."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        self.peer, self.downstream = tcp_pair()
-        self.upstream, self.app = tcp_pair()
-        self.flow: Flow = flow_between(self.downstream)
-        self.result: Ended | None = None
-        self.over = trio.Event()
-        self.scope = trio.CancelScope()
-
-    def end(self, side: Side) -> socket.socket:
-        return self.peer if side is PEER else self.app
-
-    async def relay(self) -> None:
-        self.downstream.setblocking(False)
-        self.upstream.setblocking(False)
-        with self.scope:
-            self.result = await self.hub.relay(self.flow, self.downstream, self.upstream)
-        self.over.set()
-
-    async def ended(self) -> Ended:
-        with trio.fail_after(10):
-            await self.over.wait()
-        assert self.result is not None
-        assert self.downstream.fileno() == self.upstream.fileno() == -1
-        return self.result
-
-    def close(self) -> None:
-        for sock in (self.peer, self.app, self.downstream, self.upstream):
-            sock.close()
-
-
-@asynccontextmanager
-async def serving(hub: Hub, *pairs: Relayed) -> AsyncIterator[None]:
-    """Relay the pairs, in order, while the body runs; nothing of them is left in the hub at the end."""
-    async with trio.open_nursery() as nursery:
-        for pair in pairs:
-            nursery.start_soon(pair.relay)
-            await wait_all_tasks_blocked()
-        nursery.start_soon(hub.run)
-        yield
-        for pair in pairs:
-            pair.scope.cancel()
-            await pair.over.wait()
-            pair.close()
-        assert not hub._ends
-        assert not hub._wheel
-        nursery.cancel_scope.cancel()
+from tests.support.flows import reset, tcp_pair, wait_until
+from tests.support.relayed import (
+    APP,
+    PEER,
+    STREAM,
+    Relayed,
+    fill,
+    fill_chain,
+    pattern,
+    receive,
+    send,
+    serving,
+)
 
 
 @pytest.fixture
@@ -96,33 +40,6 @@ def pair(hub: Hub) -> Iterator[Relayed]:
     made = Relayed(hub)
     yield made
     made.close()
-
-
-async def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes."""
-    sock.setblocking(False)
-    received = bytearray()
-    with trio.fail_after(20):
-        while len(received) < size:
-            try:
-                data = sock.recv(size - len(received))
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(sock)
-                continue
-            assert data, f"ended after {len(received)} of {size} bytes"
-            received += data
-    return bytes(received)
-
-
-async def send(sock: socket.socket, data: bytes) -> None:
-    sock.setblocking(False)
-    rest = memoryview(data)
-    with trio.fail_after(20):
-        while rest:
-            try:
-                rest = rest[sock.send(rest) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
 
 
 async def ending(sock: socket.socket) -> str:
@@ -172,31 +89,6 @@ async def test_a_reset_is_passed_on_as_a_reset(pair: Relayed, first: Side, momen
         ended = await pair.ended()
         assert ended == Ended(first, Ending.RESET, errno.ECONNRESET)
         assert await ending(pair.end(other)) == "reset"
-
-
-def fill(sock: socket.socket, start: int = 0) -> int:
-    """Send a pattern from its ``start`` on until the kernel takes no more; how much it took."""
-    sock.setblocking(False)
-    rest = memoryview(STREAM)[start:]
-    try:
-        while rest:
-            rest = rest[sock.send(rest[:65536]) :]
-    except BlockingIOError:
-        return len(STREAM) - start - len(rest)
-    raise AssertionError("the kernel took all there is: make the stream longer")
-
-
-async def fill_chain(pair: Relayed, source: Side) -> int:
-    """Send until neither kernel nor hub takes more, because the other end does not read; how many bytes they hold."""
-    taken = 0
-    while more := fill(pair.end(source), taken):
-        taken += more
-        await wait_all_tasks_blocked(0.05)
-    sock = pair.downstream if source is PEER else pair.upstream
-    pending = pair.hub._ends[sock.fileno()].pending
-    assert pending is not None
-    assert len(pending) <= CAPACITY
-    return taken
 
 
 async def test_a_reset_that_follows_a_fin_leaves_the_fin(pair: Relayed) -> None:
@@ -438,76 +330,31 @@ async def test_a_half_closed_flow_may_be_silent_for_the_linger_timeout_only(
         assert pair.result == Ended(first, Ending.LINGER)
 
 
-async def pass_through(pair: Relayed, data: bytes) -> None:
-    """Send from the peer, and compare what the app receives."""
+class Patient(Hub):
+    """A hub that must not wait by itself while a task that it woke has not run."""
+
+    woken = ran = 0
+
+    def _wake(self, task: trio.lowlevel.Task, value: Ended | None) -> None:
+        self.woken += 1
+        super()._wake(task, value)
+
+    def _round(self, timeout: float) -> int:
+        assert not timeout or self.woken == self.ran
+        return super()._round(timeout)
+
+
+async def test_a_task_that_was_woken_runs_before_the_hub_waits_by_itself() -> None:
+    hub = Patient(idle=60, linger=60)
+    near, far = tcp_pair()
+    far.setblocking(False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send, pair.peer, data)
-        received = await receive(pair.app, len(data))
-    assert received == data
-
-
-@pytest.mark.parametrize(
-    ("choice", "small", "bulk"),
-    [("auto", "copy", "splice"), ("copy", "copy", "copy"), ("splice", "splice", "splice")],
-)
-async def test_a_flow_is_spliced_when_it_turns_bulk_unless_told_otherwise(
-    choice: RelayChoice, small: str, bulk: str
-) -> None:
-    pair = Relayed(Hub(idle=60, linger=60, relay=choice))
-    async with serving(pair.hub, pair):
-        await pass_through(pair, b"x")
-        assert pair.flow.relay == small
-        await pass_through(pair, STREAM)
-        assert pair.flow.relay == bulk
-        await pass_through(pair, b"y")
-        assert not pair.hub._ends[pair.downstream.fileno()].bulk or choice == "splice"
-
-
-async def test_a_stalled_sink_keeps_its_pipe_and_nothing_of_it_is_lost() -> None:
-    pair = Relayed(Hub(idle=60, linger=60, relay="splice"))
-    async with serving(pair.hub, pair):
-        taken = await fill_chain(pair, PEER)
-        assert isinstance(pair.hub._ends[pair.downstream.fileno()].pending, Pipe)
-        assert await receive(pair.app, taken) == STREAM[:taken]
-        assert pair.hub._ends[pair.downstream.fileno()].pending is None
-    assert len(pair.hub._pipes._idle) == 1
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def test_a_flow_that_ends_closes_the_pipe_that_it_fills() -> None:
-    before = descriptors()
-    pair = Relayed(Hub(idle=60, linger=60, relay="splice"))
-    async with serving(pair.hub, pair):
-        await fill_chain(pair, PEER)
-        reset(pair.app)
-        assert (await pair.ended()).how is Ending.RESET
-    pair.hub.close()
-    assert descriptors() == before
-
-
-@contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """The limit is at the lowest number that is free."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def test_without_a_pipe_a_flow_is_copied() -> None:
-    pair = Relayed(Hub(idle=60, linger=60))
-    async with serving(pair.hub, pair):
-        with no_descriptor_left():
-            await pass_through(pair, STREAM)
-        assert pair.flow.relay == "copy"
-        assert pair.hub._pipes._idle == []
-        await pass_through(pair, STREAM)
-        assert pair.flow.relay == "splice"
-        assert 1 <= len(pair.hub._pipes._idle) <= KEPT
+        nursery.start_soon(hub.run)
+        with near, far, trio.fail_after(10):
+            for _ in range(50):  # trio shuffles the order of what it runs
+                near.sendall(b"x")
+                await hub.wait_readable(far)
+                hub.ran += 1
+                assert far.recv(2) == b"x"
+            assert hub.ran == hub.woken == 50
+        nursery.cancel_scope.cancel()
