@@ -37,6 +37,7 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.kernel.splice import Pipe, Pipes
 from interceptor.proxy.endings import Ended, Ending, Side
+from interceptor.proxy.pair import End, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,49 +55,6 @@ _INTEREST: Final = (
     select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 )  # EPOLLPRI: urgent data makes reads short
 _DRAIN: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP
-
-
-class _End:
-    """One socket of a flow, as the source of the bytes that go to ``other``."""
-
-    __slots__ = ("bulk", "drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock")
-
-    other: _End
-    pair: _Pair
-
-    def __init__(self, side: Side, sock: socket.socket) -> None:
-        self.side = side
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.moved = 0  # bytes read from this socket
-        self.pending: memoryview | Pipe | None = None  # of those, what the other one did not take yet
-        self.bulk = False
-        self.drain = False  # read until nothing comes: a short read proves nothing any more
-        self.eof = False
-        self.queued = False  # in the run queue
-
-
-class _Pair:
-    """Both ends of a flow."""
-
-    __slots__ = ("active", "downstream", "first_eof", "flow", "slot", "task", "upstream")
-
-    def __init__(self, flow: Flow, downstream: _End, upstream: _End, task: trio.lowlevel.Task) -> None:
-        self.flow = flow
-        self.downstream = downstream
-        self.upstream = upstream
-        self.task = task
-        self.active = 0.0  # when a byte moved last
-        self.first_eof: Side | None = None  # set: half-closed
-        self.slot = 0  # of the timer wheel
-        downstream.other, upstream.other = upstream, downstream
-        downstream.pair = upstream.pair = self
-
-    def count(self) -> None:
-        """Bring the flow's byte counts up to date."""
-        pending = self.upstream.pending
-        self.flow.bytes_received = self.downstream.moved
-        self.flow.bytes_sent = self.upstream.moved - (len(pending) if pending is not None else 0)
 
 
 class Hub:
@@ -117,15 +75,15 @@ class Hub:
         self._clock = clock
         self._now = 0.0
         self._epoll = select.epoll()
-        self._ends: dict[int, _End] = {}
+        self._ends: dict[int, End] = {}
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._woke_task = False  # in this stretch: trio has something to run
-        self._queue: deque[_End] = deque()
+        self._queue: deque[End] = deque()
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         # One coarse timer wheel: a timeout is noticed late by at most a second or an eighth of itself.
         self._tick = min(1.0, idle / 8, linger / 8)
-        self._wheel: dict[int, set[_Pair]] = {}
+        self._wheel: dict[int, set[Pair]] = {}
         self._cursor = 0
 
     async def relay(self, flow: Flow, downstream: socket.socket, upstream: socket.socket) -> Ended:
@@ -133,8 +91,8 @@ class Hub:
 
         The flow's byte counts are right from then on; before, ``count`` brings them up to date.
         """
-        ends = _End(Side.DOWNSTREAM, downstream), _End(Side.UPSTREAM, upstream)
-        pair = _Pair(flow, *ends, trio.lowlevel.current_task())
+        ends = End(Side.DOWNSTREAM, downstream), End(Side.UPSTREAM, upstream)
+        pair = Pair(flow, *ends, trio.lowlevel.current_task())
         pair.active = self._clock()
         flow.relay = "splice" if self._relay == "splice" else "copy"
         self._schedule(pair, pair.active + self._idle)
@@ -240,7 +198,7 @@ class Hub:
                 self._turn(end)
         return len(events) + queued
 
-    def _turn(self, end: _End) -> None:
+    def _turn(self, end: End) -> None:
         """Pass on what is pending, then one buffer or one pipe."""
         if end.pending is not None and not self._flush(end):
             return
@@ -265,7 +223,7 @@ class Hub:
         else:
             self._end_of_stream(end)
 
-    def _spliced(self, end: _End, pipe: Pipe, size: int) -> None:
+    def _spliced(self, end: End, pipe: Pipe, size: int) -> None:
         """Pass on what is in the pipe; how much is left in the socket is not known."""
         if not size:
             self._pipes.give_back(pipe)
@@ -277,7 +235,7 @@ class Hub:
         if self._flush(end):
             self._enqueue(end)
 
-    def _copied(self, end: _End, size: int) -> None:
+    def _copied(self, end: End, size: int) -> None:
         """Pass on what is in the buffer, and keep what is not taken."""
         try:
             sent = end.other.sock.send(self._view[:size])
@@ -293,11 +251,11 @@ class Hub:
         if end.pending is None and (size == BUFFER or end.drain):
             self._enqueue(end)
 
-    def _enqueue(self, end: _End) -> None:
+    def _enqueue(self, end: End) -> None:
         end.queued = True
         self._queue.append(end)
 
-    def _flush(self, end: _End) -> bool:
+    def _flush(self, end: End) -> bool:
         """Offer what is pending; whether all of it was taken."""
         pending = end.pending
         assert pending is not None
@@ -319,7 +277,7 @@ class Hub:
         end.pending = None
         return True
 
-    def _end_of_stream(self, end: _End) -> None:
+    def _end_of_stream(self, end: End) -> None:
         """Pass a FIN on; the flow is over when both sides have sent theirs."""
         end.eof = True
         pair = end.pair
@@ -336,7 +294,7 @@ class Hub:
         self._unschedule(pair)
         self._schedule(pair, self._now + self._linger)
 
-    def _broken(self, end: _End, number: int = 0) -> None:
+    def _broken(self, end: End, number: int = 0) -> None:
         """A connection broke: pass on what it still holds, in order, then reset the other side."""
         other = end.other
         number = sockets.pending_error(end.sock) or number  # the cause, where the call only saw the effect
@@ -349,7 +307,7 @@ class Hub:
                     other.sock.shutdown(socket.SHUT_WR)
         self._finish(end.pair, Ended(end.side, Ending.RESET, number or errno.ECONNRESET))
 
-    def _finish(self, pair: _Pair, ended: Ended) -> None:
+    def _finish(self, pair: Pair, ended: Ended) -> None:
         """Close both sockets and wake the flow's task with the result."""
         self._remove(pair)
         close = socket.socket.close if ended.how is Ending.FIN else sockets.reset
@@ -361,7 +319,7 @@ class Hub:
         trio.lowlevel.reschedule(task, outcome.Value(value))
         self._woke_task = True
 
-    def _remove(self, pair: _Pair) -> None:
+    def _remove(self, pair: Pair) -> None:
         """Forget a flow, whose sockets are closed next."""
         pair.count()
         self._unschedule(pair)
@@ -371,11 +329,11 @@ class Hub:
             del self._ends[end.fd]
             del end.other, end.pair  # cycles, which would wait for the collector
 
-    def _schedule(self, pair: _Pair, due: float) -> None:
+    def _schedule(self, pair: Pair, due: float) -> None:
         pair.slot = int(due / self._tick) + 1
         self._wheel.setdefault(pair.slot, set()).add(pair)
 
-    def _unschedule(self, pair: _Pair) -> None:
+    def _unschedule(self, pair: Pair) -> None:
         slot = self._wheel[pair.slot]
         slot.discard(pair)
         if not slot:
@@ -393,7 +351,7 @@ class Hub:
                     self._check_silence(pair, now)
             self._cursor = reached
 
-    def _check_silence(self, pair: _Pair, now: float) -> None:
+    def _check_silence(self, pair: Pair, now: float) -> None:
         half_closed = pair.first_eof is not None
         due = pair.active + (self._linger if half_closed else self._idle)
         if due > now:

@@ -14,7 +14,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from interceptor.kernel.splice import CAPACITY
 from interceptor.proxy.endings import Ended, Ending, Side
-from interceptor.proxy.hub import BUFFER, STRETCH, Hub, _End
+from interceptor.proxy.hub import BUFFER, STRETCH, Hub
+from interceptor.proxy.pair import End
 from tests.support.flows import reset, tcp_pair, wait_until
 from tests.support.relayed import (
     APP,
@@ -222,9 +223,9 @@ class Watched(Hub):
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         super().__init__(idle=60, linger=60, clock=clock)
-        self.turns: list[_End] = []
+        self.turns: list[End] = []
 
-    def _turn(self, end: _End) -> None:
+    def _turn(self, end: End) -> None:
         self.turns.append(end)
         before = end.moved
         super()._turn(end)

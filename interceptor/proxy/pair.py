@@ -1,0 +1,57 @@
+"""What the hub keeps of a flow: two ends, each the source of the bytes that go to the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+    import trio
+
+    from interceptor.kernel.splice import Pipe
+    from interceptor.model.connection import Flow
+    from interceptor.proxy.endings import Side
+
+
+class End:
+    """One socket of a flow, as the source of the bytes that go to ``other``."""
+
+    __slots__ = ("bulk", "drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock")
+
+    other: End
+    pair: Pair
+
+    def __init__(self, side: Side, sock: socket.socket) -> None:
+        self.side = side
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.moved = 0  # bytes read from this socket
+        self.pending: memoryview | Pipe | None = None  # of those, what the other one did not take yet
+        self.bulk = False
+        self.drain = False  # read until nothing comes: a short read proves nothing any more
+        self.eof = False
+        self.queued = False  # in the run queue
+
+
+class Pair:
+    """Both ends of a flow."""
+
+    __slots__ = ("active", "downstream", "first_eof", "flow", "slot", "task", "upstream")
+
+    def __init__(self, flow: Flow, downstream: End, upstream: End, task: trio.lowlevel.Task) -> None:
+        self.flow = flow
+        self.downstream = downstream
+        self.upstream = upstream
+        self.task = task
+        self.active = 0.0  # when a byte moved last
+        self.first_eof: Side | None = None  # set: half-closed
+        self.slot = 0  # of the timer wheel
+        downstream.other, upstream.other = upstream, downstream
+        downstream.pair = upstream.pair = self
+
+    def count(self) -> None:
+        """Bring the flow's byte counts up to date."""
+        pending = self.upstream.pending
+        self.flow.bytes_received = self.downstream.moved
+        self.flow.bytes_sent = self.upstream.moved - (len(pending) if pending is not None else 0)
