@@ -25,7 +25,7 @@ ACCELERATOR = {
     # Without a bound the translated code takes up to a gigabyte.
     "qemu": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64"),
 }
-SHAPE = ("-machine", "q35", "-m", "512", "-smp", "2", "-display", "none", "-nodefaults", "-no-user-config")
+SHAPE = ("-machine", "q35", "-m", "1024", "-smp", "2", "-display", "none", "-nodefaults", "-no-user-config")
 SNAPSHOT = "ready"
 # Neither the machine's own environment nor what can be made again; Vagrantfile leaves out the same.
 NOT_SYNCED = (

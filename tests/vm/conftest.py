@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import machine
-from tests.support.machine import Bench, Machine
+from tests.support import stage
+from tests.support.machine import Bench, Machine, booted
 
 _running: list[Machine] = []
 
@@ -23,7 +23,7 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 
     def say(sentence: str) -> None:
         with capture.global_and_fixture_disabled():
-            sys.stdout.write(f"\n  {time.monotonic() - began:4.0f} s  {sentence}")
+            sys.stdout.write(f"\n  {time.monotonic() - began:4.0f} s  {sentence}\n")
             sys.stdout.flush()
 
     return Bench(Path(os.environ["VM_BOX"]), Path(os.environ["VM_WORK"]), os.environ["VM_DRIVER"], say)
@@ -31,22 +31,31 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 
 @pytest.fixture(scope="session")
 def gateway(bench: Bench) -> Iterator[Machine]:
-    """The machine with the app and its gateway, set up by vagrant/provision.sh."""
-    with machine.booted(bench, "gateway") as booted:
-        _running.append(booted)
-        booted.run("/vagrant/vagrant/provision.sh")
+    """The machine with the app, ``app.service``, and its gateway, set up by vagrant/provision.sh; nothing is started."""
+    with booted(bench, "gateway") as machine:
+        _running.append(machine)
+        machine.run("/vagrant/vagrant/provision.sh" + stage.APP)
         bench.say("gateway is provisioned")
-        yield booted
-        _running.remove(booted)
+        yield machine
+        _running.remove(machine)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(bench: Bench, gateway: Machine) -> Iterator[Machine]:
-    """The other machine, with nothing of ours on it."""
-    with machine.booted(bench, "client") as booted:
-        _running.append(booted)
-        yield booted
-        _running.remove(booted)
+    """The other machine, with nothing of ours on it but a server, ``outside.service``."""
+    with booted(bench, "client") as machine:
+        _running.append(machine)
+        machine.run(stage.server("outside", 80) + "systemctl start outside")
+        yield machine
+        _running.remove(machine)
+
+
+@pytest.fixture
+def app(gateway: Machine) -> Iterator[Machine]:
+    """The gateway with its app running behind it."""
+    gateway.run("systemctl start app")
+    yield gateway
+    stage.stop(gateway)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -55,7 +64,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result of a wrapped hook
     if report.failed:
-        for booted in _running:
-            journal = booted.run("journalctl --no-pager -n 60 -o short-monotonic || true", check=False).stdout
-            report.sections.append((f"console of {booted.name}", booted.console()))
-            report.sections.append((f"journal of {booted.name}", journal))
+        for machine in _running:
+            journal = machine.run("journalctl --no-pager -n 60 -o short-monotonic", check=False).stdout
+            report.sections.append((f"console of {machine.name}", machine.console()))
+            report.sections.append((f"journal of {machine.name}", journal))
