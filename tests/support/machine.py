@@ -185,12 +185,18 @@ class Bench:
     box: Path  # what vagrant/build-box printed
     work: Path  # disks and logs of this run
     driver: str
+    ssh_config: Path | None  # of machines that Vagrant has brought up, with the checkout and all
     say: Callable[[str], None]
 
 
 @contextmanager
 def booted(bench: Bench, name: str) -> Iterator[Machine]:
     """A machine that is up and set apart from the others, from the snapshot of an earlier boot where there is one."""
+    if bench.ssh_config is not None:
+        machine = Machine(name, bench.ssh_config)
+        _set_apart(machine)
+        yield machine
+        return
     machine = Machine(name, _ssh_config(bench, name), bench.work / f"{name}.console")
     snapshot = bench.box / f"snapshot-{_shape(bench)}.qcow2"
     began = time.monotonic()
@@ -201,6 +207,7 @@ def booted(bench: Bench, name: str) -> Iterator[Machine]:
     try:
         bench.say(f"{name} {how} in {time.monotonic() - began:.0f} s")
         _set_apart(machine)
+        machine.send(ROOT, "/vagrant")
         yield machine
     finally:
         _end(qemu)
@@ -296,9 +303,7 @@ def _set_apart(machine: Machine) -> None:
 {network}EOF
         networkctl reload
         until ip address show dev eth1 | grep -q {machine.link.v6}; do sleep 0.1; done
-        mkdir -p /vagrant
     """)
-    machine.send(ROOT, "/vagrant")
 
 
 def _ssh_config(bench: Bench, name: str) -> Path:

@@ -26,7 +26,14 @@ def bench(pytestconfig: pytest.Config) -> Bench:
             sys.stdout.write(f"\n  {time.monotonic() - began:4.0f} s  {sentence}\n")
             sys.stdout.flush()
 
-    return Bench(Path(os.environ["VM_BOX"]), Path(os.environ["VM_WORK"]), os.environ["VM_DRIVER"], say)
+    by_vagrant = os.environ.get("VM_SSH_CONFIG")
+    return Bench(
+        Path(os.environ["VM_BOX"]),
+        Path(os.environ["VM_WORK"]),
+        os.environ["VM_DRIVER"],
+        None if by_vagrant is None else Path(by_vagrant),
+        say,
+    )
 
 
 @pytest.fixture(scope="session")
