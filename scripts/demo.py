@@ -130,9 +130,7 @@ class Demo:
             quiet("ip", "netns", "add", name)
             self.stack.callback(quiet, "ip", "netns", "del", name)
             quiet("ip", "-n", name, "link", "set", "lo", "up")
-        quiet(
-            "ip", "link", "add", "eth0", "netns", APP, "type", "veth", "peer", "name", "eth0", "netns", PEER
-        )
+        quiet("ip", "-n", APP, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", PEER)
         for name, (v4, v6) in ADDRESS.items():
             quiet("ip", "-n", name, "addr", "add", f"{v4}/24", "dev", "eth0")
             quiet("ip", "-n", name, "addr", "add", f"{v6}/64", "dev", "eth0", "nodad")
