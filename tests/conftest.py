@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says what else the machine does, and nothing about us.
+settings.register_profile("interceptor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("interceptor")
 
 KERNEL_MARKERS = ("netns", "bpf", "vm")
 
