@@ -17,7 +17,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     routing     PURE: original destination -> decision
     config      PURE: documents -> typed settings, all problems at once, with file and line
-    model       PURE: addresses, directions, flows, response flags
+    model       PURE: addresses, directions, flows, response flags, HTTP heads
     errors      what an operator reads when something is wrong
 
 Glossary (one word per concept; Envoy's, Istio's or the kernel's):
@@ -33,8 +33,10 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     exempt                excluded from capture by a uid, gid, mark, port, CIDR or interface
     flow                  one intercepted connection: the peer's side and the upstream side
     foreign rule          a rule in the kernel that is not ours
+    head                  start line and headers of a request or a response
     hub                   the one epoll loop that relays the bytes of all flows
     listener              a socket of ours that accepts: ingress 15006, egress 15001
+    local reply           a response of ours in the upstream's place
     namespace (netns)     a network namespace, by name, path or pid
     original destination  where the peer meant to connect, before a rule redirected it
     peer                  who opened the connection we accepted

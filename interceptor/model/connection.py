@@ -26,11 +26,21 @@ class ResponseFlag(Enum):
     NONE = "-"
     UPSTREAM_FAILURE = "UF"  # could not connect to the upstream: refused, unreachable or timed out
     UPSTREAM_RESET = "UR"  # the upstream reset the connection
+    UPSTREAM_CLOSED = "UC"  # the upstream ended the connection before its response was complete
+    UPSTREAM_TIMEOUT = "UT"  # the upstream did not answer a request in time
+    UPSTREAM_PROTOCOL = "UPE"  # the upstream answered with what is not HTTP
+    NO_HEALTHY_UPSTREAM = "UH"
     DOWNSTREAM_RESET = "DC"  # the peer reset the connection
     IDLE_TIMEOUT = "SI"  # nothing moved for the idle timeout
     OVERFLOW = "UO"  # the connection limit was reached
     NO_ROUTE = "NR"  # not redirected, or redirected to nowhere: no destination to go to
     DENY = "DENY"  # a policy refused it
+    RATE_LIMITED = "RL"
+    EXTERNAL_DENIAL = "UAEX"  # a filter that asks who the client is refused the request
+    DELAY_INJECTED = "DI"  # the fault injection filter held the request back
+    FAULT_INJECTED = "FI"  # the fault injection filter answered
+    DURATION_TIMEOUT = "DT"  # a request took longer than it may
+    DOWNSTREAM_PROTOCOL = "DPE"  # what the client sent is not HTTP, or may not be passed on
     LOCAL_RESET = "LR"  # ended by us: the drain deadline passed, or a fault of ours that the log names
 
 
