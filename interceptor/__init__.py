@@ -17,7 +17,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     routing     PURE: original destination -> decision
     config      PURE: documents -> typed settings, all problems at once, with file and line
-    model       PURE: addresses, directions, flows, response flags, HTTP heads
+    model       PURE: addresses, identities, directions, flows, response flags, HTTP heads
     errors      what an operator reads when something is wrong
 
 Glossary (one word per concept; Envoy's, Istio's or the kernel's):
@@ -35,6 +35,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     foreign rule          a rule in the kernel that is not ours
     head                  start line and headers of a request or a response
     hub                   the one epoll loop that relays the bytes of all flows
+    identity              who a workload is by its certificate: a SPIFFE id of trust domain, namespace, service account
     listener              a socket of ours that accepts: ingress 15006, egress 15001
     local reply           a response of ours in the upstream's place
     namespace (netns)     a network namespace, by name, path or pid

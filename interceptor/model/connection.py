@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
+    from interceptor.model.identity import Security, SpiffeId
 
 
 RelayChoice: TypeAlias = Literal["auto", "splice", "copy"]  # auto: copy until a flow turns bulk
@@ -64,6 +65,13 @@ class Flow:
     destination_service: str = "unknown"
     destination_namespace: str = "unknown"  # of the document that names the destination service
     policy: str = "-"  # the document or setting that decided
+    peer_identity: SpiffeId | None = (
+        None  # by the certificate of the peer, verified; on egress our app has none
+    )
+    upstream_identity: SpiffeId | None = None  # the same of the upstream
+    security: Security = (
+        "none"  # of the connection that faces the network: ingress the peer's, egress the upstream's
+    )
     relay: str = "-"
     connect_seconds: float | None = None
     closed: float | None = None  # monotonic

@@ -54,7 +54,7 @@ def json_line(flow: Flow) -> bytes:
         f'"downstream_remote_address":{(peer := _address(flow.peer))},"requested_server_name":null,'
         f'"route_name":null,"upstream_transport_failure_reason":{_text(transport)},'
         f'"direction":"{flow.direction.value}","original_dst":{_address(flow.original_dst)},"peer":{peer},'
-        f'"peer_identity":null,"policy":{_text(flow.policy)},"relay":{_text(flow.relay)}}}\n'
+        f'"peer_identity":{_text(_identity(flow))},"policy":{_text(flow.policy)},"relay":{_text(flow.relay)}}}\n'
     ).encode("ascii")
 
 
@@ -68,7 +68,7 @@ def text_line(flow: Flow) -> bytes:
         f'{flow.bytes_received} {flow.bytes_sent} {_milliseconds(flow)} - "-" "-" "-" "-" '
         f"{quoted(str(flow.upstream or '-'))} {_word(_cluster(flow))} {_word(str(flow.upstream_local or '-'))} "
         f"{_word(str(_downstream_local(flow) or '-'))} {peer} - - "
-        f"direction={flow.direction.value} original_dst={original_dst} peer={peer} peer_identity=- "
+        f"direction={flow.direction.value} original_dst={original_dst} peer={peer} peer_identity={_identity(flow)} "
         f"policy={_word(flow.policy)} relay={_word(flow.relay)}\n"
     ).encode("ascii")
 
@@ -82,6 +82,11 @@ def _details(flow: Flow) -> tuple[str, str]:
 def _downstream_local(flow: Flow) -> SocketAddress | None:
     """Envoy's listener restores the original destination as the local address, so that is what Istio logs."""
     return flow.downstream_local if flow.original_dst is None else flow.original_dst
+
+
+def _identity(flow: Flow) -> str:
+    """ASCII without space or quote: the certificate's URI was parsed strictly."""
+    return "-" if flow.peer_identity is None else str(flow.peer_identity)
 
 
 def _cluster(flow: Flow) -> str:

@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 
 from interceptor.errors import ConfigError
 from interceptor.model.connection import Direction
+from interceptor.model.identity import SpiffeId
 from interceptor.telemetry import access_log
 from interceptor.telemetry.access_log import AccessLog, json_line, text_line
 from tests.support.sample_flows import DENIED, NOT_REDIRECTED, OK, RESET, UPSTREAM_FAILURE, flow
@@ -394,3 +395,9 @@ def test_no_line_is_made_where_nobody_can_read_it() -> None:
         log.write(flow())
     assert not log._lines
     os.close(log._fd)
+
+
+def test_the_identity_of_the_peer_is_its_spiffe_id() -> None:
+    known = flow(peer_identity=SpiffeId("cluster.local", "shop", "web"))
+    assert json.loads(json_line(known))["peer_identity"] == "spiffe://cluster.local/ns/shop/sa/web"
+    assert b" peer_identity=spiffe://cluster.local/ns/shop/sa/web " in text_line(known)
