@@ -15,6 +15,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     kernel      namespaces, iptables, nftables, sockets: the only home of iptc, pyroute2, ctypes, setns
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
+    protocol    PURE, sans-IO: detection, ClientHello, HTTP
     routing     PURE: original destination -> decision
     config      PURE: documents -> typed settings, all problems at once, with file and line
     model       PURE: addresses, identities, directions, flows, response flags, HTTP heads
@@ -27,6 +28,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
     bulk                  a source that fills the hub's buffer: it is spliced from then on
     capture               bring a connection to the proxy by a redirect rule
+    detection             finding out what a client speaks from its first bytes, where no document says it
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)
     document              one YAML mapping with apiVersion and kind
@@ -39,6 +41,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     listener              a socket of ours that accepts: ingress 15006, egress 15001
     local reply           a response of ours in the upstream's place
     namespace (netns)     a network namespace, by name, path or pid
+    opaque                relayed as it is: no protocol that we understand
     original destination  where the peer meant to connect, before a rule redirected it
     peer                  who opened the connection we accepted
     plan                  the Ruleset that settings ask for

@@ -1,0 +1,1 @@
+"""PURE, sans-IO: bytes in, what they mean out."""
