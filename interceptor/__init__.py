@@ -11,6 +11,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     proxy       listener -> connection (THE path) -> hub; tracker of live flows
     discovery   sources of configuration: files and names; the only writers of the store
     admin       the admin and telemetry endpoints
+    middleware  what stands around requests and connections: built-in filters, the user's own, the chain
     telemetry   metrics, access log, program log
     kernel      namespaces, iptables, nftables, sockets: the only home of iptc, pyroute2, ctypes, setns
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
@@ -32,14 +33,17 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)
     document              one YAML mapping with apiVersion and kind
+    exchange              a request and what the middleware notes about it
     exempt                excluded from capture by a uid, gid, mark, port, CIDR or interface
     flow                  one intercepted connection: the peer's side and the upstream side
+    filter                built-in middleware: synchronous, without I/O
     foreign rule          a rule in the kernel that is not ours
     head                  start line and headers of a request or a response
     hub                   the one epoll loop that relays the bytes of all flows
     identity              who a workload is by its certificate: a SPIFFE id of trust domain, namespace, service account
     listener              a socket of ours that accepts: ingress 15006, egress 15001
     local reply           a response of ours in the upstream's place
+    middleware            what stands around requests or connections in ``spec.middleware``: filters, and the user's own
     namespace (netns)     a network namespace, by name, path or pid
     opaque                relayed as it is: no protocol that we understand
     original destination  where the peer meant to connect, before a rule redirected it
