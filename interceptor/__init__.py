@@ -17,6 +17,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     protocol    PURE, sans-IO: detection, ClientHello, HTTP
+    policy      PURE: from facts and the time to a verdict: rate limits
     routing     PURE: original destination -> decision
     config      PURE: documents -> typed settings, all problems at once, with file and line
     model       PURE: addresses, identities, directions, flows, response flags, HTTP heads

@@ -1,0 +1,1 @@
+"""PURE. Policies: from facts about a peer, a connection or a request, and the time, to a verdict."""
