@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,6 +19,7 @@ from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
 from interceptor.kernel.driver import Step
+from interceptor.kernel.iptc_import import import_iptc
 from interceptor.redirect.foreign import DNAT, REDIRECT, TPROXY, ForeignRule
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
@@ -75,11 +75,9 @@ class Installed:
 
 
 def load() -> ModuleType:
-    """Import python-iptables. In the parent, once: finding its libraries takes half a second."""
+    """Import python-iptables. In the parent, once for all children."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its regular expressions, when it is compiled
-            import iptc  # noqa: PLC0415 (plan and --help work without it)
+        module = import_iptc()
     except ModuleNotFoundError as error:
         raise KernelError(
             f"the Python library '{error.name}' is missing; install it with 'pip install python-iptables'"
@@ -89,7 +87,6 @@ def load() -> ModuleType:
             "python-iptables cannot find the iptables libraries (libip4tc, libip6tc, libxtables): "
             f"install iptables ('apt install iptables') [{type(error).__name__}: {error}]"
         ) from error
-    module: ModuleType = iptc
     # Of a target it does not know, python-iptables opens, and so creates, every table to look for a chain of that name.
     known: list[str] = module.Target.STANDARD_TARGETS
     known += sorted(_MORE_TARGETS.difference(known))

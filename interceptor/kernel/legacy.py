@@ -141,7 +141,7 @@ def _tables(namespace: Path | None) -> Tables:
     """The tables of each family; with python-iptables at hand where there are any."""
     existing = child.call(namespace, _existing)
     if any(existing.values()):
-        iptables.load()  # in the parent, once for all children: it takes half a second
+        iptables.load()  # in the parent, once for all children
     return existing
 
 

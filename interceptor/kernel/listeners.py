@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LISTEN: Final = "0A"  # TCP_LISTEN, include/net/tcp_states.h
+# ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT
+_OPEN: Final = frozenset(("01", "02", "04", "05", "08"))
 
 
 class _Line(NamedTuple):
@@ -30,17 +32,27 @@ def listening_inodes(ports: set[int]) -> set[int]:
     return {line.inode for line in _lines() if line.listener.port in ports}
 
 
+def any_open() -> bool:
+    """Whether there is an open connection at all."""
+    return any(fields[3] in _OPEN for _, fields in _sockets())
+
+
 def _lines() -> Iterator[_Line]:
+    for family, fields in _sockets():
+        if fields[3] != _LISTEN:
+            continue
+        address, _, port = fields[1].partition(":")
+        # Groups of 32 bits, each as this machine's number.
+        words = [int(address[start : start + 8], 16) for start in range(0, len(address), 8)]
+        packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+        found = Listener(int(port, 16), socket.inet_ntop(family, packed), int(fields[7]))
+        yield _Line(found, int(fields[9]))
+
+
+def _sockets() -> Iterator[tuple[int, list[str]]]:
+    """Family and fields of every TCP socket."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         path = Path("/proc/net", name)
-        if not path.exists():  # a kernel without IPv6
-            continue
-        for fields in map(str.split, path.read_text(encoding="ascii").splitlines()[1:]):
-            if fields[3] != _LISTEN:
-                continue
-            address, _, port = fields[1].partition(":")
-            # Groups of 32 bits, each as this machine's number.
-            words = [int(address[start : start + 8], 16) for start in range(0, len(address), 8)]
-            packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-            found = Listener(int(port, 16), socket.inet_ntop(family, packed), int(fields[7]))
-            yield _Line(found, int(fields[9]))
+        if path.exists():  # not in a kernel without IPv6
+            for line in path.read_text(encoding="ascii").splitlines()[1:]:
+                yield family, line.split()
