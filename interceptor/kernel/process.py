@@ -72,9 +72,12 @@ def become(identity: Identity, *, keep_net_admin: bool = False) -> None:
 
 
 def _keep_only(capability: int) -> None:
-    """Drop every capability but one from all sets; children inherit none."""
+    """Drop every capability but one from all sets; programs started from here inherit none."""
+    _set_capabilities(1 << capability)
+
+
+def _set_capabilities(bits: int) -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    bits = 1 << capability
     if _libc.capset(header, struct.pack("=6I", bits, bits, 0, 0, 0, 0)) != 0:
         raise KernelError(
             f"cannot keep CAP_NET_ADMIN for TPROXY: {os.strerror(ctypes.get_errno())}; run as root"
@@ -84,6 +87,28 @@ def _keep_only(capability: int) -> None:
 def forbid_new_privileges() -> None:
     """From here on no program started by this process can gain privileges (setuid bits are ignored)."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def give_up_capabilities() -> None:
+    """Drop what ``become`` kept, for a process that has no use for it."""
+    _set_capabilities(0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent's thread that forked us ends, however it ends; at once where it has ended already."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def processors() -> int:
+    """How many processors this process may use: by its affinity, and by its control group's quota where it has one."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):  # not mounted, or not the second version
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
 
 
 def adopt_orphans() -> None:

@@ -51,14 +51,27 @@ def open_listener(port: int, *, transparent: bool = False) -> socket.socket:
     Accepted sockets inherit the options of a flow's leg, so that no connection pays for setting them. Raises
     KernelError with the remedy.
     """
-    listener = _bound(port)
-    if transparent:
-        _make_transparent(listener)
-    for level, option, value in _LEG_OPTIONS:
-        listener.setsockopt(level, option, value)
-    listener.listen(BACKLOG)
-    listener.settimeout(0)
-    return listener
+    return open_listeners(port, 1, transparent=transparent)[0]
+
+
+def open_listeners(port: int, number: int, *, transparent: bool = False) -> list[socket.socket]:
+    """The same with so many queues on one port, among which the kernel shares new connections out by a secret hash.
+
+    The first is bound before it allows the others, so that a second proxy is told that the port is in use.
+    """
+    listeners = [_bound(port)]
+    if number > 1:
+        listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        port = listeners[0].getsockname()[1]
+        listeners += (_bound(port, shared=True) for _ in range(number - 1))
+    for listener in listeners:
+        if transparent:
+            _make_transparent(listener)
+        for level, option, value in _LEG_OPTIONS:
+            listener.setsockopt(level, option, value)
+        listener.listen(BACKLOG)
+        listener.settimeout(0)
+    return listeners
 
 
 def open_endpoint(address: SocketAddress) -> socket.socket:
@@ -75,23 +88,24 @@ def open_endpoint(address: SocketAddress) -> socket.socket:
     return listener
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(port: int, *, shared: bool = False) -> socket.socket:
     """A stream socket bound to the port: dual-stack, or IPv4 where IPv6 is switched off."""
     try:
-        return _bind(socket.AF_INET6, "::", port)
+        return _bind(socket.AF_INET6, "::", port, shared=shared)
     except OSError as error:
         if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
             raise _bind_error(port, error) from error
     try:
-        return _bind(socket.AF_INET, "0.0.0.0", port)  # noqa: S104 (REDIRECT rewrites to any local address)
+        return _bind(socket.AF_INET, "0.0.0.0", port, shared=shared)  # noqa: S104 (REDIRECT rewrites to any local address)
     except OSError as error:
         raise _bind_error(port, error) from error
 
 
-def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+def _bind(family: socket.AddressFamily, host: str, port: int, *, shared: bool = False) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))

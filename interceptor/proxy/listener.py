@@ -104,12 +104,13 @@ class Listener:
     def _take(self, accepted: socket.socket, peer: PeerAddress) -> None:
         """Register the connection's flow and start its task, or refuse it where the limit is reached."""
         tracker = self._services.tracker
-        if tracker.full:
+        flow = tracker.admit(self._direction, peer)
+        if flow is None:
             sockets.reset(accepted)
             tracker.refuse(self._direction, peer)
             return
         accepted.settimeout(0)
-        self._flows.start_soon(self._serve, tracker.register(self._direction, peer), accepted)
+        self._flows.start_soon(self._serve, flow, accepted)
 
     async def _serve(self, flow: Flow, accepted: socket.socket) -> None:
         try:

@@ -11,6 +11,7 @@ from interceptor.kernel import sockets
 from interceptor.proxy.connection import Services
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener
+from interceptor.proxy.share import Share
 from interceptor.proxy.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 class Proxy:
     """Accepts on already open listeners and relays, until it is told to stop and its flows have ended."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the last three are the defaults, but in tests and among several workers)
         self,
         settings: Sidecar,
         listeners: Sequence[tuple[Direction, socket.socket]],
         snapshot: Callable[[], SnapshotView],
         recorder: Recorder,
         *,
+        share: Share | None = None,
         original_destination: Callable[
             [socket.socket, PeerAddress], OriginalDestination | None
         ] = sockets.original_destination,
@@ -44,7 +46,10 @@ class Proxy:
         self._services = Services(
             snapshot=snapshot,
             tracker=Tracker(
-                settings.spec.limits.connections, recorder, clock=trio.current_time, wall_clock=wall_clock
+                share or Share(settings.spec.limits.connections),
+                recorder,
+                clock=trio.current_time,
+                wall_clock=wall_clock,
             ),
             recorder=recorder,
             hub=Hub(idle=timeouts.idle, linger=timeouts.linger, relay=settings.spec.relay),

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from interceptor.model.address import PeerAddress
 from interceptor.model.connection import Flow, ResponseFlag
+from interceptor.proxy.share import PORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Direction
-
-
-# Below what any system gives its own connections: Linux begins at 32768, others at 49152 (RFC 6335).
-FIRST_SOURCE_PORT: Final = 1024
-LAST_SOURCE_PORT: Final = 32767
+    from interceptor.proxy.share import Share
 
 
 class Recorder(Protocol):
@@ -40,38 +37,35 @@ class Tracker:
 
     def __init__(
         self,
-        limit: int,
+        share: Share,
         recorder: Recorder,
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        self._limit = limit
+        self._share = share
         self._recorder = recorder
         self._clock = clock
         self._wall_clock = wall_clock
-        self._ids = itertools.count(1)
+        self._ids = share.ids
         self._live: dict[int, Flow] = {}
         self._announced: set[int] = set()
         self._peers: Counter[PeerAddress] = Counter()  # of the live flows
-        self._source_ports = itertools.cycle(range(FIRST_SOURCE_PORT, LAST_SOURCE_PORT + 1))
 
     @property
     def active(self) -> int:
         """How many flows are live."""
         return len(self._live)
 
-    @property
-    def full(self) -> bool:
-        """Whether the limit on connections is reached."""
-        return len(self._live) >= self._limit
-
     def flows(self) -> list[Flow]:
         """The live flows, oldest first."""
         return list(self._live.values())
 
-    def register(self, direction: Direction, peer: PeerAddress) -> Flow:
-        """Begin a flow."""
+    def admit(self, direction: Direction, peer: PeerAddress) -> Flow | None:
+        """Begin a flow; None where the limit on connections is reached."""
+        return self._register(direction, peer) if self._share.take_seat(peer.port) else None
+
+    def _register(self, direction: Direction, peer: PeerAddress) -> Flow:
         flow = Flow(
             id=next(self._ids),
             direction=direction,
@@ -90,8 +84,13 @@ class Tracker:
 
     def close(self, flow: Flow) -> None:
         """End a flow and record it; a second call does nothing, also when recording the first one failed."""
-        if self._live.pop(flow.id, None) is None:
+        if flow.id not in self._live:
             return
+        self._share.give_back_seat(flow.peer.port)
+        self._end(flow)
+
+    def _end(self, flow: Flow) -> None:
+        del self._live[flow.id]
         self._peers[flow.peer] -= 1
         if not self._peers[flow.peer]:
             del self._peers[flow.peer]
@@ -107,16 +106,18 @@ class Tracker:
         The kernel cannot choose: it does not know that a connection of the peer's to the same app has its port already,
         and the two would be one to it.
         """
-        candidates = (peer._replace(port=port) for port in self._source_ports)
-        return (source for source in candidates if PeerAddress(source) not in self._peers)
+        for port in itertools.islice(self._share.source_ports, PORTS):
+            source = peer._replace(port=port)
+            if PeerAddress(source) not in self._peers and not self._share.elsewhere(port):
+                yield source
 
     def refuse(self, direction: Direction, peer: PeerAddress) -> None:
         """Record a connection that the limit kept out."""
-        flow = self.register(direction, peer)
+        flow = self._register(direction, peer)
         flow.flag = ResponseFlag.OVERFLOW
         flow.denied = "limit"
         flow.details = (
-            f"the proxy already has {self._limit} connections: raise spec.limits.connections, "
+            f"the proxy already has {self._share.limit} connections: raise spec.limits.connections, "
             "or find out who opens so many"
         )
-        self.close(flow)
+        self._end(flow)

@@ -84,4 +84,7 @@ def _open(address: UpstreamAddress, sources: Iterator[SocketAddress] | None) -> 
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-    return sockets.open_upstream(address, next(sources))
+    last = next(sources, None)
+    if last is None:
+        raise OSError(errno.EADDRNOTAVAIL, "the peer, or peers of other workers, use every port")
+    return sockets.open_upstream(address, last)

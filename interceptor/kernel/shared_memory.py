@@ -1,0 +1,35 @@
+"""Numbers that forked processes have together, and a lock that the kernel takes from whoever dies.
+
+The memory has no name and no file: it ends with the last process that maps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CELL = 8  # bytes: one aligned store, so nobody ever reads half a number
+
+
+class SharedMemory:
+    """Whole numbers, all 0 at first; to be made before the processes are forked."""
+
+    def __init__(self, cells: int) -> None:
+        self._descriptor = os.memfd_create("interceptor", os.MFD_CLOEXEC)
+        os.ftruncate(self._descriptor, cells * _CELL)
+        self.cells: memoryview[int] = memoryview(mmap.mmap(self._descriptor, cells * _CELL)).cast("q")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """While no other process is in here. Never held across an await: it is this process that has the lock."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
