@@ -7,7 +7,7 @@ import errno
 import resource
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.errors import KernelError
 from interceptor.model.address import OriginalDestination, SocketAddress, from_sockaddr
@@ -41,6 +41,19 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 DESCRIPTORS_PER_FLOW: Final = 2
 DESCRIPTOR_RESERVE: Final = 128  # listeners, log, admin and telemetry connections, name look-ups
+
+
+class Stream(Protocol):
+    """What a flow's leg is to whoever relays: a connected, non-blocking socket, or TLS over one."""
+
+    def fileno(self) -> int: ...
+    def recv_into(self, buffer: bytearray, /) -> int: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendall(self, data: bytes | memoryview, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
+    def getsockopt(self, level: int, option: int, /) -> int: ...
 
 
 def open_listener(port: int, *, transparent: bool = False) -> socket.socket:
@@ -205,12 +218,12 @@ def start_connect(upstream: socket.socket, address: UpstreamAddress) -> int:
     return upstream.connect_ex(target) if number == errno.EINPROGRESS else number
 
 
-def pending_error(sock: socket.socket) -> int:
+def pending_error(sock: Stream) -> int:
     """Take the socket's pending errno; 0 when there is none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def reset(sock: socket.socket) -> None:
+def reset(sock: Stream) -> None:
     """Close with RST, so that the other end sees a failure and no orderly end."""
     with contextlib.suppress(OSError):  # already closed, or not connected: nothing to reset
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -17,6 +17,8 @@ What keeps it right:
   belongs to a source only while its sink has not taken all: mostly one serves every flow. Without a pipe it is copied.
 - A turn is one buffer, or one pipe. A source that filled it goes to the run queue and has its next turn after the other events
   of a fresh poll: a bulk flow delays a small one by one buffer, never by its length.
+- A TLS stream (``interceptor.tls.stream``) is read and written like a socket, and never spliced. Its end of stream is a
+  record, for which the kernel may have no room: then a byte that is never sent stands in ``pending`` for it.
 - A RST is never turned into an orderly end: the other side is reset too, after what had arrived before was passed on.
 - An event is looked up by descriptor in ``_ends``: a flow that ended earlier in a batch is not found by a later event
   of that batch. Closing a socket takes it out of the epoll set: no other process holds a copy of it.
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interceptor.model.connection import Flow, RelayChoice
+    from interceptor.tls.stream import TlsStream
 
 BUFFER: Final = 256 * 1024  # 64 KiB costs a fifth more for a byte, 1 MiB saves nothing
 LITTLE: Final = 32 * 1024  # a splice of less than this ends a bulk
@@ -86,7 +89,9 @@ class Hub:
         self._wheel: dict[int, set[Pair]] = {}
         self._cursor = 0
 
-    async def relay(self, flow: Flow, downstream: socket.socket, upstream: socket.socket) -> Ended:
+    async def relay(
+        self, flow: Flow, downstream: socket.socket | TlsStream, upstream: socket.socket | TlsStream
+    ) -> Ended:
         """Relay until the flow ends, then close both sockets; cancelled, both are reset.
 
         The flow's byte counts are right from then on; before, ``count`` brings them up to date.
@@ -94,12 +99,17 @@ class Hub:
         ends = End(Side.DOWNSTREAM, downstream), End(Side.UPSTREAM, upstream)
         pair = Pair(flow, *ends, trio.lowlevel.current_task())
         pair.active = self._clock()
-        flow.relay = "splice" if self._relay == "splice" else "copy"
+        tls = not (isinstance(downstream, socket.socket) and isinstance(upstream, socket.socket))
+        flow.relay = "tls" if tls else "splice" if self._relay == "splice" else "copy"
         self._schedule(pair, pair.active + self._idle)
         for end in ends:
-            end.bulk = self._relay == "splice"
+            end.spliced = not tls and self._relay != "copy"
+            end.bulk = not tls and self._relay == "splice"
             self._ends[end.fd] = end
             self._epoll.register(end.fd, _INTEREST)  # what already arrived is an event at once
+            if not isinstance(end.sock, socket.socket):
+                end.sock.reader = end
+                self._enqueue(end)  # what came with the handshake is no event
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._remove(pair)
@@ -200,8 +210,12 @@ class Hub:
 
     def _turn(self, end: End) -> None:
         """Pass on what is pending, then one buffer or one pipe."""
-        if end.pending is not None and not self._flush(end):
-            return
+        if end.pending is not None:
+            if not self._flush(end):
+                return
+            if end.eof:
+                self._end_of_stream(end)
+                return
         pipe = self._pipes.take() if end.bulk and not end.drain else None
         try:
             size = end.sock.recv_into(self._buffer) if pipe is None else pipe.take_from(end.fd)
@@ -247,7 +261,7 @@ class Hub:
         if sent < size:
             end.pending = memoryview(bytes(self._view[sent:size]))
         if size == BUFFER:
-            end.bulk = self._relay != "copy"
+            end.bulk = end.spliced
         if end.pending is None and (size == BUFFER or end.drain):
             self._enqueue(end)
 
@@ -278,18 +292,22 @@ class Hub:
         return True
 
     def _end_of_stream(self, end: End) -> None:
-        """Pass a FIN on; the flow is over when both sides have sent theirs."""
+        """Pass the end on; the flow is over when both sides' was. To a plain socket the second one is its close."""
         end.eof = True
-        pair = end.pair
+        pair, sink = end.pair, end.other.sock
+        if pair.first_eof is None or not isinstance(sink, socket.socket):
+            try:
+                sink.shutdown(socket.SHUT_WR)
+            except BlockingIOError:  # TLS has no room for its record: this is called again when there is
+                end.pending = memoryview(b"\0")
+                return
+            except OSError as error:
+                self._broken(end.other, error.errno or 0)
+                return
         if pair.first_eof is not None:
             self._finish(pair, Ended(pair.first_eof, Ending.FIN))
             return
         pair.first_eof = end.side
-        try:
-            end.other.sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._broken(end.other, error.errno or 0)
-            return
         pair.active = self._now
         self._unschedule(pair)
         self._schedule(pair, self._now + self._linger)
@@ -310,9 +328,11 @@ class Hub:
     def _finish(self, pair: Pair, ended: Ended) -> None:
         """Close both sockets and wake the flow's task with the result."""
         self._remove(pair)
-        close = socket.socket.close if ended.how is Ending.FIN else sockets.reset
-        close(pair.downstream.sock)
-        close(pair.upstream.sock)
+        for end in (pair.downstream, pair.upstream):
+            if ended.how is Ending.FIN:
+                end.sock.close()
+            else:
+                sockets.reset(end.sock)
         self._wake(pair.task, ended)
 
     def _wake(self, task: trio.lowlevel.Task, value: Ended | None) -> None:
@@ -326,6 +346,8 @@ class Hub:
         for end in (pair.downstream, pair.upstream):
             if isinstance(end.pending, Pipe):
                 end.pending.close()
+            if not isinstance(end.sock, socket.socket):
+                end.sock.reader = None
             del self._ends[end.fd]
             del end.other, end.pair  # cycles, which would wait for the collector
 

@@ -12,22 +12,26 @@ if TYPE_CHECKING:
     from interceptor.kernel.splice import Pipe
     from interceptor.model.connection import Flow
     from interceptor.proxy.endings import Side
+    from interceptor.tls.stream import TlsStream
 
 
 class End:
     """One socket of a flow, as the source of the bytes that go to ``other``."""
 
-    __slots__ = ("bulk", "drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock")
+    __slots__ = (
+        "bulk", "drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock", "spliced",
+    )  # fmt: skip
 
     other: End
     pair: Pair
 
-    def __init__(self, side: Side, sock: socket.socket) -> None:
+    def __init__(self, side: Side, sock: socket.socket | TlsStream) -> None:
         self.side = side
         self.sock = sock
         self.fd = sock.fileno()
         self.moved = 0  # bytes read from this socket
         self.pending: memoryview | Pipe | None = None  # of those, what the other one did not take yet
+        self.spliced = False  # once it is bulk
         self.bulk = False
         self.drain = False  # read until nothing comes: a short read proves nothing any more
         self.eof = False
@@ -52,6 +56,6 @@ class Pair:
 
     def count(self) -> None:
         """Bring the flow's byte counts up to date."""
-        pending = self.upstream.pending
+        pending = None if self.upstream.eof else self.upstream.pending  # at an end it stands for that
         self.flow.bytes_received = self.downstream.moved
         self.flow.bytes_sent = self.upstream.moved - (len(pending) if pending is not None else 0)

@@ -1,0 +1,268 @@
+"""Reads certificates, keys, trust bundles and revocation lists from PEM files and says what is wrong with them.
+
+What may be used is decided by ``judgement``; this module parses (with cryptography) and touches files. Keys are read
+once and never shown: no error text holds a byte of a file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from interceptor.errors import ConfigError
+from interceptor.tls import judgement
+from interceptor.tls.judgement import Facts, PeerCertificate, Refusal
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+    from interceptor.model.identity import SpiffeId
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+LARGEST: Final = 1 << 20  # bytes of a file; a bundle of all public authorities has 220 KB
+CERTIFICATE: Final = b"CERTIFICATE"
+LIST: Final = b"X509 CRL"
+
+_PURPOSES: Final = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+}
+
+
+class Paths(NamedTuple):
+    """Where the PEM files of one identity are; without a certificate it only trusts."""
+
+    certificate: str | None  # the workload's, then the chain up to, and without, the root
+    private_key: str | None
+    trust_bundle: str | None  # None: the system's
+    revocation_list: str | None = None
+
+    def files(self) -> tuple[str, ...]:
+        """Every file that there is to read."""
+        return tuple(path for path in self if path is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What the files of one identity held, judged good."""
+
+    identity: SpiffeId | None = None
+    chain: tuple[Facts, ...] = ()
+    bundle: tuple[Facts, ...] = ()
+    revoked: frozenset[tuple[str, int]] = frozenset()
+    pair_pem: bytes | None = field(default=None, repr=False)  # key and chain
+    bundle_pem: bytes | None = field(default=None, repr=False)
+
+    @property
+    def expires(self) -> float:
+        """When the pair can no longer be used; never where there is none."""
+        return min((each.not_after for each in self.chain), default=float("inf"))
+
+
+def load(paths: Paths, *, now: float, trust_domain: str | None) -> Material:
+    """Read and judge all files of an identity; ConfigError says, for each file, why it may not be used.
+
+    With a trust domain it is a mesh's: the certificate is an X.509-SVID and the bundle holds authorities.
+    """
+    pair_pem, chain, identity = _load_pair(paths, now, trust_domain)
+    bundle_pem: bytes | None = None
+    bundle: tuple[Facts, ...] = ()
+    if paths.trust_bundle is not None:
+        bundle_pem, bundle = _load_bundle(paths.trust_bundle, now, mesh=trust_domain is not None)
+    revoked: frozenset[tuple[str, int]] = frozenset()
+    if paths.revocation_list is not None:
+        revoked = _load_revoked(paths.revocation_list, bundle_pem or b"", now)
+    return Material(
+        identity=identity,
+        chain=chain,
+        bundle=bundle,
+        revoked=revoked,
+        pair_pem=pair_pem,
+        bundle_pem=bundle_pem,
+    )
+
+
+def _load_pair(
+    paths: Paths, now: float, trust_domain: str | None
+) -> tuple[bytes | None, tuple[Facts, ...], SpiffeId | None]:
+    if paths.certificate is None or paths.private_key is None:
+        return None, (), None
+    certificate_pem = _read(paths.certificate)
+    chain = tuple(map(facts, _certificates(paths.certificate, certificate_pem)))
+    if not chain:
+        raise ConfigError(
+            f"{paths.certificate}: it holds no certificate; give the workload's, then its chain"
+        )
+    key_pem = _read(paths.private_key, private=True)
+    key = _public_digest(paths.private_key, key_pem)
+    wrong = judgement.judge_pair(chain[0], key, now)
+    identity: SpiffeId | None = None
+    if wrong is None and trust_domain is not None:
+        judged = judgement.judge_workload(chain[0], trust_domain)
+        if isinstance(judged, Refusal):
+            wrong = judged
+        else:
+            identity = judged
+    for each in chain[1:]:
+        wrong = wrong or judgement.judge_time(each, now)
+    if wrong is not None:
+        raise ConfigError(f"{paths.certificate}: {wrong} [{wrong.reason}]")
+    return key_pem + b"\n" + certificate_pem, chain, identity
+
+
+def _load_bundle(path: str, now: float, *, mesh: bool) -> tuple[bytes, tuple[Facts, ...]]:
+    pem = _read(path)
+    bundle = tuple(map(facts, _certificates(path, pem)))
+    wrong = judgement.judge_bundle(bundle, now) if mesh or not bundle else None
+    if wrong is not None:
+        raise ConfigError(f"{path}: {wrong} [{wrong.reason}]")
+    return pem, bundle
+
+
+def _load_revoked(path: str, bundle_pem: bytes, now: float) -> frozenset[tuple[str, int]]:
+    """Who was revoked by authorities of the bundle; a list that none of them signed proves nothing and is refused."""
+    authorities = x509.load_pem_x509_certificates(bundle_pem) if bundle_pem else []
+    revoked: set[tuple[str, int]] = set()
+    for block in _blocks(path, _read(path), LIST):
+        try:
+            found = x509.load_pem_x509_crl(block)
+        except ValueError:
+            raise ConfigError(f"{path}: it holds a damaged revocation list; write it again") from None
+        signers = [each for each in authorities if each.subject == found.issuer]
+        if not any(found.is_signature_valid(each.public_key()) for each in signers):  # type: ignore[arg-type]  # a key of another kind raises nothing
+            raise ConfigError(
+                f"{path}: the revocation list of '{found.issuer.rfc4514_string()}' is signed by no authority of the trust bundle"
+            )
+        if found.next_update_utc is not None and found.next_update_utc.timestamp() <= now:
+            raise ConfigError(
+                f"{path}: the revocation list of '{found.issuer.rfc4514_string()}' is out of date; fetch the next one"
+            )
+        issuer = found.issuer.rfc4514_string()
+        revoked.update((issuer, each.serial_number) for each in found)
+    return frozenset(revoked)
+
+
+def facts(certificate: x509.Certificate) -> Facts:
+    """What a certificate says, as plain data."""
+    extensions = certificate.extensions
+    basic = _extension(extensions, x509.BasicConstraints)
+    usage = _extension(extensions, x509.KeyUsage)
+    purposes = _extension(extensions, x509.ExtendedKeyUsage)
+    names = _extension(extensions, x509.SubjectAlternativeName)
+    uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else ()
+    return Facts(
+        subject=certificate.subject.rfc4514_string() or next(iter(uris), "-"),
+        issuer=certificate.issuer.rfc4514_string(),
+        serial=certificate.serial_number,
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        public_key=_digest(certificate.public_key()),
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        uris=uris,
+        dns_names=tuple(names.get_values_for_type(x509.DNSName)) if names else (),
+        is_authority=bool(basic and basic.ca),
+        usages=None if usage is None else _usages(usage),
+        purposes=None
+        if purposes is None
+        else frozenset(_PURPOSES.get(each, each.dotted_string) for each in purposes),
+    )
+
+
+@lru_cache(maxsize=1024)  # peers come again; some 2 KB each
+def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
+    """Who presented a certificate, not yet judged, and the URIs among its names. OpenSSL has parsed and verified it."""
+    certificate = x509.load_der_x509_certificate(der)
+    names = _extension(certificate.extensions, x509.SubjectAlternativeName)
+    uris: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    if names is not None:
+        uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+        others = (
+            *names.get_values_for_type(x509.DNSName),
+            *map(str, names.get_values_for_type(x509.IPAddress)),
+        )
+    made = PeerCertificate(
+        None,
+        (*uris, *others),
+        certificate.issuer.rfc4514_string(),
+        certificate.serial_number,
+        certificate.not_valid_after_utc.timestamp(),
+    )
+    return made, uris
+
+
+def _extension(extensions: x509.Extensions, kind: type[E]) -> E | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _usages(usage: x509.KeyUsage) -> frozenset[str]:
+    given = {"digitalSignature": usage.digital_signature, "keyCertSign": usage.key_cert_sign}
+    return frozenset(name for name, has in given.items() if has)
+
+
+def _digest(key: PublicKeyTypes) -> bytes:
+    """Equal where, and only where, two keys are the same."""
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(
+        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return digest.finalize()
+
+
+def _public_digest(path: str, pem: bytes) -> bytes:
+    """The digest of a private key's public half; nothing of the key gets into a message."""
+    try:
+        return _digest(serialization.load_pem_private_key(pem, password=None).public_key())
+    except TypeError:
+        raise ConfigError(
+            f"{path}: the private key is encrypted; give one without a passphrase that only the proxy's user can read"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{path}: it holds no whole private key in PEM; write it again") from None
+
+
+def _certificates(path: str, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return [x509.load_pem_x509_certificate(block) for block in _blocks(path, pem, CERTIFICATE)]
+    except ValueError:
+        raise ConfigError(f"{path}: it holds a damaged certificate; write the file again") from None
+
+
+def _blocks(path: str, pem: bytes, label: bytes) -> list[bytes]:
+    """The PEM blocks of one kind. A file that ends in the middle of one is refused, not read as far as it goes."""
+    begin, end = b"-----BEGIN " + label + b"-----", b"-----END " + label + b"-----"
+    blocks = pem.split(begin)[1:]
+    if any(block.count(end) != 1 for block in blocks) or pem.count(end) != len(blocks):
+        raise ConfigError(f"{path}: the file is cut off inside a PEM block; write it again, and whole")
+    return [begin + block.partition(end)[0] + end + b"\n" for block in blocks]
+
+
+def _read(path: str, *, private: bool = False) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            if private and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                raise ConfigError(
+                    f"{path}: every user of this machine can read the private key; run 'chmod o-rwx {path}', and issue "
+                    "a new pair if anybody may have"
+                )
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); it must be a file that the proxy's user may read"
+        ) from None
+    if len(data) > LARGEST:
+        raise ConfigError(f"{path}: the file is larger than {LARGEST >> 20} MB")
+    return data
