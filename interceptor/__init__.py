@@ -17,7 +17,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     protocol    PURE, sans-IO: detection, ClientHello, HTTP
-    policy      PURE: from facts and the time to a verdict: rate limits
+    policy      PURE: from facts and the time to a verdict: mutual TLS, authorization, tokens, rate limits
     routing     PURE: original destination -> decision
     config      PURE: documents -> typed settings, all problems at once, with file and line
     model       PURE: addresses, identities, directions, flows, response flags, HTTP heads
@@ -28,6 +28,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     app                   the unmodified program whose connections are intercepted
     access log            one line per connection, written at its end
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
+    authorizer            the policies about one workload or destination, compiled: facts in, verdict out
     bulk                  a source that fills the hub's buffer: it is spliced from then on
     capture               bring a connection to the proxy by a redirect rule
     detection             finding out what a client speaks from its first bytes, where no document says it
@@ -56,6 +57,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong
     ruleset               all our rules, typed, for both families: the only source of every rendering
     snapshot              one immutable version of everything decided by configuration
+    verdict               what policies decide over a connection or request, and which one did
     upstream              the address we dial for a flow
 """
 

@@ -145,6 +145,7 @@ class Gateway:
             lambda: self._store.current,
             Recorder(self._metrics, self._access_log),
         )
+        self._store.watch(self._reconsider)
         self._pending: str | None = "starting: the names in the registry are being resolved"
         self._app_is_gone = False
         self._stop = trio.Event()
@@ -240,6 +241,14 @@ class Gateway:
         while True:
             self._metrics.config_version(current.version)
             current = await self._store.wait_changed(current.version)
+
+    def _reconsider(self, before: snapshot.Snapshot) -> None:
+        """Open flows keep no permission that a new configuration takes; other addresses of a host take none."""
+        current = self._store.current
+        if current.configuration is before.configuration:
+            return
+        if lost := self._proxy.reconsider():
+            logger.info("configuration %s: %d open connections lost permission", current.version, lost)
 
     def _config_dump(self) -> dict[str, object]:
         return self._store.current.dump()

@@ -99,6 +99,11 @@ class Document(Strict):
         """``namespace/name``."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
+    @property
+    def written(self) -> object:
+        """What was written, made canonical, without defaults: for a dump as JSON."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
     def faults(self) -> Iterator[Fault]:
         """What is wrong between fields; each kind has its own rules."""
         raise NotImplementedError

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Literal
 
+    from interceptor.config.authorization_policy import AuthorizationPolicy
+    from interceptor.config.peer_authentication import PeerAuthentication
     from interceptor.config.problems import Problem
+    from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
 
@@ -62,6 +65,9 @@ class Configuration:
     sidecar: Sidecar
     service_entries: tuple[ServiceEntry, ...] = ()
     documents: tuple[DocumentStatus, ...] = ()
+    peer_authentications: tuple[PeerAuthentication, ...] = ()
+    authorization_policies: tuple[AuthorizationPolicy, ...] = ()
+    request_authentications: tuple[RequestAuthentication, ...] = ()
 
 
 class Plain(SimpleNamespace):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import ValidationError
 
+from interceptor.config.authorization_policy import AuthorizationPolicy
 from interceptor.config.base import Document, Metadata
 from interceptor.config.configuration import Configuration, DocumentStatus
+from interceptor.config.peer_authentication import PeerAuthentication
 from interceptor.config.problems import Problem
+from interceptor.config.request_authentication import RequestAuthentication
 from interceptor.config.sentences import described, did_you_mean, dotted, sentence
 from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from interceptor.config.problems import Source
     from interceptor.config.tree import Location, Node
 
+D = TypeVar("D", bound=Document)
+
 _NETWORKING: Final = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 _SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
 
@@ -32,8 +37,9 @@ _KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
     "ServiceEntry": (_NETWORKING, ServiceEntry),
     "DestinationRule": (_NETWORKING, None),
     "VirtualService": (_NETWORKING, None),
-    "PeerAuthentication": (_SECURITY, None),
-    "AuthorizationPolicy": (_SECURITY, None),
+    "PeerAuthentication": (_SECURITY, PeerAuthentication),
+    "AuthorizationPolicy": (_SECURITY, AuthorizationPolicy),
+    "RequestAuthentication": (_SECURITY, RequestAuthentication),
 }
 _API_VERSIONS: Final = tuple(
     dict.fromkeys(version for versions, _ in _KINDS.values() for version in versions)
@@ -48,7 +54,7 @@ class Loaded:
     """What a set of sources says, valid or not."""
 
     sidecar: Sidecar | None
-    service_entries: tuple[ServiceEntry, ...]
+    accepted: tuple[Document, ...]
     documents: tuple[DocumentStatus, ...]
     problems: tuple[Problem, ...]  # all of them: the documents', and those of no document
 
@@ -56,7 +62,17 @@ class Loaded:
         """The configuration; raises ConfigError with every problem when there are any."""
         if self.problems or self.sidecar is None:
             raise ConfigError(*map(str, self.problems))
-        return Configuration(self.sidecar, self.service_entries, self.documents)
+        return Configuration(
+            self.sidecar,
+            self._of(ServiceEntry),
+            self.documents,
+            self._of(PeerAuthentication),
+            self._of(AuthorizationPolicy),
+            self._of(RequestAuthentication),
+        )
+
+    def _of(self, kind: type[D]) -> tuple[D, ...]:
+        return tuple(document for document in self.accepted if isinstance(document, kind))
 
 
 def default_configuration(name: str) -> Configuration:
@@ -88,7 +104,7 @@ def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
     order = {source.name: index for index, source in enumerate(sources)}
     return Loaded(
         next((document for document in documents if isinstance(document, Sidecar)), None),
-        tuple(document for document in documents if isinstance(document, ServiceEntry)),
+        tuple(document for document in documents if document is not None),
         tuple(each.status() for each in found),
         tuple(sorted(problems, key=lambda problem: (order.get(problem.file, 0), problem.line))),
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import getattr_static
 from typing import TYPE_CHECKING, cast
 
 from pydantic import BaseModel
 
+from interceptor.config.base import Document
 from interceptor.config.configuration import Configuration, Plain
 
 if TYPE_CHECKING:
+    from interceptor.config.authorization_policy import AuthorizationPolicy
+    from interceptor.config.peer_authentication import PeerAuthentication
+    from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
 
@@ -21,18 +25,26 @@ def plain(configuration: Configuration) -> Configuration:
         cast("Sidecar", _plain(configuration.sidecar)),
         cast("tuple[ServiceEntry, ...]", _plain(configuration.service_entries)),
         configuration.documents,
+        cast("tuple[PeerAuthentication, ...]", _plain(configuration.peer_authentications)),
+        cast("tuple[AuthorizationPolicy, ...]", _plain(configuration.authorization_policies)),
+        cast("tuple[RequestAuthentication, ...]", _plain(configuration.request_authentications)),
     )
 
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         attributes = {name: _plain(getattr(value, name)) for name in _names(type(value))}
-        return Plain(**attributes, json=value.model_dump(mode="json"))
+        return Plain(
+            **attributes, json=value.model_dump(mode="json") if isinstance(value, Document) else None
+        )
     if type(value) is tuple:  # and not one of its named kinds
         return tuple(map(_plain, value))
+    if type(value) is dict:
+        return {key: _plain(each) for key, each in value.items()}
     return value
 
 
+@lru_cache  # thousands of documents are of a handful of models
 def _names(model: type[BaseModel]) -> list[str]:
     """The fields that are not dropped, and the properties, but for pydantic's own."""
     fields = [name for name, field in model.model_fields.items() if not field.exclude]

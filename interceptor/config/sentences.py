@@ -11,6 +11,7 @@ from interceptor.config.base import Strict
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
     from interceptor.config.tree import Location
@@ -86,7 +87,7 @@ def described(value: object) -> str:
 def _unknown_field(name: str, owner: type[Strict]) -> str:
     if name in owner.unsupported:
         return "is not supported by this version; remove it"
-    return f"there is no such field{did_you_mean(name, owner.model_fields)}"
+    return f"there is no such field{did_you_mean(name, _fields(owner))}"
 
 
 def _unknown_value(name: str, owner: type[Strict], value: object, expected: str) -> str:
@@ -100,9 +101,15 @@ def _unknown_value(name: str, owner: type[Strict], value: object, expected: str)
 def _model_at(model: type[Strict], location: Location) -> type[Strict]:
     """The model that holds the field at a location; the nearest around it where that is no model's."""
     for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
+        field = _fields(model).get(str(part))
+        if field is not None:
+            model = _model_in(field.annotation) or model
     return model
+
+
+def _fields(model: type[Strict]) -> dict[str, FieldInfo]:
+    """The fields by the names they are written with: one is a word of Python's."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> type[Strict] | None:

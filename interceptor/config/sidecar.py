@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from interceptor.config.addresses import is_loopback, socket_address
-from interceptor.config.base import Document, Duration, Fault, Port, Strict
+from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
 if TYPE_CHECKING:
@@ -111,6 +111,22 @@ class Timeouts(Strict):
     drain: Duration = 5.0  # Istio's terminationDrainDuration
 
 
+class PathNormalization(Strict):
+    """What a path is before it is compared and forwarded, as in Istio's mesh configuration."""
+
+    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {"normalization": frozenset({"NONE"})}
+
+    normalization: Literal["DEFAULT", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] = (
+        "DEFAULT"  # is BASE
+    )
+
+
+class GatewayTopology(Strict):
+    """Who stands before this proxy, as in Istio's proxy configuration."""
+
+    numTrustedProxies: int = Field(default=0, ge=0, le=32)  # noqa: N815 (the document's spelling)
+
+
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
@@ -119,7 +135,11 @@ class SidecarSpec(Strict):
     serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
     meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
     trustDomain: str = Field(default="cluster.local", min_length=1)  # noqa: N815
+    trustDomainAliases: tuple[str, ...] = Field(default=(), strict=False)  # noqa: N815
     serviceAccount: str = Field(default="default", min_length=1)  # noqa: N815
+    rootNamespace: Name = "istio-system"  # noqa: N815 (its policies are the whole mesh's)
+    pathNormalization: PathNormalization = PathNormalization()  # noqa: N815
+    gatewayTopology: GatewayTopology = GatewayTopology()  # noqa: N815
     ingress: Ingress = Ingress()
     egress: Egress = Egress()
     admin: Admin = Admin()

@@ -101,7 +101,7 @@ class Resolver:
             _log.warning(
                 "there was no time to look up %d hosts; they come first in the next round", len(waiting)
             )
-        self._store.publish(take(self._configuration, self.resolved()))
+        self._store.publish(take(self._configuration, self.resolved(), before=self._store.current))
 
     def resolved(self) -> Mapping[str, tuple[str, ...]]:
         """The addresses of every host that has any."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
-from interceptor.proxy import endings, upstream
+from interceptor.proxy import endings, permission, upstream
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
@@ -20,15 +20,8 @@ if TYPE_CHECKING:
     from interceptor.model.address import PeerAddress, SocketAddress
     from interceptor.model.connection import Flow
     from interceptor.proxy.hub import Hub
+    from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder, Tracker
-
-
-class SnapshotView(Protocol):
-    """What the path asks one version of the configuration."""
-
-    def ingress(self, destination: OriginalDestination) -> Decision: ...
-
-    def egress(self, destination: OriginalDestination) -> Decision: ...
 
 
 @dataclass(slots=True)
@@ -68,8 +61,7 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
         decision = decide(flow, downstream, services)
         services.tracker.decided(flow)
         if decision.denied is not None:
-            flow.denied = decision.denied
-            flow.flag, flow.details = endings.of_denial(decision.denied, decision.details)
+            permission.deny(flow, decision)
             return
         started = trio.current_time()
         dialled, flow.upstream = await upstream.dial(
@@ -79,13 +71,18 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
             hint=decision.hint,
             sources=services.tracker.sources(flow.peer) if _keeps_addresses(flow, services) else None,
         )
+        if flow.denied is not None:  # while it was dialled: policies have changed
+            dialled.close()
+            return
         flow.connect_seconds = trio.current_time() - started
         flow.upstream_local = LocalAddress(sockets.local_address(dialled))
         ended = await services.hub.relay(flow, downstream, dialled)  # both sockets are the hub's from here
-        flow.flag, flow.details = endings.of_relay(ended)
+        if flow.denied is None:
+            flow.flag, flow.details = endings.of_relay(ended)
     except endings.DialError as failure:
         flow.upstream = failure.address
-        flow.flag, flow.details = endings.of_dial(failure)
+        if flow.denied is None:
+            flow.flag, flow.details = endings.of_dial(failure)
     except trio.Cancelled:
         flow.flag, flow.details = endings.of_abort(services.abort_reason)
         raise
@@ -112,10 +109,9 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     ):
         flow.downstream_local = LocalAddress(sockets.local_address(downstream))
         decision = _NOT_REDIRECTED
-    elif flow.direction is Direction.INGRESS:
-        decision = view.ingress(destination)
     else:
-        decision = view.egress(destination)
+        flow.original_dst = destination
+        decision = permission.decided(flow, destination, view)
     flow.original_dst = destination
     flow.upstream_cluster = decision.cluster
     flow.destination_service = decision.service

@@ -28,6 +28,7 @@ class Ending(Enum):
     FIN = "fin"  # both sides have finished; the side is the one that finished first
     RESET = "reset"  # the side's connection broke
     IDLE = "idle"  # nothing moved for the idle timeout
+    DENIED = "denied"  # it lost permission, as its record says
     LINGER = "linger"  # nothing moved for the linger timeout after the side had finished
 
 

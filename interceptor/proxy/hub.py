@@ -126,6 +126,12 @@ class Hub:
             if end.side is Side.DOWNSTREAM:
                 end.pair.count()
 
+    def end_denied(self) -> None:
+        """Reset the flows that are denied by now."""
+        for end in tuple(self._ends.values()):
+            if end.side is Side.DOWNSTREAM and end.pair.flow.denied is not None:
+                self._finish(end.pair, Ended(Side.NEITHER, Ending.DENIED))
+
     async def wait_readable(self, sock: socket.socket) -> None:
         """As trio's, for a socket that no flow has yet, and without a turn of trio's own epoll."""
         await self._wait(sock.fileno(), select.EPOLLIN)

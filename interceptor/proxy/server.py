@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from interceptor.kernel import sockets
+from interceptor.proxy import permission
 from interceptor.proxy.connection import Services
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination, PeerAddress
     from interceptor.model.connection import Direction, Flow
-    from interceptor.proxy.connection import SnapshotView
+    from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder
 
 
@@ -95,6 +96,14 @@ class Proxy:
         """Stop accepting and reset every flow; each is recorded with the reason, a sentence."""
         self._services.abort_reason = reason
         self._flowing.cancel()
+
+    def reconsider(self) -> int:
+        """Decide every open flow again by the current snapshot, and reset those it refuses; how many."""
+        services = self._services
+        lost = permission.revoke(services.tracker.flows(), services.snapshot())
+        if lost:
+            services.hub.end_denied()
+        return lost
 
     def connections(self) -> list[Flow]:
         """The live flows, oldest first, with their byte counts as of now."""

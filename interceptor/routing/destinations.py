@@ -40,6 +40,7 @@ class Decision:
     details: str = "-"  # one sentence for the operator: why it was refused
     hint: str = "-"  # one sentence to add where every upstream refused the connection
     namespace: str = "unknown"  # of the service
+    entry: str | None = None  # namespace/name of the ServiceEntry that names the destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,14 @@ def egress_decision(policy: EgressPolicy, registry: Registry, destination: Origi
     if service is not None:
         upstreams = (UpstreamAddress(destination),)
         named_by = f"ServiceEntry {service.entry}"
-        return Decision(upstreams, service.cluster, service.host, named_by, namespace=service.namespace)
+        return Decision(
+            upstreams,
+            service.cluster,
+            service.host,
+            named_by,
+            namespace=service.namespace,
+            entry=service.entry,
+        )
     if policy == "ALLOW_ANY":
         return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
     details = (

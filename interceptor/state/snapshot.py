@@ -12,9 +12,11 @@ from interceptor.routing.destinations import Registry, egress_decision, ingress_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.model.address import OriginalDestination
+    from interceptor.policy.policies import Policies
     from interceptor.routing.destinations import Decision
 
 
@@ -26,6 +28,7 @@ class Snapshot:
     configuration: Configuration
     resolved: Mapping[str, tuple[str, ...]]
     registry: Registry
+    policies: Policies | None = None  # where no document is a policy nothing is asked
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         """Where a peer's connection goes."""
@@ -44,12 +47,40 @@ class Snapshot:
         }
 
 
-def take(configuration: Configuration, resolved: Mapping[str, Sequence[str]] | None = None) -> Snapshot:
-    """A snapshot of a configuration with the addresses its hosts resolve to."""
+def take(
+    configuration: Configuration,
+    resolved: Mapping[str, Sequence[str]] | None = None,
+    *,
+    before: Snapshot | None = None,
+) -> Snapshot:
+    """A snapshot of a configuration with the addresses its hosts resolve to.
+
+    What follows from the configuration alone is taken from the one before, where that is of the same configuration.
+    """
     addresses = {host: tuple(sorted(found)) for host, found in sorted((resolved or {}).items())}
     canonical = json.dumps(_canonical(configuration, addresses), sort_keys=True)
     version = hashlib.sha256(canonical.encode()).hexdigest()[:16]  # 64 bits: chance never makes two alike
-    return Snapshot(version, configuration, addresses, Registry(visible_entries(configuration), addresses))
+    registry = Registry(visible_entries(configuration), addresses)
+    if before is not None and before.configuration is configuration:
+        return Snapshot(version, configuration, addresses, registry, before.policies)
+    return Snapshot(version, configuration, addresses, registry, _policies(configuration))
+
+
+def _policies(configuration: Configuration) -> Policies | None:
+    if not policy_documents(configuration):
+        return None
+    from interceptor.policy import policies  # noqa: PLC0415 (a proxy without policies does without it)
+
+    return policies.compiled(configuration)
+
+
+def policy_documents(configuration: Configuration) -> tuple[Document, ...]:
+    """Every document of the configuration that is a policy."""
+    return (
+        *configuration.peer_authentications,
+        *configuration.authorization_policies,
+        *configuration.request_authentications,
+    )
 
 
 def visible_entries(configuration: Configuration) -> tuple[ServiceEntry, ...]:
@@ -68,5 +99,8 @@ def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, .
     return {
         "sidecar": configuration.sidecar.model_dump(mode="json"),
         "serviceEntries": [entry.model_dump(mode="json") for entry in configuration.service_entries],
+        "peerAuthentications": [each.written for each in configuration.peer_authentications],
+        "authorizationPolicies": [each.written for each in configuration.authorization_policies],
+        "requestAuthentications": [each.written for each in configuration.request_authentications],
         "resolved": {host: list(addresses) for host, addresses in resolved.items()},
     }

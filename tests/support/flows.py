@@ -21,6 +21,7 @@ from interceptor.model.address import (
     from_sockaddr,
 )
 from interceptor.model.connection import Direction, Flow, RelayChoice
+from interceptor.policy.policies import Policies
 from interceptor.proxy.server import Proxy
 from interceptor.routing.destinations import Decision
 
@@ -63,6 +64,7 @@ class FixedView:
 
     upstreams: tuple[SocketAddress, ...] = ()
     denied: str | None = None
+    policies: Policies | None = None
 
     def _decide(self, destination: OriginalDestination) -> Decision:
         upstreams = tuple(UpstreamAddress(upstream) for upstream in self.upstreams or (destination,))

@@ -8,6 +8,7 @@ import pytest
 from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.state.snapshot import Snapshot, take, visible
 from tests.support.documents import SIDECAR, configuration, service_entry, service_entry_text
+from tests.support.policies import policy_text, security_text
 
 NAMED = service_entry_text("{hosts: [a.example], ports: [{number: 443, name: x}], resolution: DNS}")
 STRICT = f"{SIDECAR}spec: {{egress: {{policy: REGISTRY_ONLY}}}}\n"
@@ -81,3 +82,31 @@ def test_export_to_names_the_namespaces_that_see_it(export_to: str, seen_by: set
     spec = f"{{hosts: [a.b], ports: [{{number: 443, name: x}}], exportTo: {export_to}}}"
     entry = service_entry(spec, "{name: entry, namespace: own}")
     assert {name for name in ("own", "other") if visible(entry, name)} == seen_by
+
+
+def test_policies_are_compiled_once_for_each_configuration() -> None:
+    text = policy_text("{rules: [{}]}", "{name: p}")
+    made = configuration(NAMED, text)
+    first = take(made)
+    assert first.policies is not None
+    assert first.policies.ingress is not None
+    assert take(made, {"a.example": ["10.0.0.1"]}, before=first).policies is first.policies
+    assert take(configuration(NAMED, text), before=first).policies is not first.policies
+    assert take(configuration(NAMED)).policies is None
+
+
+def test_policies_are_part_of_the_version_and_of_the_dump() -> None:
+    texts = [policy_text("{rules: [{}]}"), policy_text("{rules: []}"), policy_text("{}"), NAMED]
+    assert len({take(configuration(text)).version for text in texts}) == 4
+    kinds = {
+        "PeerAuthentication": ("peerAuthentications", "{mtls: {mode: STRICT}}"),
+        "RequestAuthentication": (
+            "requestAuthentications",
+            "{jwtRules: [{issuer: i, jwksUri: 'file:///k'}]}",
+        ),
+        "AuthorizationPolicy": ("authorizationPolicies", "{action: DENY}"),
+    }
+    made = take(configuration(*(security_text(kind, spec) for kind, (_, spec) in kinds.items())))
+    dumped = json.loads(json.dumps(made.dump()))
+    for key, _ in kinds.values():
+        assert [document["metadata"]["name"] for document in dumped[key]] == ["p"]

@@ -53,3 +53,12 @@ async def test_a_change_that_was_taken_back_is_not_reported(autojump_clock: trio
         await trio.testing.wait_all_tasks_blocked()
         assert nursery.child_tasks
         store.publish(TWO)
+
+
+def test_a_watcher_is_called_within_each_change_with_what_was_before() -> None:
+    store = Store(ONE)
+    seen: list[tuple[Snapshot, Snapshot]] = []
+    store.watch(lambda before: seen.append((before, store.current)))
+    store.publish(take(configuration()))  # the same version: no change
+    store.publish(TWO)
+    assert seen == [(ONE, TWO)]

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from interceptor.policy.rules import Rule, compiled, for_tcp
+from tests.support.policies import TRUST_DOMAINS, connection, policies, request
+
+
+def rule(text: str, action: str = "ALLOW") -> Rule:
+    [document] = policies(f"{{action: {action}, rules: [{{{text}}}]}}").authorization_policies
+    _, [made] = compiled(document, TRUST_DOMAINS)
+    return made
+
+
+MIXED = "to: [{operation: {ports: ['8080'], methods: [GET]}}, {operation: {paths: [/a]}}]"
+
+
+def test_checks_keep_their_place_in_the_document() -> None:
+    made = rule(
+        f"from: [{{source: {{notNamespaces: [a]}}}}], {MIXED}, when: [{{key: source.ip, values: [10.0.0.1]}}]"
+    )
+    fields = [check.field for group in made.groups for alternative in group for check in alternative]
+    assert fields == [
+        "from[0].source.notNamespaces",
+        "to[0].operation.ports",
+        "to[0].operation.methods",
+        "to[1].operation.paths",
+        "when[0].values",
+    ]
+    assert str(made.policy) == "AuthorizationPolicy shop/p0"
+
+
+def test_every_group_must_match_and_one_alternative_of_it() -> None:
+    made = rule(f"from: [{{source: {{namespaces: [shop]}}}}], {MIXED}")
+    assert made.matches(connection(), request("GET"))
+    assert made.matches(connection(port=1), request("POST", "/a"))
+    assert not made.matches(connection(), request("POST"))
+    assert not made.matches(connection(identity=None), request("GET"))
+
+
+def test_a_rule_without_http_is_the_same_on_tcp() -> None:
+    made = rule("to: [{operation: {ports: ['1']}}]")
+    assert for_tcp(made) is made
+
+
+def test_on_tcp_an_allow_rule_goes_and_others_lose_checks() -> None:
+    assert for_tcp(rule(MIXED)) is None
+    narrowed = for_tcp(rule(MIXED, "DENY"))
+    assert narrowed is not None
+    [[first, second]] = narrowed.groups
+    assert ([check.field for check in first], second) == (["to[0].operation.ports"], ())
+    assert narrowed.matches(connection(port=1), None)

@@ -1,0 +1,146 @@
+"""Whether a flow may go on, on plain data: when it begins, and again when policies change."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from interceptor.config.configuration import Configuration
+from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.model.connection import Direction, Flow, ResponseFlag
+from interceptor.model.identity import SpiffeId
+from interceptor.proxy.permission import decided, deny, revoke
+from interceptor.state.snapshot import Snapshot, take
+from tests.support.documents import configuration, service_entry_text
+from tests.support.policies import named, policy_text, security_text
+from tests.support.sample_flows import OK, flow
+
+SIDECAR = """
+apiVersion: interceptor/v1
+kind: Sidecar
+metadata: {name: web, namespace: shop}
+spec: {egress: {policy: REGISTRY_ONLY}}
+"""
+BANK = service_entry_text(
+    "{hosts: [bank.example], addresses: [10.7.0.1], ports: [{number: 443, name: https}]}", named("bank")
+)
+TARGET = "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]"
+APP = OriginalDestination(SocketAddress("10.0.0.9", 8080))
+AT_BANK = OriginalDestination(SocketAddress("10.7.0.1", 443))
+
+
+def view(*texts: str) -> Snapshot:
+    return take(made(*texts))
+
+
+def made(*texts: str) -> Configuration:
+    return configuration(SIDECAR, BANK, *texts)
+
+
+def ingress(identity: SpiffeId | None = None, security: str = "none") -> Flow:
+    return flow(
+        OK,
+        direction=Direction.INGRESS,
+        original_dst=APP,
+        policy="-",
+        peer_identity=identity,
+        security=security,
+    )
+
+
+def egress() -> Flow:
+    return flow(OK, original_dst=AT_BANK, policy="ServiceEntry shop/bank")
+
+
+def test_without_policies_the_route_decides() -> None:
+    assert view().policies is None
+    assert decided(ingress(), APP, view()).policy == "-"
+    assert decided(egress(), AT_BANK, view()).policy == "ServiceEntry shop/bank"
+
+
+def test_a_policy_that_allows_is_named() -> None:
+    decision = decided(ingress(), APP, view(policy_text("{rules: [{}]}")))
+    assert (decision.denied, decision.policy) == (None, "AuthorizationPolicy shop/p")
+    assert decision.upstreams
+
+
+def test_where_no_policy_matched_the_route_keeps_its_name() -> None:
+    egress_only = view(policy_text(f"{{{TARGET}, action: DENY}}"))
+    assert decided(egress(), AT_BANK, egress_only).policy == "ServiceEntry shop/bank"
+    assert decided(ingress(), APP, egress_only).policy == "-"
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_policy_that_refuses_is_named_with_its_rule(direction: Direction) -> None:
+    inward = direction is Direction.INGRESS
+    text = policy_text(
+        "{action: DENY, rules: [{}]}" if inward else f"{{{TARGET}, action: DENY, rules: [{{}}]}}"
+    )
+    asked, destination = (ingress(), APP) if inward else (egress(), AT_BANK)
+    decision = decided(asked, destination, view(text))
+    assert (decision.denied, decision.policy) == ("policy", "AuthorizationPolicy shop/p")
+    assert decision.details == "rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]]"
+    assert decision.upstreams == ()
+    deny(asked, decision)
+    assert (asked.denied, asked.flag) == ("policy", ResponseFlag.DENY)
+
+
+def test_on_egress_the_apps_own_identity_is_the_source() -> None:
+    rule = "{from: [{source: {serviceAccounts: [%s]}}]}"
+    for account, refused in (("default", None), ("other", "policy")):
+        text = policy_text(f"{{{TARGET}, rules: [{rule % account}]}}")
+        assert decided(egress(), AT_BANK, view(text)).denied == refused
+
+
+def test_what_the_route_refuses_no_policy_lets_through() -> None:
+    elsewhere = OriginalDestination(SocketAddress("10.8.0.1", 443))
+    refused = decided(flow(OK, original_dst=elsewhere), elsewhere, view(policy_text("{rules: [{}]}")))
+    assert (refused.denied, refused.policy) == ("registry", "egress.policy=REGISTRY_ONLY")
+
+
+def test_a_strict_port_refuses_plaintext_before_anything_else() -> None:
+    texts = (
+        security_text("PeerAuthentication", "{mtls: {mode: STRICT}}", named("strict")),
+        policy_text("{rules: [{}]}"),
+    )
+    decision = decided(ingress(), APP, view(*texts))
+    assert (decision.denied, decision.policy) == ("plaintext", "PeerAuthentication shop/strict")
+    peer = SpiffeId("cluster.local", "shop", "reader")
+    assert decided(ingress(peer, "mutual_tls"), APP, view(*texts)).denied is None
+    assert decided(egress(), AT_BANK, view(*texts)).denied is None  # it is about peers
+
+
+def test_audits_and_dry_runs_are_logged_and_decide_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    dry = ", annotations: {istio.io/dry-run: 'true'}"
+    texts = (
+        policy_text("{action: AUDIT, rules: [{}]}", named("audit")),
+        policy_text("{action: DENY, rules: [{}]}", named("dry", more=dry)),
+    )
+    with caplog.at_level(logging.INFO):
+        assert decided(ingress(), APP, view(*texts)).denied is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "AuthorizationPolicy shop/audit matched flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080",
+        "dry run: flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080 would be denied by AuthorizationPolicy shop/dry",
+    ]
+
+
+def test_open_flows_lose_permission_by_every_kind_of_document() -> None:
+    flows = [ingress(), egress(), flow(OK, original_dst=None), flow(OK, original_dst=APP, denied="policy")]
+    assert revoke(flows, view()) == 0
+    assert revoke(flows, view(policy_text("{action: DENY, rules: [{}]}"))) == 1
+    assert flows[0].denied == "policy"
+    assert flows[0].policy == "AuthorizationPolicy shop/p"
+    assert flows[0].details == (
+        "permission was withdrawn by configuration: rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]]"
+    )
+    assert revoke(flows, view(policy_text("{action: DENY, rules: [{}]}"))) == 0  # told once
+    assert revoke(flows, take(configuration(SIDECAR))) == 1
+    assert (flows[1].denied, flows[1].policy) == ("registry", "egress.policy=REGISTRY_ONLY")
+    assert [each.denied for each in flows[2:]] == [None, "policy"]
+
+
+def test_an_open_flow_is_named_after_the_policy_that_lets_it_go_on() -> None:
+    open_flow = ingress()
+    revoke([open_flow], view(policy_text("{rules: [{}]}")))
+    assert (open_flow.policy, open_flow.denied) == ("AuthorizationPolicy shop/p", None)
