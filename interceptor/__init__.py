@@ -13,6 +13,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     admin       the admin and telemetry endpoints
     middleware  what stands around requests and connections: built-in filters, the user's own, the chain
     telemetry   metrics, access log, program log
+    tls         certificates, TLS contexts and their rotation, TLS streams, the small authority
     kernel      namespaces, iptables, nftables, sockets: the only home of iptc, pyroute2, ctypes, setns
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
@@ -58,6 +59,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     ruleset               all our rules, typed, for both families: the only source of every rendering
     snapshot              one immutable version of everything decided by configuration
     verdict               what policies decide over a connection or request, and which one did
+    trust bundle          the authorities whose certificates are believed
     upstream              the address we dial for a flow
 """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from interceptor.cli import program
+from interceptor.cli import certs, program
 from interceptor.cli.proxy import Asked
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(certs.app, name="certs")
 
 Config = Annotated[
     list[str], typer.Option("--config", metavar="FILE", help="YAML documents; '-' is standard input.")

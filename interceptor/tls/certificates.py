@@ -250,6 +250,21 @@ def _blocks(path: str, pem: bytes, label: bytes) -> list[bytes]:
     return [begin + block.partition(end)[0] + end + b"\n" for block in blocks]
 
 
+def read(path: Path) -> list[x509.Certificate]:
+    """Every certificate of a file. Raises ConfigError."""
+    return _certificates(str(path), _read(str(path)))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises ConfigError."""
+    return _read(str(path))
+
+
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as it stands in a file."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
 def _read(path: str, *, private: bool = False) -> bytes:
     try:
         with Path(path).open("rb") as file:

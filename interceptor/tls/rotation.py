@@ -1,0 +1,177 @@
+"""The certificates in force, and the watch over the files they come from.
+
+Files are looked at by name once a second, which sees plain writes, renames and Kubernetes' swaps of a ``..data`` link
+alike, on every file system. What has changed is read when it has been quiet for a while, and taken only whole: a pair
+that does not belong together, or that was written during the read, is left for the next look, and the old one stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from interceptor.errors import ConfigError
+from interceptor.tls import certificates, judgement
+from interceptor.tls.contexts import Contexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from interceptor.tls.certificates import Paths
+    from interceptor.tls.judgement import Facts, Refusal
+
+LOOK: Final = 1.0  # seconds; four system calls
+QUIET: Final = 0.1  # seconds; Istio's debounce (data-plane.md 2.5)
+REMIND: Final = 3600.0  # seconds between two warnings of the same certificate
+
+_log: Final = logging.getLogger(__name__)
+
+Signature: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class Keeper:
+    """The contexts of one identity, in the newest version of its files that could be used."""
+
+    def __init__(self, paths: Paths, *, trust_domain: str | None, wall_clock: Callable[[], float]) -> None:
+        """Raises ConfigError when the files cannot be used."""
+        self._paths = paths
+        self._trust_domain = trust_domain
+        self._wall_clock = wall_clock
+        self._seen = self.signature()
+        self.current = self._load()
+        self._reminded: dict[str, float] = {}
+
+    def signature(self) -> Signature:
+        """What the files look like from outside."""
+        return tuple(map(_signature, self._paths.files()))
+
+    @property
+    def changed(self) -> bool:
+        """Whether the files differ from those that were read last, or refused."""
+        return self.signature() != self._seen
+
+    def reload(self) -> bool:
+        """Read the files again; whether there are new contexts. What cannot be used is told once, and changes nothing."""
+        before = self.signature()
+        try:
+            fresh = self._load()
+        except ConfigError as error:
+            self._seen = before
+            _log.error("the new certificate files are refused, and the old ones stay in use: %s", error)
+            return False
+        if self.signature() != before:  # written meanwhile: perhaps half of it was read
+            return False
+        self._seen = before
+        self.current = fresh
+        _log.info("new certificates are in use: %s", self)
+        return True
+
+    def refusal(self) -> Refusal | None:
+        """Why nobody can be spoken to by these certificates now: the time they were valid is over."""
+        leaf = self.current.material.chain[:1]
+        return judgement.judge_time(leaf[0], self._wall_clock()) if leaf else None
+
+    def now(self) -> float:
+        """The time that certificates are judged by."""
+        return self._wall_clock()
+
+    def remind(self) -> None:
+        """Warn of what will expire soon, or has."""
+        now = self._wall_clock()
+        for facts in self.facts():
+            told = judgement.warning(facts, now)
+            if told is not None and now - self._reminded.get(facts.fingerprint, 0.0) >= REMIND:
+                self._reminded[facts.fingerprint] = now
+                _log.warning(told)
+
+    def facts(self) -> Sequence[Facts]:
+        """Every certificate in use: the chain, then the bundle."""
+        material = self.current.material
+        return (*material.chain, *material.bundle)
+
+    def expiries(self) -> dict[str, float]:
+        """For each file, in how many seconds the first of its certificates expires."""
+        now, material = self._wall_clock(), self.current.material
+        found = {}
+        for path, facts in (
+            (self._paths.certificate, material.chain),
+            (self._paths.trust_bundle, material.bundle),
+        ):
+            if path is not None and facts:
+                found[path] = min(each.not_after for each in facts) - now
+        return found
+
+    def dump(self) -> dict[str, object]:
+        """For ``/certs``: what Envoy shows there, and never a key."""
+        now = self._wall_clock()
+        material = self.current.material
+        return {
+            "identity": None if material.identity is None else str(material.identity),
+            "files": list(self._paths.files()),
+            "cert_chain": [_shown(each, now) for each in material.chain],
+            "ca_cert": [_shown(each, now) for each in material.bundle],
+            "revoked": len(material.revoked),
+        }
+
+    def __str__(self) -> str:
+        material = self.current.material
+        days = (material.expires - self._wall_clock()) / judgement.DAY
+        return f"{material.identity or self._paths.certificate or self._paths.trust_bundle}, valid for {days:.1f} days"
+
+    def _load(self) -> Contexts:
+        return Contexts(
+            certificates.load(self._paths, now=self._wall_clock(), trust_domain=self._trust_domain)
+        )
+
+
+async def watch(
+    keepers: Iterable[Keeper], looked: Callable[[Keeper], None], changed: Callable[[Keeper], None]
+) -> None:
+    """Look at the files of all, until cancelled; ``looked`` is called after each look, ``changed`` after a new version."""
+    everyone = tuple(keepers)
+    while True:
+        for keeper in everyone:
+            if keeper.changed and await _quiet(keeper) and keeper.reload():
+                changed(keeper)
+            keeper.remind()
+            looked(keeper)
+        await trio.sleep(LOOK)
+
+
+async def _quiet(keeper: Keeper) -> bool:
+    """Wait until nothing has been written for a moment; whether that came before the next look is due."""
+    before = keeper.signature()
+    for _ in range(int(LOOK / QUIET)):
+        await trio.sleep(QUIET)
+        now = keeper.signature()
+        if now == before:
+            return True
+        before = now
+    return False
+
+
+def _signature(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (no object for a path that is looked at every second)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _shown(facts: Facts, now: float) -> dict[str, object]:
+    return {
+        "subject": facts.subject,
+        "issuer": facts.issuer,
+        "serial_number": f"{facts.serial:x}",
+        "fingerprint": facts.fingerprint,
+        "subject_alt_names": [
+            *({"uri": uri} for uri in facts.uris),
+            *({"dns": name} for name in facts.dns_names),
+        ],
+        "valid_from": facts.not_before,
+        "expiration_time": facts.not_after,
+        "days_until_expiration": int((facts.not_after - now) // judgement.DAY),
+    }
