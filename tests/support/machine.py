@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BOOT_SECONDS = {"kvm": 60.0, "qemu": 300.0}  # many times what it takes: reached only by a failure
-COMMAND_SECONDS = 240.0  # likewise, for a command on an emulated machine
+COMMAND_SECONDS = 600.0  # likewise, for a command on an emulated machine
 
 ACCELERATOR = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
@@ -51,6 +51,7 @@ Host {name}
   LogLevel ERROR
   ConnectTimeout 5
   ServerAliveInterval 10
+  ServerAliveCountMax 30
   ControlMaster auto
   ControlPath /run/{name}.ssh
   ControlPersist yes

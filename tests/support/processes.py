@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.support.netns import Namespace
+from tests.support.until import PATIENCE
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-DEADLINE_SECONDS = 30.0  # far beyond what anything takes here: reached only by a failure
+# Far beyond what anything takes here: reached only by a failure. An emulated machine needs more of it.
+DEADLINE_SECONDS = 30.0 * PATIENCE
 
 
 def wait_until(condition: Callable[[], T], what: str) -> T:
@@ -39,7 +41,9 @@ def sidecar_setup(*argv: str) -> list[str]:
     return [str(Path(sys.executable).with_name("sidecar-setup")), *argv]
 
 
-def run(argv: list[str], *, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: list[str], *, timeout: float = 60 * PATIENCE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command from the checkout to its end, whatever its status."""
     return subprocess.run(
         argv,
