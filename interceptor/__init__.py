@@ -30,7 +30,9 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     access log            one line per connection, written at its end
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
     authorizer            the policies about one workload or destination, compiled: facts in, verdict out
+    bridge                a client's HTTP/2 connection and the upstream's for it, joined stream by stream
     bulk                  a source that fills the hub's buffer: it is spliced from then on
+    call                  a request on a bridge and its response
     capture               bring a connection to the proxy by a redirect rule
     detection             finding out what a client speaks from its first bytes, where no document says it
     direct                not captured: the connection goes where its sender sent it
@@ -44,6 +46,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     head                  start line and headers of a request or a response
     hub                   the one epoll loop that relays the bytes of all flows
     identity              who a workload is by its certificate: a SPIFFE id of trust domain, namespace, service account
+    leg                   one of the two connections of a bridge
     listener              a socket of ours that accepts: ingress 15006, egress 15001
     local reply           a response of ours in the upstream's place
     middleware            what stands around requests or connections in ``spec.middleware``: filters, and the user's own

@@ -1,0 +1,59 @@
+"""gRPC over HTTP/2, as far as a gateway has to know it: whose answers are gRPC's, with which status."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from interceptor.model.http import get
+
+if TYPE_CHECKING:
+    from interceptor.model.http import Headers, LocalReply
+
+UNKNOWN: Final = 2
+LAST_STATUS: Final = 16  # UNAUTHENTICATED; a status is 0 to 16
+
+# gRPC's doc/http-grpc-status-mapping.md: what a client makes of an answer without a grpc-status.
+_HTTP: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+# Where we answer ourselves we can say what it is: RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED.
+_REPLY: Final = _HTTP | {413: 8, 429: 8, 431: 8, 504: 4}
+
+_ENCODED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")  # gRPC's doc/PROTOCOL-HTTP2.md, Percent-Encoded
+
+
+def is_grpc(headers: Headers) -> bool:
+    """Whether a request is gRPC's, by its Content-Type; gRPC-Web is not, it is read by browsers."""
+    content_type = (get(headers, b"content-type") or b"").lower()
+    return content_type[:16] == b"application/grpc" and content_type[16:17] in {b"", b"+", b";", b" "}
+
+
+def status_of_http(status: int) -> int:
+    """What a gRPC client takes an HTTP status for."""
+    return _HTTP.get(status, UNKNOWN)
+
+
+def status(fields: Headers) -> str | None:
+    """The grpc-status of trailers, or of a head that ends its stream, as a label: one of few values."""
+    value = get(fields, b"grpc-status")
+    if value is None:
+        return None
+    number = int(value) if value.isdigit() and len(value) <= 2 else UNKNOWN
+    return str(number if number <= LAST_STATUS else UNKNOWN)
+
+
+def reply_fields(reply: LocalReply) -> Headers:
+    """An answer of our own to a gRPC client: a head that is its own trailers (Trailers-Only)."""
+    return [
+        (b"content-type", b"application/grpc"),
+        (b"grpc-status", b"%d" % _REPLY.get(reply.status, UNKNOWN)),
+        (b"grpc-message", encode_message(reply.body.rstrip(b"\n"))),
+        *((name, value) for name, value in reply.headers if name.lower() not in _OF_BODY),
+    ]
+
+
+def encode_message(message: bytes) -> bytes:
+    """A grpc-message."""
+    return _ENCODED.sub(lambda found: b"%%%02X" % found[0][0], message).strip()
+
+
+_OF_BODY: Final = frozenset((b"content-type", b"content-length"))
