@@ -32,7 +32,7 @@ from interceptor.telemetry.metrics import Metrics
 from interceptor.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from typing import Literal
 
     from interceptor.config.configuration import Configuration
@@ -72,6 +72,8 @@ def run_proxy(
     # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
     metrics = Metrics(configuration.sidecar)
     codecs.lookup("idna")
+    if snapshot.policy_documents(configuration):
+        from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
     if root:
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
@@ -159,6 +161,7 @@ class Gateway:
             config_dump=self._config_dump,
             listeners=self._listeners,
             clusters=self._clusters,
+            explain=self._explain,
             ready=lambda: self._pending,
             drain=self._stop.set,
             quit=self._quit,
@@ -252,6 +255,11 @@ class Gateway:
 
     def _config_dump(self) -> dict[str, object]:
         return self._store.current.dump()
+
+    def _explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
+        from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)
+
+        return answer(self._store.current, given).as_mapping()
 
     def _clusters(self) -> list[dict[str, object]]:
         return self._store.current.registry.dump()

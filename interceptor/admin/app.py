@@ -46,6 +46,7 @@ class Controls:
     clusters: Callable[[], Sequence[Mapping[str, object]]]
     ready: Callable[[], str | None]  # None when ready, else what is pending
     drain: Callable[[], None]  # readiness off, stop accepting, let flows end
+    explain: Callable[[Mapping[str, Sequence[str]]], Mapping[str, object]]  # ConfigError: not a question
     quit: Callable[[], None]  # end the program; called after the answer was sent
     now: Callable[[], float] = time.monotonic  # the clock of Flow.opened
 
@@ -66,6 +67,9 @@ def admin_app(controls: Controls) -> App:
         _Endpoint("GET", "/connections", admin.connections, "the live flows"),
         _Endpoint("GET", "/listeners", admin.listeners, "where this proxy listens"),
         _Endpoint("GET", "/clusters", admin.clusters, "the destinations that are known"),
+        _Endpoint(
+            "GET", "/explain", admin.explain, "?from=IP&to-port=P or ?to=HOST:PORT: what is decided, and why"
+        ),
         _Endpoint("GET", "/stats", admin.stats, "every counter and gauge, one a line"),
         _Endpoint("GET", "/stats/prometheus", admin.prometheus, "the metrics as Prometheus reads them"),
         _Endpoint("GET", "/ready", admin.ready, "200 when ready, else 503 and what is pending"),
@@ -137,6 +141,14 @@ class _Admin:
 
     async def clusters(self, _: Request) -> Response:
         return _json(self._controls.clusters())
+
+    async def explain(self, request: Request) -> Response:
+        """Several values of one field stand on lines of their own."""
+        given = {name: value.split("\n") for name, value in request.query.items()}
+        try:
+            return _json(self._controls.explain(given))
+        except ConfigError as error:
+            return Response(f"{error}\n", 400)
 
     async def connections(self, _: Request) -> Response:
         """One flow a line; the data path gets its turns while thousands are written."""

@@ -12,6 +12,7 @@ import typer
 
 from interceptor.cli import certs, program
 from interceptor.cli.proxy import Asked
+from interceptor.model.ports import ADMIN_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +108,45 @@ def check(
     print("\n".join(report.lines()))
     if not report.accepted:
         raise typer.Exit(2)
+
+
+@app.command()
+def explain(
+    config: Config = [],  # noqa: B006 (typer's way to say: may be absent)
+    admin: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Ask the running proxy there, without --config.")
+    ] = f"127.0.0.1:{ADMIN_PORT}",
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="IP", help="Who connects to the app.")
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option(metavar="SPIFFE-URI", help="Whom mutual TLS proves the peer to be [nobody].")
+    ] = None,
+    to_port: Annotated[str | None, typer.Option(metavar="PORT", help="The app's port: ingress.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the app connects to: egress.")
+    ] = None,
+    sni: Annotated[str | None, typer.Option(metavar="NAME", help="The server name of TLS.")] = None,
+    method: Annotated[str | None, typer.Option(help="A request's method [GET].")] = None,
+    path: Annotated[str | None, typer.Option(help="A request's path, with its query [/].")] = None,
+    host: Annotated[str | None, typer.Option(help="A request's host.")] = None,
+    header: Annotated[list[str], typer.Option(metavar="'NAME: VALUE'", help="A header of the request.")] = [],  # noqa: B006
+    jwt_claim: Annotated[list[str], typer.Option(metavar="NAME=VALUE", help="A claim of its token.")] = [],  # noqa: B006
+    output: Annotated[Literal["text", "json"], typer.Option(help="For people or for programs.")] = "text",
+) -> None:
+    """Say what is decided about a connection or a request, by which rule and why, from files or from the running proxy.
+
+    Without a method, path, host, header or claim it is opaque TCP.
+    """
+    from interceptor.cli import explain as command  # noqa: PLC0415 (--help starts without it)
+
+    one = {"from": from_, "identity": identity, "to-port": to_port, "to": to, "sni": sni, "method": method}
+    given = {
+        name: [value] for name, value in {**one, "path": path, "host": host}.items() if value is not None
+    }
+    given.update({name: values for name, values in (("header", header), ("jwt-claim", jwt_claim)) if values})
+    found = command.from_files(config, given) if config else command.from_proxy(admin, given)
+    print(command.rendered(found, output))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -29,6 +29,10 @@ class Address(NamedTuple):
         parsed = ipaddress.ip_address(host)
         return cls(parsed.version, int(parsed))
 
+    def __str__(self) -> str:
+        made = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
+        return str(made(self.number))
+
 
 class Network(NamedTuple):
     """A CIDR: an address whose last ``shift`` bits say nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,12 +15,16 @@ import trio
 
 from interceptor.admin import app, server
 from interceptor.config.sidecar import Sidecar
+from interceptor.errors import ConfigError
 from interceptor.model.connection import Flow
 from interceptor.telemetry.metrics import Metrics
 from tests.support.raw_http import Answer, request
 from tests.support.sample_flows import DENIED, flow
 
-GETS = ["/config_dump", "/connections", "/listeners", "/clusters", "/stats", "/stats/prometheus", "/ready"]
+GETS = [
+    *("/config_dump", "/connections", "/listeners", "/clusters", "/explain"),
+    *("/stats", "/stats/prometheus", "/ready"),
+]
 POSTS = ["/logging", "/drain", "/quitquitquit"]
 
 
@@ -46,11 +50,17 @@ class FakeRuntime:
             },
             listeners=lambda: [{"name": "egress", "address": "[::]:15001"}],
             clusters=lambda: [{"name": "outbound|443||example.com"}],
+            explain=self.explain,
             ready=lambda: self.pending,
             drain=lambda: self.called.append("drain"),
             quit=self.quit.set,
             now=lambda: 103.25,
         )
+
+    def explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
+        if "to" not in given:
+            raise ConfigError("say where", "and who")
+        return {"given": given}
 
 
 @asynccontextmanager
@@ -300,3 +310,11 @@ async def test_telemetry_serves_both_families_on_one_socket(runtime: FakeRuntime
     async with serving(app.telemetry_app(runtime.metrics, lambda: None), host="::") as (_, port):
         for address in ("127.0.0.1", "::1"):
             assert (await request((address, port), "GET", "/healthz/live")).status == 200
+
+
+async def test_explain_hands_the_question_on_and_a_bad_one_is_refused(admin: tuple[str, int]) -> None:
+    answer = await request(admin, "GET", "/explain?to=a:1&header=x:%201%0Ay:2")
+    assert answer.status == 200
+    assert json.loads(answer.body) == {"given": {"to": ["a:1"], "header": ["x: 1", "y:2"]}}
+    answer = await request(admin, "GET", "/explain")
+    assert (answer.status, answer.body) == (400, "say where\nand who\n")

@@ -1,0 +1,265 @@
+"""PURE. Why a snapshot decides about a connection or a request as it does, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from interceptor.config.addresses import is_ip_address
+from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.model.connection import Direction
+from interceptor.model.http import get
+from interceptor.policy import paths
+from interceptor.policy.authorization import Verdict
+from interceptor.policy.because import PolicyReason, reasons
+from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_address
+from interceptor.policy.peer_authentication import Effective, Mode
+from interceptor.policy.policies import Policies, compiled
+from interceptor.policy.selection import Workload, selects
+from interceptor.state.question import read
+from interceptor.state.snapshot import take, visible_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.routing.destinations import Decision
+    from interceptor.state.question import Question
+    from interceptor.state.snapshot import Snapshot
+
+_EXAMPLE: Final = "192.0.2.1"  # stands for a name whose address nobody looked up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A decision with everything that led to it."""
+
+    direction: Direction
+    asked: str
+    route: Decision
+    mutual_tls: Effective | None  # of ingress
+    policies: tuple[PolicyReason, ...]
+    others: tuple[str, ...]  # policies that are about somebody else, and why
+    notes: tuple[str, ...]
+    verdict: Verdict
+    outcome: str  # what the client sees
+
+    def as_mapping(self) -> dict[str, object]:
+        """For JSON."""
+        mode = self.mutual_tls
+        return {
+            "direction": self.direction.value,
+            "asked": self.asked,
+            "verdict": "allowed" if self.verdict.allowed else "denied",
+            "policy": self.verdict.policy,
+            "details": self.verdict.details,
+            "outcome": self.outcome,
+            "shadow": self.verdict.shadow,
+            "audited": list(self.verdict.audited),
+            "route": {
+                "cluster": self.route.cluster,
+                "service": self.route.service,
+                "policy": self.route.policy,
+            },
+            "mutualTls": mode and {"mode": mode.mode.value, "policy": mode.policy, "trace": list(mode.trace)},
+            "policies": [each.as_mapping() for each in self.policies],
+            "notAboutIt": list(self.others),
+            "notes": list(self.notes),
+            "text": list(self.lines()),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal."""
+        yield f"{self.direction.value}: {self.asked}"
+        yield f"route: {self.route.cluster} ({self.route.policy})"
+        if self.mutual_tls is not None:
+            yield f"mutual TLS: {self.mutual_tls.mode.value}, by {self.mutual_tls.policy}"
+            yield from (f"  {step}" for step in self.mutual_tls.trace)
+        yield "policies:" if self.policies else "policies: none is about it"
+        for each in self.policies:
+            dry = " (dry run)" if each.policy.dry_run else ""
+            yield f"  {each.policy.action:<5} {each.policy}{dry}: {'matches' if each.matches else 'does not match'}"
+            if not each.rules:
+                yield "    there are no rules, so it never matches"
+            for rule in each.rules:
+                yield from (f"    rule {rule.number}: {sentence}" for sentence in rule.because)
+        yield from (f"  not asked: {other}" for other in self.others)
+        yield from (f"note: {note}" for note in self.notes)
+        if self.verdict.shadow != "-":
+            yield f"dry run: it would be {self.verdict.shadow}"
+        yield from (f"audit: {policy} says that it matched" for policy in self.verdict.audited)
+        yield f"verdict: {'allowed' if self.verdict.allowed else 'denied'} by {self.verdict.policy}"
+        if self.verdict.details != "-":
+            yield f"  {self.verdict.details}"
+        yield f"  {self.outcome}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """A question with all that a decision over it needs."""
+
+    question: Question
+    policies: Policies
+    destination: OriginalDestination
+    route: Decision
+    mode: Effective | None
+    connection: ConnectionFacts
+    request: RequestFacts | None
+    malformed: str | None  # why the request has no path that could be compared
+
+    @property
+    def direction(self) -> Direction:
+        return Direction.INGRESS if self.question.to is None else Direction.EGRESS
+
+
+def answer(snapshot: Snapshot, given: Mapping[str, Sequence[str]]) -> Explanation:
+    """The same for a question as it is typed; raises ConfigError with everything that is wrong with it."""
+    return explain(snapshot, read(given))
+
+
+def explain(snapshot: Snapshot, question: Question) -> Explanation:
+    """What a snapshot decides, and why."""
+    notes: list[str] = []
+    case = _case(snapshot, question, notes)
+    verdict, outcome = _judged(case)
+    authorizer = case.policies.authorizer(case.direction, case.route.entry)
+    return Explanation(
+        direction=case.direction,
+        asked=_asked(case),
+        route=case.route,
+        mutual_tls=case.mode,
+        policies=tuple(reasons(authorizer.policies, case.connection, case.request)) if authorizer else (),
+        others=tuple(_others(snapshot, case)),
+        notes=tuple(notes),
+        verdict=verdict,
+        outcome=outcome,
+    )
+
+
+def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
+    policies = snapshot.policies or compiled(snapshot.configuration)
+    if question.to is None:
+        destination = OriginalDestination(SocketAddress(_EXAMPLE, question.port))
+        route, mode = snapshot.ingress(destination), policies.modes.effective(question.port)
+        identity = question.identity
+        if identity is not None and mode.mode is Mode.DISABLE:
+            notes.append("the mode is DISABLE: TLS is not terminated, so who the peer is cannot be known")
+            identity = None
+    else:
+        snapshot, destination = _destination(snapshot, question.to, question.port, notes)
+        route, mode, identity = snapshot.egress(destination), None, policies.identity
+    malformed = _normalised(snapshot, question, notes)
+    return _Case(
+        question=question,
+        policies=policies,
+        destination=destination,
+        route=route,
+        mode=mode,
+        connection=ConnectionFacts(SocketAddress(question.peer, 0), destination, identity, question.sni),
+        request=None if malformed else _request(snapshot, question),
+        malformed=malformed,
+    )
+
+
+def _judged(case: _Case) -> tuple[Verdict, str]:
+    """The verdict, and what the client sees of it; in the order of the path."""
+    reset = "the connection is reset without a byte"
+    route, mode = case.route, case.mode
+    if route.denied is not None:
+        return Verdict(allowed=False, policy=route.policy, details=route.details), reset
+    if mode is not None and mode.mode is Mode.STRICT and not case.connection.principal:
+        details = f"a peer that does not speak mutual TLS is refused: {mode.policy} is STRICT"
+        return Verdict(allowed=False, policy=mode.policy, details=details), reset
+    if case.malformed is not None:
+        return Verdict(allowed=False, policy="-", details=case.malformed), "400 Bad Request"
+    verdict = Verdict(allowed=True, policy=route.policy)
+    if (authorizer := case.policies.authorizer(case.direction, route.entry)) is not None:
+        decided = authorizer.decide(case.connection, case.request)
+        verdict = decided if decided.policy != "-" else replace(decided, policy=route.policy)
+    if verdict.allowed:
+        where = "the app" if case.direction is Direction.INGRESS else "where the app connects to"
+        return verdict, f"it goes on to {where}"
+    head = case.question.request
+    if head is None:
+        return verdict, reset
+    grpc = (get(head.headers, b"content-type") or b"").startswith(b"application/grpc")
+    return (
+        verdict,
+        "grpc-status 7 (PERMISSION_DENIED)" if grpc else "403 Forbidden, body 'RBAC: access denied'",
+    )
+
+
+def _normalised(snapshot: Snapshot, question: Question, notes: list[str]) -> str | None:
+    """Put the request's path into the form that is compared and forwarded; why it has none, if so."""
+    head = question.request
+    if head is None:
+        return None
+    before = head.target
+    try:
+        paths.normalise(head, snapshot.configuration.sidecar.spec.pathNormalization.normalization)
+    except ValueError as error:
+        return str(error)
+    if head.target != before:
+        notes.append(f"the path {before.decode()} is compared and forwarded as {head.target.decode()}")
+    return None
+
+
+def _request(snapshot: Snapshot, question: Question) -> RequestFacts | None:
+    if question.request is None:
+        return None
+    trusted = snapshot.configuration.sidecar.spec.gatewayTopology.numTrustedProxies
+    remote = remote_address(question.request.headers, question.peer, trusted)
+    return RequestFacts(question.request, remote=remote, claims=question.claims or None)
+
+
+def _destination(
+    snapshot: Snapshot, to: str, port: int, notes: list[str]
+) -> tuple[Snapshot, OriginalDestination]:
+    """The address that the app would dial; for a name nobody looked up an address that stands for it."""
+    host = to
+    if not is_ip_address(to):
+        host, entry = _address(snapshot, to)
+        if entry is not None and entry.spec.hosts_to_resolve:
+            snapshot = take(snapshot.configuration, {**snapshot.resolved, to: (host,)}, before=snapshot)
+        if host == _EXAMPLE:
+            notes.append(f"the address of {to} is not known here; {_EXAMPLE} stands for it")
+    return snapshot, OriginalDestination(SocketAddress(host, port))
+
+
+def _address(snapshot: Snapshot, name: str) -> tuple[str, ServiceEntry | None]:
+    entries = [entry for entry in visible_entries(snapshot.configuration) if name in entry.spec.hosts]
+    entry = entries[0] if entries else None
+    if known := snapshot.resolved.get(name):
+        return known[0], entry
+    given = entry and (*entry.spec.addresses, *(endpoint.address for endpoint in entry.spec.endpoints))
+    return (given[0].partition("/")[0] if given else _EXAMPLE), entry
+
+
+def _asked(case: _Case) -> str:
+    question, facts = case.question, case.connection
+    who = f" ({facts.principal})" if facts.principal else ""
+    if question.to is None:
+        text = f"{question.peer}{who} to port {question.port} of the app"
+    else:
+        text = f"the app{who} to {case.destination}"
+    head = question.request
+    return text if head is None else f"{text}, {head.method.decode()} {head.target.decode()}"
+
+
+def _others(snapshot: Snapshot, case: _Case) -> Iterator[str]:
+    """The policies that were not asked, and why not."""
+    workload = Workload.of(snapshot.configuration.sidecar)
+    for document in snapshot.configuration.authorization_policies:
+        targets = [f"{document.metadata.namespace}/{target.name}" for target in document.spec.targetRefs]
+        name = f"AuthorizationPolicy {document.full_name}"
+        if case.direction is Direction.EGRESS:
+            if not targets:
+                yield f"{name}: it is about connections to workloads, not about those of the app"
+            elif case.route.entry not in targets:
+                yield f"{name}: it is about ServiceEntry {', '.join(targets)}"
+        elif targets:
+            yield f"{name}: it is about what the app connects to"
+        elif not selects(document, workload):
+            labels = ", ".join(f"{key}={value}" for key, value in document.selected_labels.items())
+            about = f"namespace {document.metadata.namespace}" + (f", labels {labels}" if labels else "")
+            yield f"{name}: it is about other workloads ({about})"
