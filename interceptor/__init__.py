@@ -8,7 +8,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     cli         sidecar-setup and interceptor: parse, call, print, exit code
     launch      interceptor run: rules, proxy, proof and app together
     runtime     composition root: settings -> services, one nursery, signals, drain
-    proxy       listener -> connection (THE path) -> hub; tracker of live flows
+    proxy       listener -> connection (THE path) -> hub; tracker of live flows; http: machines that the hub drives
     discovery   sources of configuration: files and names; the only writers of the store
     admin       the admin and telemetry endpoints
     middleware  what stands around requests and connections: built-in filters, the user's own, the chain
@@ -39,6 +39,8 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     direction             ingress (a peer connects to the app) or egress (the app connects out)
     document              one YAML mapping with apiVersion and kind
     exchange              a request and what the middleware notes about it
+    downstream            what faces the client of an exchange: an HTTP/1 connection, a stream of an HTTP/2 one
+    exchange              one request and its response on their way; at its end the record of both
     exempt                excluded from capture by a uid, gid, mark, port, CIDR or interface
     flow                  one intercepted connection: the peer's side and the upstream side
     filter                built-in middleware: synchronous, without I/O
@@ -54,6 +56,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     opaque                relayed as it is: no protocol that we understand
     original destination  where the peer meant to connect, before a rule redirected it
     peer                  who opened the connection we accepted
+    pool                  connections to upstreams that wait for another exchange
     plan                  the Ruleset that settings ask for
     proxy ids             the uids, gids and mark by which the rules know the proxy's own traffic
     registry              the services named by ServiceEntry documents

@@ -18,10 +18,20 @@ from interceptor.config.base import Document, Fault, Port, Strict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from interceptor.model.connection import ProtocolName
+
 T = TypeVar("T")
 
 # Istio's names (pkg/config/protocol); all of them run over TCP and are relayed as they are.
 PROTOCOLS: Final = ("TCP", "TLS", "HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "REDIS", "MYSQL")
+
+
+_SPOKEN: Final[dict[str, ProtocolName]] = {
+    **dict.fromkeys(("TLS", "HTTPS"), "tls"),
+    **dict.fromkeys(("HTTP", "GRPC-WEB"), "http"),
+    "HTTP2": "http2",
+    "GRPC": "grpc",
+}
 
 
 def _protocol(value: str) -> str:
@@ -52,6 +62,11 @@ class ServicePort(Strict):
     name: str = Field(min_length=1, max_length=63)
     protocol: Annotated[str, AfterValidator(_protocol)] = "TCP"
     targetPort: Port | None = None  # noqa: N815 (the document's spelling)
+
+    @property
+    def spoken(self) -> ProtocolName:
+        """What flows to it carry, in the words of a Sidecar's ports."""
+        return _SPOKEN.get(self.protocol, "tcp")
 
 
 class Endpoint(Strict):

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from interceptor.config.addresses import is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
+from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
 if TYPE_CHECKING:
@@ -38,14 +39,10 @@ LoopbackAddress = Annotated[ListenAddress, AfterValidator(_loopback)]
 
 
 class AppPort(Strict):
-    """A port the app serves; ``tcp`` and ``auto`` are relayed as they are."""
-
-    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
-        "protocol": frozenset({"http", "http2", "grpc", "tls"})
-    }
+    """A port the app serves, and what it speaks there; ``auto`` is found out from each flow's first bytes."""
 
     port: Port
-    protocol: Literal["auto", "tcp"] = "auto"
+    protocol: ProtocolName = "auto"
 
 
 class Ingress(Strict):
@@ -107,6 +104,10 @@ class Timeouts(Strict):
     connect: Duration = 10.0  # Envoy's and Istio's default
     idle: Duration = 3600.0  # Envoy's TCP idle timeout
     linger: Duration = 60.0  # silence after a first FIN: nf_conntrack_tcp_timeout_close_wait is 60 s as well
+    detect: Duration = 5.0  # for the rest of what a client has begun to say, until it is relayed as it is
+    requestHead: Duration = 30.0  # noqa: N815 (here and below: the document's spelling)
+    request: Duration | None = None  # until the response is complete; Istio has no such limit by default
+    upstreamIdle: Duration = 3.0  # noqa: N815 (below the keep-alive of every common server: Node.js has 5 s)
     drainDelay: Duration = 1.0  # noqa: N815 (the document's spelling): accepts go on while readiness is seen to be off
     drain: Duration = 5.0  # Istio's terminationDrainDuration
 
@@ -146,6 +147,7 @@ class SidecarSpec(Strict):
     telemetry: TelemetryEndpoint = TelemetryEndpoint()
     accessLog: AccessLog = AccessLog()  # noqa: N815
     relay: Literal["auto", "splice", "copy"] = "auto"
+    detection: bool = True  # find out what flows carry where no document says it; off: relay them as they are
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
 
@@ -164,6 +166,11 @@ class Sidecar(Document):
     def app_ports(self) -> frozenset[int]:
         """The ports the app is declared to serve."""
         return frozenset(app.port for app in self.spec.ingress.ports)
+
+    @cached_property
+    def protocols(self) -> dict[int, ProtocolName]:
+        """What the app is declared to speak at each of its ports."""
+        return {app.port: app.protocol for app in self.spec.ingress.ports}
 
     @property
     def service_name(self) -> str:

@@ -7,6 +7,7 @@ import errno
 import resource
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.errors import KernelError
@@ -37,6 +38,7 @@ _LEG_OPTIONS: Final = (
     (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
     *_KEEPALIVE,
 )
+_BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked in struct tcp_info: include/uapi/linux/tcp.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 DESCRIPTORS_PER_FLOW: Final = 2
@@ -221,6 +223,12 @@ def start_connect(upstream: socket.socket, address: UpstreamAddress) -> int:
 def pending_error(sock: Stream) -> int:
     """Take the socket's pending errno; 0 when there is none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def acknowledged(sock: socket.socket) -> int:
+    """How many of the bytes that we sent the other end's kernel has taken, also after the connection broke."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+    return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder) - 1  # its SYN counts as one
 
 
 def reset(sock: Stream) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interceptor.model.identity import Security, SpiffeId
 
 
+ProtocolName: TypeAlias = Literal["auto", "http", "http2", "grpc", "tls", "tcp"]
 RelayChoice: TypeAlias = Literal["auto", "splice", "copy"]  # auto: copy until a flow turns bulk
 
 
@@ -59,6 +60,7 @@ class Flow:
     opened: float  # monotonic
     original_dst: OriginalDestination | None = None
     downstream_local: LocalAddress | None = None  # of a connection that was not redirected
+    server_name: str | None = None  # that a TLS client asked for
     upstream: UpstreamAddress | None = None
     upstream_local: LocalAddress | None = None
     upstream_cluster: str = "unknown"
@@ -73,6 +75,7 @@ class Flow:
         "none"  # of the connection that faces the network: ingress the peer's, egress the upstream's
     )
     relay: str = "-"
+    http: bool = False  # its requests are counted and logged, not the connection
     connect_seconds: float | None = None
     closed: float | None = None  # monotonic
     bytes_received: int = 0  # read from the peer

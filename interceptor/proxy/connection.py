@@ -10,17 +10,24 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
-from interceptor.proxy import endings, permission, upstream
+from interceptor.protocol.detect import HTTP1
+from interceptor.proxy import endings, permission, sniff, upstream
+from interceptor.proxy.endings import DialError, GoneError
+from interceptor.proxy.http import http1
+from interceptor.proxy.http.client import Dialled
+from interceptor.proxy.http.serve import Service
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from interceptor.model.address import PeerAddress, SocketAddress
     from interceptor.model.connection import Flow
+    from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.permission import SnapshotView
+    from interceptor.proxy.sniff import Found
     from interceptor.proxy.tracker import Recorder, Tracker
 
 
@@ -32,7 +39,9 @@ class Services:
     tracker: Tracker
     recorder: Recorder
     hub: Hub
+    http: Serving
     connect_timeout: float
+    detect_timeout: float | None  # None: nothing is detected
     ports: frozenset[int]  # that our listeners accept on
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
         sockets.original_destination
@@ -63,26 +72,10 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
         if decision.denied is not None:
             permission.deny(flow, decision)
             return
-        started = trio.current_time()
-        dialled, flow.upstream = await upstream.dial(
-            decision.upstreams,
-            services.hub,
-            timeout=services.connect_timeout,
-            hint=decision.hint,
-            sources=services.tracker.sources(flow.peer) if _keeps_addresses(flow, services) else None,
-        )
-        if flow.denied is not None:  # while it was dialled: policies have changed
-            dialled.close()
-            return
-        flow.connect_seconds = trio.current_time() - started
-        flow.upstream_local = LocalAddress(sockets.local_address(dialled))
-        ended = await services.hub.relay(flow, downstream, dialled)  # both sockets are the hub's from here
+        await _serve(flow, downstream, decision, services)
+    except (DialError, GoneError) as failure:
         if flow.denied is None:
-            flow.flag, flow.details = endings.of_relay(ended)
-    except endings.DialError as failure:
-        flow.upstream = failure.address
-        if flow.denied is None:
-            flow.flag, flow.details = endings.of_dial(failure)
+            flow.flag, flow.details = endings.of_failure(failure)
     except trio.Cancelled:
         flow.flag, flow.details = endings.of_abort(services.abort_reason)
         raise
@@ -93,6 +86,73 @@ async def intercept(flow: Flow, downstream: socket.socket, services: Services) -
         if downstream.fileno() != -1:
             sockets.reset(downstream)
         services.tracker.close(flow)
+
+
+async def _serve(flow: Flow, downstream: socket.socket, decision: Decision, services: Services) -> None:
+    """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on."""
+    found = await _find_out(flow, downstream, decision, services)
+    if found.detected is HTTP1 and flow.denied is None:
+        await _serve_http(flow, downstream, decision, found, services)
+        return
+    dialled = found.dialled or await _dial(flow, decision, services)
+    if flow.denied is not None:
+        sockets.reset(dialled.sock)
+        return
+    ended = await services.hub.relay(flow, downstream, dialled.sock)  # both are the hub's from here
+    if flow.denied is None:
+        flow.flag, flow.details = endings.of_relay(ended)
+
+
+async def _find_out(flow: Flow, downstream: socket.socket, decision: Decision, services: Services) -> Found:
+    """What the flow carries: as it is declared, or else by its first bytes."""
+    if decision.protocol != "auto":
+        return sniff.DECLARED[decision.protocol]
+    if services.detect_timeout is None:
+        return sniff.DECLARED["tcp"]
+    found = await sniff.find_out(
+        flow, downstream, lambda: _dial(flow, decision, services), services.http, services.detect_timeout
+    )
+    services.recorder.detected(flow, found.result)
+    if found.detected.hello is not None:
+        flow.server_name = found.detected.hello.server_name
+    return found
+
+
+async def _dial(flow: Flow, decision: Decision, services: Services) -> Dialled:
+    """Connect to the upstream, and note what became of it."""
+    started = trio.current_time()
+    try:
+        sock, address = await upstream.dial(
+            decision.upstreams,
+            services.hub,
+            timeout=services.connect_timeout,
+            hint=decision.hint,
+            sources=_sources(flow, services),
+        )
+    except DialError as failure:
+        flow.upstream = failure.address
+        raise
+    flow.connect_seconds = trio.current_time() - started
+    dialled = Dialled(sock, address, LocalAddress(sockets.local_address(sock)))
+    flow.upstream, flow.upstream_local = dialled.address, dialled.local
+    return dialled
+
+
+async def _serve_http(
+    flow: Flow, downstream: socket.socket, decision: Decision, found: Found, services: Services
+) -> None:
+    """Serve the flow's requests. Connections to the upstream are shared, but where the app is to see its peer's address."""
+    flow.http, flow.relay = True, "http"
+    sources = _sources(flow, services)
+    key = decision.upstreams if sources is None else (decision.upstreams, flow.id)
+    if found.dialled is not None:
+        services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
+    await http1.serve(Service(services.http, flow, decision, key, sources), downstream)
+
+
+def _sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:
+    """The addresses to dial from, where they are to be the peer's."""
+    return services.tracker.sources(flow.peer) if _keeps_addresses(flow, services) else None
 
 
 def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decision:

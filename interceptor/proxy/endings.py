@@ -51,6 +51,14 @@ class DialError(PeerError):
         self.hint = "-"  # one more sentence for the operator
 
 
+class GoneError(PeerError):
+    """The peer's connection broke before anything was relayed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_name(number))
+        self.errno = number
+
+
 class Outcome(NamedTuple):
     """What is recorded of an end."""
 
@@ -133,6 +141,13 @@ def of_dial(failure: DialError) -> Outcome:
     flag, details = _DIAL.get(failure.errno, _OTHER_DIAL)
     details = details.format(upstream=failure.address, errno=_name(failure.errno))
     return Outcome(flag, details if failure.hint == "-" else f"{details}; {failure.hint}")
+
+
+def of_failure(failure: DialError | GoneError) -> Outcome:
+    """A flow that never came to be relayed."""
+    if isinstance(failure, GoneError):
+        return of_relay(Ended(Side.DOWNSTREAM, Ending.RESET, failure.errno))
+    return of_dial(failure)
 
 
 def of_relay(ended: Ended) -> Outcome:

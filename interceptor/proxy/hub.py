@@ -31,7 +31,7 @@ import errno
 import select
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import outcome
 import trio
@@ -60,6 +60,30 @@ _INTEREST: Final = (
 _DRAIN: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP
 
 
+Leg: TypeAlias = "socket.socket | TlsStream"  # one side of a flow, connected and non-blocking
+
+
+class Machine(Protocol):
+    """A protocol that is driven by the events of a socket."""
+
+    drain: bool  # read until nothing comes: a short read proves nothing
+
+    def handle(self, event: int) -> None:
+        """Something happened at the socket: epoll's events. Which of them are old news has to be found out."""
+
+    def fail(self, error: Exception) -> None:
+        """It raised this, which is a fault of ours."""
+
+
+class Timed(Protocol):
+    """What looks at the time now and then."""
+
+    slot: int  # of the timer wheel
+
+    def check_time(self, now: float) -> None:
+        """Its time has come: it schedules itself again, or not."""
+
+
 class Hub:
     """Relays bytes between pairs of connected, non-blocking sockets."""
 
@@ -80,29 +104,33 @@ class Hub:
         self._epoll = select.epoll()
         self._ends: dict[int, End] = {}
         self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._machines: dict[int, Machine] = {}
         self._woke_task = False  # in this stretch: trio has something to run
         self._queue: deque[End] = deque()
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         # One coarse timer wheel: a timeout is noticed late by at most a second or an eighth of itself.
         self._tick = min(1.0, idle / 8, linger / 8)
-        self._wheel: dict[int, set[Pair]] = {}
+        self._wheel: dict[int, set[Pair | Timed]] = {}
         self._cursor = 0
 
     async def relay(
-        self, flow: Flow, downstream: socket.socket | TlsStream, upstream: socket.socket | TlsStream
+        self, flow: Flow, downstream: Leg, upstream: Leg, early: tuple[bytes, bytes] = (b"", b"")
     ) -> Ended:
         """Relay until the flow ends, then close both sockets; cancelled, both are reset.
 
-        The flow's byte counts are right from then on; before, ``count`` brings them up to date.
+        The flow's byte counts are right from then on; before, ``count`` brings them up to date. ``early`` is what was
+        already read from the peer and from the upstream; the former is counted.
         """
         ends = End(Side.DOWNSTREAM, downstream), End(Side.UPSTREAM, upstream)
         pair = Pair(flow, *ends, trio.lowlevel.current_task())
         pair.active = self._clock()
         tls = not (isinstance(downstream, socket.socket) and isinstance(upstream, socket.socket))
         flow.relay = "tls" if tls else "splice" if self._relay == "splice" else "copy"
-        self._schedule(pair, pair.active + self._idle)
-        for end in ends:
+        self.schedule(pair, pair.active + self._idle)
+        ends[0].moved, ends[1].moved = flow.bytes_received, flow.bytes_sent + len(early[1])
+        for end, data in zip(ends, early, strict=True):
+            end.pending = memoryview(data) if data else None
             end.spliced = not tls and self._relay != "copy"
             end.bulk = not tls and self._relay == "splice"
             self._ends[end.fd] = end
@@ -131,6 +159,83 @@ class Hub:
         for end in tuple(self._ends.values()):
             if end.side is Side.DOWNSTREAM and end.pair.flow.denied is not None:
                 self._finish(end.pair, Ended(Side.NEITHER, Ending.DENIED))
+
+    # For machines: protocols that are driven by events, in the hub's own task.
+
+    @property
+    def now(self) -> float:
+        """When the events that are being served were taken from the kernel."""
+        return self._now
+
+    @property
+    def buffer(self) -> bytearray:
+        """What is received here has to be taken out of it within the same call."""
+        return self._buffer
+
+    @property
+    def view(self) -> memoryview:
+        """The buffer's."""
+        return self._view
+
+    def watch(self, sock: Leg, machine: Machine) -> None:
+        """Tell a machine every event of a socket from now on; what is there already is an event at once."""
+        fd = sock.fileno()
+        if not isinstance(sock, socket.socket):
+            sock.reader = machine
+            machine.drain = True  # what came with the handshake is no event
+        if fd in self._machines:
+            self._epoll.modify(fd, _INTEREST)
+        else:
+            self._epoll.register(fd, _INTEREST)
+        self._machines[fd] = machine
+
+    def watches(self, fd: int, machine: Machine) -> bool:
+        """Whether the machine has this descriptor's events."""
+        return self._machines.get(fd) is machine
+
+    def again(self, fd: int) -> None:
+        """Tell the machine once more what is the case, after the others had their turn."""
+        if fd in self._machines:
+            self._epoll.modify(fd, _INTEREST)
+
+    def forget(self, fd: int) -> None:
+        """The socket is closed next, which takes it out of the epoll set."""
+        del self._machines[fd]
+
+    def release(self, fd: int) -> None:
+        """The socket is somebody else's from here."""
+        del self._machines[fd]
+        self._epoll.unregister(fd)
+
+    def wake(self, task: trio.lowlevel.Task, result: outcome.Outcome[object]) -> None:
+        """Let a parked task go on."""
+        trio.lowlevel.reschedule(task, result)
+        self._woke_task = True
+
+    def schedule(self, timed: Pair | Timed, due: float) -> None:
+        """Call it when the time has come, late by at most a tick."""
+        timed.slot = int(due / self._tick) + 1
+        self._wheel.setdefault(timed.slot, set()).add(timed)
+
+    def unschedule(self, timed: Pair | Timed) -> None:
+        """Call it no more, where it was to be called."""
+        slot = self._wheel.get(timed.slot)
+        if slot is not None:
+            slot.discard(timed)
+            if not slot:
+                del self._wheel[timed.slot]
+
+    def _tell(self, fd: int, event: int) -> None:
+        """An event that is not of a relayed flow: a machine's, a waiting task's, or of what ended in this batch."""
+        machine = self._machines.get(fd)
+        if machine is not None:
+            try:
+                machine.handle(event)
+            except Exception as error:  # noqa: BLE001 (a fault in one machine must end no other: it passes it on)
+                machine.fail(error)
+        elif fd in self._waiting:
+            self._epoll.unregister(fd)
+            self._wake(self._waiting.pop(fd), None)
 
     async def wait_readable(self, sock: socket.socket) -> None:
         """As trio's, for a socket that no flow has yet, and without a turn of trio's own epoll."""
@@ -193,10 +298,8 @@ class Hub:
         ends = self._ends
         for fd, event in events:
             end = ends.get(fd)
-            if end is None:  # a task waits for it, or its flow ended earlier in this batch
-                if fd in self._waiting:
-                    self._epoll.unregister(fd)
-                    self._wake(self._waiting.pop(fd), None)
+            if end is None:
+                self._tell(fd, event)
                 continue
             if event & select.EPOLLERR:
                 self._broken(end)
@@ -315,8 +418,8 @@ class Hub:
             return
         pair.first_eof = end.side
         pair.active = self._now
-        self._unschedule(pair)
-        self._schedule(pair, self._now + self._linger)
+        self.unschedule(pair)
+        self.schedule(pair, self._now + self._linger)
 
     def _broken(self, end: End, number: int = 0) -> None:
         """A connection broke: pass on what it still holds, in order, then reset the other side."""
@@ -342,13 +445,12 @@ class Hub:
         self._wake(pair.task, ended)
 
     def _wake(self, task: trio.lowlevel.Task, value: Ended | None) -> None:
-        trio.lowlevel.reschedule(task, outcome.Value(value))
-        self._woke_task = True
+        self.wake(task, outcome.Value(value))
 
     def _remove(self, pair: Pair) -> None:
         """Forget a flow, whose sockets are closed next."""
         pair.count()
-        self._unschedule(pair)
+        self.unschedule(pair)
         for end in (pair.downstream, pair.upstream):
             if isinstance(end.pending, Pipe):
                 end.pending.close()
@@ -356,16 +458,6 @@ class Hub:
                 end.sock.reader = None
             del self._ends[end.fd]
             del end.other, end.pair  # cycles, which would wait for the collector
-
-    def _schedule(self, pair: Pair, due: float) -> None:
-        pair.slot = int(due / self._tick) + 1
-        self._wheel.setdefault(pair.slot, set()).add(pair)
-
-    def _unschedule(self, pair: Pair) -> None:
-        slot = self._wheel[pair.slot]
-        slot.discard(pair)
-        if not slot:
-            del self._wheel[pair.slot]
 
     async def _watch_time(self) -> None:
         """End flows that were silent for too long; activity is looked at only when a flow's slot comes up."""
@@ -375,16 +467,19 @@ class Hub:
             now = self._clock()
             reached = int(now / self._tick)
             for slot in range(self._cursor + 1, reached + 1):
-                for pair in tuple(self._wheel.get(slot, ())):
-                    self._check_silence(pair, now)
+                for timed in tuple(self._wheel.get(slot, ())):
+                    if isinstance(timed, Pair):
+                        self._check_silence(timed, now)
+                    else:
+                        timed.check_time(now)
             self._cursor = reached
 
     def _check_silence(self, pair: Pair, now: float) -> None:
         half_closed = pair.first_eof is not None
         due = pair.active + (self._linger if half_closed else self._idle)
         if due > now:
-            self._unschedule(pair)
-            self._schedule(pair, due)
+            self.unschedule(pair)
+            self.schedule(pair, due)
             return
         how = Ending.LINGER if half_closed else Ending.IDLE
         self._finish(pair, Ended(pair.first_eof or Side.NEITHER, how))

@@ -10,6 +10,9 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.proxy import permission
 from interceptor.proxy.connection import Services
+from interceptor.proxy.http.pool import Pool
+from interceptor.proxy.http.request_ids import request_ids
+from interceptor.proxy.http.serve import Serving
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener
 from interceptor.proxy.share import Share
@@ -17,7 +20,7 @@ from interceptor.proxy.tracker import Tracker
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination, PeerAddress
@@ -44,6 +47,7 @@ class Proxy:
     ) -> None:
         timeouts = settings.spec.timeouts
         self._sockets = listeners
+        hub = Hub(idle=timeouts.idle, linger=timeouts.linger, relay=settings.spec.relay)
         self._services = Services(
             snapshot=snapshot,
             tracker=Tracker(
@@ -53,8 +57,22 @@ class Proxy:
                 wall_clock=wall_clock,
             ),
             recorder=recorder,
-            hub=Hub(idle=timeouts.idle, linger=timeouts.linger, relay=settings.spec.relay),
+            hub=hub,
+            http=Serving(
+                hub=hub,
+                pool=Pool(hub, timeouts.upstreamIdle),
+                recorder=recorder,
+                spawn=self._spawn,
+                request_id=request_ids(),
+                wall_clock=wall_clock,
+                clock=trio.current_time,
+                connect_timeout=timeouts.connect,
+                head_timeout=timeouts.requestHead,
+                idle_timeout=timeouts.idle,
+                request_timeout=timeouts.request,
+            ),
             connect_timeout=timeouts.connect,
+            detect_timeout=timeouts.detect if settings.spec.detection else None,
             ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
             transparent=settings.spec.ingress.mode == "TPROXY",
@@ -62,6 +80,7 @@ class Proxy:
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()
         self._drained = trio.Event()
+        self._flows: trio.Nursery | None = None
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop_accepting`` was called and the last flow has ended, or until cancelled."""
@@ -70,9 +89,11 @@ class Proxy:
                 nursery.start_soon(self._services.hub.run)
                 with self._flowing:
                     async with trio.open_nursery() as flows:
+                        self._flows = flows
                         await self._accept(flows, task_status)
                 nursery.cancel_scope.cancel()
         finally:
+            self._services.http.pool.close()
             self._services.hub.close()
             self._drained.set()
 
@@ -84,9 +105,15 @@ class Proxy:
                     accepts.start_soon(Listener(direction, sock, self._services, flows).run)
                 task_status.started()
 
+    def _spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of a flow's beside it, as long as flows may run."""
+        assert self._flows is not None
+        self._flows.start_soon(task)
+
     def stop_accepting(self) -> None:
-        """Accept what is already queued, then close the listeners; running flows go on."""
+        """Accept what is already queued, then close the listeners; running flows go on, idle HTTP connections end."""
         self._accepting.cancel()
+        self._services.http.drain()
 
     async def wait_drained(self) -> None:
         """Wait until the listeners are closed and the last flow has ended."""
@@ -103,6 +130,7 @@ class Proxy:
         lost = permission.revoke(services.tracker.flows(), services.snapshot())
         if lost:
             services.hub.end_denied()
+            services.http.end_denied()
         return lost
 
     def connections(self) -> list[Flow]:

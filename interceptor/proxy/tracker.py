@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Direction
+    from interceptor.model.request import RequestRecord
     from interceptor.proxy.share import Share
 
 
@@ -24,6 +25,12 @@ class Recorder(Protocol):
     def opened(self, flow: Flow) -> None: ...
 
     def closed(self, flow: Flow) -> None: ...
+
+    def request(self, record: RequestRecord) -> None:
+        """A request is over; its flow goes on, or not."""
+
+    def detected(self, flow: Flow, result: str) -> None:
+        """What a flow carries was found out, or was not in time."""
 
     def accept_error(self, number: int) -> None:
         """Accepting failed with this errno; the connections wait in the kernel."""

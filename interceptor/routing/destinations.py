@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination
+    from interceptor.model.connection import ProtocolName
 
 PASSTHROUGH: Final = "PassthroughCluster"  # Istio's names; its dashboards look for them
 BLACK_HOLE: Final = "BlackHoleCluster"
@@ -41,6 +42,7 @@ class Decision:
     hint: str = "-"  # one sentence to add where every upstream refused the connection
     namespace: str = "unknown"  # of the service
     entry: str | None = None  # namespace/name of the ServiceEntry that names the destination
+    protocol: ProtocolName = "auto"  # what is declared of the destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Service:
     entry: str  # namespace/name
     host: str
     port: int
+    protocol: ProtocolName = "tcp"
 
     @property
     def cluster(self) -> str:
@@ -128,10 +131,10 @@ def _named(entry: ServiceEntry, resolved: Mapping[str, Sequence[str]]) -> Iterat
     for port in spec.ports:
         for address in given:
             # An address given for several hosts does not tell them apart: it is reported as the first.
-            yield Service(entry.full_name, spec.hosts[0], port.number), address
+            yield Service(entry.full_name, spec.hosts[0], port.number, port.spoken), address
         for host in spec.hosts_to_resolve:
             for address in resolved.get(host, ()):
-                yield Service(entry.full_name, host, port.number), address
+                yield Service(entry.full_name, host, port.number, port.spoken), address
 
 
 def egress_decision(policy: EgressPolicy, registry: Registry, destination: OriginalDestination) -> Decision:
@@ -142,12 +145,10 @@ def egress_decision(policy: EgressPolicy, registry: Registry, destination: Origi
         upstreams = (UpstreamAddress(destination),)
         named_by = f"ServiceEntry {service.entry}"
         return Decision(
-            upstreams,
-            service.cluster,
-            service.host,
-            named_by,
+            *(upstreams, service.cluster, service.host, named_by),
             namespace=service.namespace,
             entry=service.entry,
+            protocol=service.protocol,
         )
     if policy == "ALLOW_ANY":
         return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
@@ -180,4 +181,7 @@ def ingress_decision(sidecar: Sidecar, destination: OriginalDestination) -> Deci
             f"port {port} is not declared in spec.ingress.ports, so an app that listens only on loopback is not "
             "tried there; declare the port if it is meant to be reached"
         )
-    return Decision(upstreams, f"inbound|{port}||", service, "-", hint=hint, namespace=namespace)
+    protocol = sidecar.protocols.get(port, "auto")
+    return Decision(
+        upstreams, f"inbound|{port}||", service, "-", hint=hint, namespace=namespace, protocol=protocol
+    )

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import trio
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
+
+T = TypeVar("T")
 
 QUEUE_LINES: Final = 4096  # of about 1 KB: 4 MB at most, and as much again in the hands of the thread
 FLUSH_SECONDS: Final = 2.0  # at the end; within the 5 s that Kubernetes and Istio leave for a drain
@@ -43,33 +45,33 @@ def json_line(flow: Flow) -> bytes:
     """Istio's 24 keys as Envoy fills them for TCP (what belongs to a request is null), then ours."""
     termination, transport = _details(flow)
     return (
-        f'{{"start_time":"{_start_time(flow.started_at)}","method":null,"path":null,"protocol":null,'
+        f'{{"start_time":"{start_time(flow.started_at)}","method":null,"path":null,"protocol":null,'
         f'"response_code":0,"response_flags":"{flow.flag.value}","response_code_details":null,'
-        f'"connection_termination_details":{_text(termination)},"bytes_received":{flow.bytes_received},'
+        f'"connection_termination_details":{text_or_null(termination)},"bytes_received":{flow.bytes_received},'
         f'"bytes_sent":{flow.bytes_sent},"duration":{_milliseconds(flow)},"upstream_service_time":null,'
         '"x_forwarded_for":null,"user_agent":null,"request_id":null,"authority":null,'
-        f'"upstream_host":{_address(flow.upstream)},"upstream_cluster":{_text(_cluster(flow))},'
-        f'"upstream_local_address":{_address(flow.upstream_local)},'
-        f'"downstream_local_address":{_address(_downstream_local(flow))},'
-        f'"downstream_remote_address":{(peer := _address(flow.peer))},"requested_server_name":null,'
-        f'"route_name":null,"upstream_transport_failure_reason":{_text(transport)},'
-        f'"direction":"{flow.direction.value}","original_dst":{_address(flow.original_dst)},"peer":{peer},'
-        f'"peer_identity":{_text(_identity(flow))},"policy":{_text(flow.policy)},"relay":{_text(flow.relay)}}}\n'
+        f'"upstream_host":{address_text(flow.upstream)},"upstream_cluster":{text_or_null(_cluster(flow))},'
+        f'"upstream_local_address":{address_text(flow.upstream_local)},'
+        f'"downstream_local_address":{address_text(_downstream_local(flow))},'
+        f'"downstream_remote_address":{(peer := address_text(flow.peer))},"requested_server_name":{text_or_null(flow.server_name or "-")},'
+        f'"route_name":null,"upstream_transport_failure_reason":{text_or_null(transport)},'
+        f'"direction":"{flow.direction.value}","original_dst":{address_text(flow.original_dst)},"peer":{peer},'
+        f'"peer_identity":{text_or_null(_identity(flow))},"policy":{text_or_null(flow.policy)},"relay":{text_or_null(flow.relay)}}}\n'
     ).encode("ascii")
 
 
 def text_line(flow: Flow) -> bytes:
     """The same in the order of Istio's text format, ours behind it by name; ``-`` is what is absent."""
     termination, transport = _details(flow)
-    peer = _word(str(flow.peer))
-    original_dst = "-" if flow.original_dst is None else _word(str(flow.original_dst))
+    peer = word(str(flow.peer))
+    original_dst = "-" if flow.original_dst is None else word(str(flow.original_dst))
     return (
-        f'[{_start_time(flow.started_at)}] "- - -" 0 {flow.flag.value} - {_word(termination)} {quoted(transport)} '
+        f'[{start_time(flow.started_at)}] "- - -" 0 {flow.flag.value} - {word(termination)} {quoted(transport)} '
         f'{flow.bytes_received} {flow.bytes_sent} {_milliseconds(flow)} - "-" "-" "-" "-" '
-        f"{quoted(str(flow.upstream or '-'))} {_word(_cluster(flow))} {_word(str(flow.upstream_local or '-'))} "
-        f"{_word(str(_downstream_local(flow) or '-'))} {peer} - - "
+        f"{quoted(str(flow.upstream or '-'))} {word(_cluster(flow))} {word(str(flow.upstream_local or '-'))} "
+        f"{word(str(_downstream_local(flow) or '-'))} {peer} - - "
         f"direction={flow.direction.value} original_dst={original_dst} peer={peer} peer_identity={_identity(flow)} "
-        f"policy={_word(flow.policy)} relay={_word(flow.relay)}\n"
+        f"policy={word(flow.policy)} relay={word(flow.relay)}\n"
     ).encode("ascii")
 
 
@@ -97,7 +99,8 @@ def _milliseconds(flow: Flow) -> int:
     return 0 if flow.closed is None else int((flow.closed - flow.opened) * 1000)
 
 
-def _start_time(unix: float) -> str:
+def start_time(unix: float) -> str:
+    """Unix time as Istio writes it."""
     whole, milliseconds = divmod(int(unix * 1000), 1000)
     return f"{_second(whole)}.{milliseconds:03d}Z"
 
@@ -109,16 +112,17 @@ def _second(unix: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix))
 
 
-def _text(value: str) -> str:
+def text_or_null(value: str) -> str:
     """A JSON string, ASCII only, so that no control character or line separator gets through; ``-`` is null."""
     return "null" if value == "-" else quoted(value)
 
 
-def _address(address: SocketAddress | None) -> str:
+def address_text(address: SocketAddress | None) -> str:
+    """A JSON string, or null."""
     return "null" if address is None else quoted(str(address))
 
 
-def _word(value: str) -> str:
+def word(value: str) -> str:
     """One word of a text line: as it is when that is safe, else as a JSON string."""
     return value if _PLAIN(value) else quoted(value)
 
@@ -134,6 +138,7 @@ class AccessLog:
     ) -> None:
         self._path = path
         self._line = json_line if format == "json" else text_line
+        self.format = format
         self._dropped = dropped  # told how many lines were lost
         self._fd = _open(path)
         self._lines: deque[bytes] = deque()
@@ -147,12 +152,16 @@ class AccessLog:
 
     def write(self, flow: Flow) -> None:
         """Queue the line of a flow that ended, or drop and count it when the queue is full."""
+        self.write_line(self._line, flow)
+
+    def write_line(self, line: Callable[[T], bytes], item: T) -> None:
+        """Queue a line that is made only where it is wanted, or drop and count it when the queue is full."""
         if self._path == os.devnull:  # nobody can read it: not worth the 10 us of a line
             return
         if self._gone or len(self._lines) >= QUEUE_LINES:
             self._dropped(1)
             return
-        self._lines.append(self._line(flow))
+        self._lines.append(line(item))
         self._wake.set()
 
     def reopen(self) -> None:

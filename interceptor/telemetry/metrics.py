@@ -23,6 +23,8 @@ from prometheus_client import (
 )
 
 from interceptor.model.connection import Direction, ResponseFlag
+from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, tcp_labels
+from interceptor.telemetry.request_metrics import RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.connection import Flow
+    from interceptor.model.request import RequestRecord
 
-UNKNOWN: Final = "unknown"  # Istio's word for an absent value; a label is never left out
 
 # From a connect on loopback (some 50 us) to beyond the default connect timeout (10 s).
 CONNECT_BUCKETS: Final = (
@@ -46,20 +48,7 @@ DURATION_BUCKETS: Final = (
     *(60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0),
 )
 
-# Clusters that stand for no service: Istio puts their name in destination_service_name.
-_NO_SERVICE: Final = frozenset(("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"))
-
-_WORKLOAD_LABELS: Final = (
-    *("workload", "workload_namespace", "principal", "app", "version"),
-    *("canonical_service", "canonical_revision", "cluster"),
-)
-ISTIO_TCP_LABELS: Final = (
-    "reporter",
-    *(f"source_{name}" for name in _WORKLOAD_LABELS),
-    *(f"destination_{name}" for name in _WORKLOAD_LABELS),
-    *("destination_service", "destination_service_name", "destination_service_namespace"),
-    *("request_protocol", "response_flags", "connection_security_policy"),
-)
+MOST_PORTS: Final = 256  # of which detections are counted one by one
 
 
 class _Tally:
@@ -126,6 +115,8 @@ class Metrics:
             )
         )
         self._create_own(registry)
+        self._requests = RequestMetrics(sidecar)
+        registry.register(self._requests)
         ProcessCollector(registry=registry)
 
     def _create_own(self, registry: CollectorRegistry) -> None:
@@ -182,6 +173,13 @@ class Metrics:
         self._accept_errors = Counter(
             "interceptor_accept_errors_total", "Failed accepts, by errno.", ("errno",), registry=registry
         )
+        self._detections: dict[tuple[str, str, str], _Tally] = {}
+        self._detected = Counter(
+            "interceptor_detections_total",
+            "What flows to ports without a declared protocol carry, by their first bytes; timeout: they did not say in time.",
+            ("direction", "port", "result"),
+            registry=registry,
+        )
         self._internal_errors = Counter(
             "interceptor_internal_errors_total", "Faults of ours, each with a log line.", registry=registry
         )
@@ -193,7 +191,9 @@ class Metrics:
 
     def closed(self, flow: Flow) -> None:
         """A flow ended; its counters, flag and times are final."""
-        self._count(flow).closed.pending += 1
+        series = self._count(flow)
+        if series is not None:
+            series.closed.pending += 1
         del self._live[flow]
         side = self._side(flow)
         side.active -= 1
@@ -205,6 +205,22 @@ class Metrics:
             self._denied.labels(flow.direction.value, flow.denied).inc()
         if flow.flag is not ResponseFlag.NONE and flow.flag is not ResponseFlag.DENY:
             self._errors.labels(flow.direction.value, flow.flag.value).inc()
+
+    def request(self, record: RequestRecord) -> None:
+        """A request is over."""
+        self._requests.observe(record)
+
+    def detected(self, flow: Flow, result: str) -> None:
+        """What a flow carries was found out, or was not in time."""
+        port = "unknown" if flow.original_dst is None else str(flow.original_dst.port)
+        key = (flow.direction.value, port, result)
+        tally = self._detections.get(key)
+        if tally is None:
+            if len(self._detections) >= MOST_PORTS:  # a client may ask for every port there is
+                key = (flow.direction.value, "other", result)
+            tally = self._detections.get(key) or self._tally(self._detected.labels(*key))
+            self._detections[key] = tally
+        tally.pending += 1
 
     def config_version(self, name: str) -> None:
         """Another version of the configuration is in force."""
@@ -234,7 +250,8 @@ class Metrics:
 
     def _bring_up_to_date(self) -> None:
         for flow in self._live:
-            if flow.upstream_cluster != UNKNOWN:  # decided: its labels will not change but for the flag
+            # Decided, and its relay too: its labels will not change but for the flag.
+            if flow.upstream_cluster != UNKNOWN and flow.relay != "-":
                 self._count(flow)
         for tally in self._tallies:
             tally.flush()
@@ -242,25 +259,23 @@ class Metrics:
     def _side(self, flow: Flow) -> _Side:
         return self._egress if flow.direction is Direction.EGRESS else self._ingress
 
-    def _count(self, flow: Flow) -> _Series:
-        """Count what the flow did since it was counted last."""
+    def _count(self, flow: Flow) -> _Series | None:
+        """Count what the flow did since it was counted last; of one that carries requests, only its bytes."""
         side = self._side(flow)
-        key = (flow.destination_service, flow.destination_namespace, flow.flag)
-        series = side.series.get(key)
-        if series is None:
-            labels = tcp_labels(self._sidecar, side.direction, *key)
-            series = side.series[key] = _Series(*(self._tally(each.labels(**labels)) for each in self._istio))
         counted = self._live[flow]
+        series = None if flow.http else self._series(side, flow)
         if counted is None:
-            series.opened.pending += 1
             counted = (0, 0)
+            if series is not None:
+                series.opened.pending += 1
         # Istio reports both from the opener's request and response, for either reporter: received is the request,
         # read from the peer (Envoy's downstream bytes received), sent is the response, written to the peer.
         received = flow.bytes_received - counted[0]
         sent = flow.bytes_sent - counted[1]
         if received or sent:
-            series.received.pending += received
-            series.sent.pending += sent
+            if series is not None:
+                series.received.pending += received
+                series.sent.pending += sent
             relay = side.relays.get(flow.relay)
             if relay is None:
                 child = self._relay_bytes.labels(side.direction.value, flow.relay)
@@ -269,70 +284,15 @@ class Metrics:
         self._live[flow] = (flow.bytes_received, flow.bytes_sent)
         return series
 
+    def _series(self, side: _Side, flow: Flow) -> _Series:
+        key = (flow.destination_service, flow.destination_namespace, flow.flag)
+        series = side.series.get(key)
+        if series is None:
+            labels = tcp_labels(self._sidecar, side.direction, *key)
+            series = side.series[key] = _Series(*(self._tally(each.labels(**labels)) for each in self._istio))
+        return series
+
     def _tally(self, counter: Counter) -> _Tally:
         tally = _Tally(counter)
         self._tallies.append(tally)
         return tally
-
-
-def tcp_labels(
-    sidecar: Sidecar, direction: Direction, service: str, namespace: str, flag: ResponseFlag
-) -> dict[str, str]:
-    """Istio's labels of a TCP flow: our workload is the source on egress and the destination on ingress."""
-    egress = direction is Direction.EGRESS
-    ours = _workload(sidecar)
-    unknown = dict.fromkeys(_WORKLOAD_LABELS, UNKNOWN)
-    source, destination = (ours, unknown) if egress else (unknown, ours)
-    host, name, host_namespace = _service(sidecar, direction, service, namespace)
-    return {
-        "reporter": "source" if egress else "destination",
-        **{f"source_{key}": value for key, value in source.items()},
-        **{f"destination_{key}": value for key, value in destination.items()},
-        "destination_service": host,
-        "destination_service_name": name,
-        "destination_service_namespace": host_namespace,
-        "request_protocol": "tcp",
-        "response_flags": flag.value,
-        # Only the end that terminates can tell: Istio's source reporter says unknown.
-        "connection_security_policy": UNKNOWN if egress else "none",
-    }
-
-
-def _workload(sidecar: Sidecar) -> dict[str, str]:
-    """Our own side. The canonical names fall back in Istio's order, so that its dashboards group as they do there."""
-    labels = sidecar.metadata.labels
-    name = sidecar.metadata.name
-    return {
-        "workload": name,
-        "workload_namespace": sidecar.metadata.namespace,
-        "principal": UNKNOWN,  # a principal is what a certificate proved, not what a document says
-        "app": labels.get("app", UNKNOWN),
-        "version": labels.get("version", UNKNOWN),
-        "canonical_service": _first(
-            labels, "service.istio.io/canonical-name", "app.kubernetes.io/name", "app", default=name
-        ),
-        "canonical_revision": _first(
-            labels,
-            *("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"),
-            default="latest",
-        ),
-        "cluster": UNKNOWN,
-    }
-
-
-def _first(labels: dict[str, str], *names: str, default: str) -> str:
-    return next((labels[name] for name in names if name in labels), default)
-
-
-def _service(sidecar: Sidecar, direction: Direction, service: str, namespace: str) -> tuple[str, str, str]:
-    """The destination service as Istio splits it: host, name, namespace."""
-    if service in _NO_SERVICE:
-        return UNKNOWN, service, UNKNOWN
-    if service != UNKNOWN:
-        return service, service, namespace  # Istio's name of a ServiceEntry's service is its host
-    own = sidecar.spec.serviceName
-    if direction is Direction.EGRESS or own is None:
-        return UNKNOWN, UNKNOWN, UNKNOWN
-    ours = sidecar.metadata.namespace
-    host = own if "." in own else f"{own}.{ours}.svc.cluster.local"  # Kubernetes' default cluster domain
-    return host, own.partition(".")[0], ours

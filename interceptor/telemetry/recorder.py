@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interceptor.telemetry.request_lines import REQUEST_LINES
+
 if TYPE_CHECKING:
     from interceptor.model.connection import Flow
+    from interceptor.model.request import RequestRecord
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
 
@@ -23,9 +26,19 @@ class Recorder:
         self.metrics.opened(flow)
 
     def closed(self, flow: Flow) -> None:
-        """A flow ended; everything recorded of it is final."""
+        """A flow ended; everything recorded of it is final. Where it carried requests, these have their lines."""
         self.metrics.closed(flow)
-        self.access_log.write(flow)
+        if not flow.http:
+            self.access_log.write(flow)
+
+    def request(self, record: RequestRecord) -> None:
+        """A request is over."""
+        self.metrics.request(record)
+        self.access_log.write_line(REQUEST_LINES[self.access_log.format], record)
+
+    def detected(self, flow: Flow, result: str) -> None:
+        """What a flow carries was found out, or was not in time."""
+        self.metrics.detected(flow, result)
 
     def accept_error(self, number: int) -> None:
         """Accepting failed with this errno."""

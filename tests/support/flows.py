@@ -20,7 +20,8 @@ from interceptor.model.address import (
     UpstreamAddress,
     from_sockaddr,
 )
-from interceptor.model.connection import Direction, Flow, RelayChoice
+from interceptor.model.connection import Direction, Flow, ProtocolName, RelayChoice
+from interceptor.model.request import RequestRecord
 from interceptor.policy.policies import Policies
 from interceptor.proxy.server import Proxy
 from interceptor.routing.destinations import Decision
@@ -35,6 +36,8 @@ class Records:
     opened_flows: list[Flow] = field(default_factory=list)
     closed_flows: list[Flow] = field(default_factory=list)
     accept_errors: list[int] = field(default_factory=list)
+    requests: list[RequestRecord] = field(default_factory=list)
+    detections: list[str] = field(default_factory=list)
     faults: int = 0
 
     def opened(self, flow: Flow) -> None:
@@ -45,6 +48,12 @@ class Records:
         assert flow in self.opened_flows
         assert flow not in self.closed_flows
         self.closed_flows.append(flow)
+
+    def request(self, record: RequestRecord) -> None:
+        self.requests.append(record)
+
+    def detected(self, flow: Flow, result: str) -> None:
+        self.detections.append(result)
 
     def accept_error(self, number: int) -> None:
         self.accept_errors.append(number)
@@ -65,6 +74,7 @@ class FixedView:
     upstreams: tuple[SocketAddress, ...] = ()
     denied: str | None = None
     policies: Policies | None = None
+    protocol: ProtocolName = "auto"
 
     def _decide(self, destination: OriginalDestination) -> Decision:
         upstreams = tuple(UpstreamAddress(upstream) for upstream in self.upstreams or (destination,))
@@ -72,7 +82,7 @@ class FixedView:
             return Decision(
                 (), "BlackHoleCluster", "BlackHoleCluster", "test", self.denied, "not allowed here"
             )
-        return Decision(upstreams, "PassthroughCluster", "PassthroughCluster", "test")
+        return Decision(upstreams, "PassthroughCluster", "PassthroughCluster", "test", protocol=self.protocol)
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         return self._decide(destination)

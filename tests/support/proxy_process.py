@@ -20,6 +20,7 @@ import trio
 from interceptor.kernel import process, sockets
 from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, Flow
+from interceptor.model.request import RequestRecord
 from interceptor.proxy.server import Proxy
 from tests.support.flows import FixedView, settings
 
@@ -36,6 +37,12 @@ class Printer:
 
     def closed(self, flow: Flow) -> None:
         say(asdict(flow))
+
+    def request(self, record: RequestRecord) -> None:
+        pass
+
+    def detected(self, flow: Flow, result: str) -> None:
+        pass
 
     def accept_error(self, number: int) -> None:
         self.accept_errors.append(number)

@@ -56,8 +56,8 @@ def test_ports_and_names_follow_the_document() -> None:
             "spec.ingress.ports[1].port: port 80 is taken by spec.ingress.ports[0].port",
         ),
         (
-            "{ingress: {ports: [{port: 80, protocol: grpc}]}}",
-            "spec.ingress.ports[0].protocol: 'grpc' is not supported",
+            "{ingress: {ports: [{port: 80, protocol: mongo}]}}",
+            "spec.ingress.ports[0].protocol: 'mongo' is not",
         ),
         ("{workers: 2}", "spec.workers: is not supported by this version; remove it"),
         ("{tls: {}}", "spec.tls: is not supported by this version; remove it"),

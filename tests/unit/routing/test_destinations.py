@@ -158,6 +158,7 @@ def test_a_known_destination_is_named_in_the_decision(policy: EgressPolicy) -> N
         "a.example",
         "ServiceEntry default/a",
         namespace="default",
+        protocol="tcp",
         entry="default/a",
     )
 

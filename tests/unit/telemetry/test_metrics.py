@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from interceptor.config.sidecar import Sidecar
 from interceptor.model.address import PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
-from interceptor.telemetry.metrics import Metrics, tcp_labels
+from interceptor.telemetry.labels import tcp_labels
+from interceptor.telemetry.metrics import Metrics
 from tests.support.sample_flows import DENIED, NOT_REDIRECTED, RESET, UPSTREAM_FAILURE, flow
 
 ISTIO = [

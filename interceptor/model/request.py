@@ -1,0 +1,44 @@
+"""A request as it is recorded: what was asked, what was answered, and what happened in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interceptor.model.connection import ResponseFlag
+
+if TYPE_CHECKING:
+    from interceptor.model.address import LocalAddress, UpstreamAddress
+    from interceptor.model.connection import Flow
+    from interceptor.model.http import RequestHead
+
+VIA_UPSTREAM = "via_upstream"  # Envoy's word for a response that was not ours
+
+
+class RequestRecord:
+    """One request. Byte counts are of bodies, from the client's point of view, as in Envoy's access log.
+
+    Times: ``started_at`` is Unix time in seconds; the others are in seconds on the monotonic clock's scale.
+    """
+
+    __slots__ = (
+        "began", "bytes_received", "bytes_sent", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
+        "policy", "service_seconds", "started_at", "status", "upstream", "upstream_local",
+    )  # fmt: skip
+
+    def __init__(self, flow: Flow, head: RequestHead, started_at: float, began: float) -> None:
+        self.flow = flow
+        self.head = head
+        self.started_at = started_at
+        self.began = began
+        self.ended = began
+        self.status = 0  # 0: the client was gone before there was an answer
+        self.flag = ResponseFlag.NONE
+        self.details = "-"  # why it was answered so
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.upstream: UpstreamAddress | None = None
+        self.upstream_local: LocalAddress | None = None
+        self.service_seconds: float | None = None  # from the request's last byte to the response's head
+        self.grpc_status: str | None = None
+        self.policy: str | None = None  # that decided on this request; else the flow's
+        self.fields: dict[str, str] | None = None  # what filters add to the log

@@ -1,0 +1,487 @@
+"""A client's HTTP/1 connection: requests one after the other, each an exchange, until it ends or changes protocol.
+
+One request is served at a time. What a client sends behind it stays in the kernel, or in the one buffer that was read.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+import outcome
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.model.connection import ResponseFlag
+from interceptor.model.http import RequestHead, ResponseHead
+from interceptor.protocol import http1
+from interceptor.protocol.chunks import Chunks, chunk, last_chunk
+from interceptor.protocol.http1 import CHUNKED, HEAD_END, UNTIL_CLOSE, MalformedError
+from interceptor.proxy import endings
+from interceptor.proxy.http import replies
+from interceptor.proxy.http.serve import Exchange
+
+if TYPE_CHECKING:
+    from interceptor.model.http import Headers, LocalReply
+    from interceptor.proxy.http.client import Connection
+    from interceptor.proxy.http.serve import Service
+    from interceptor.proxy.hub import Leg
+
+BATCH: Final = 16  # requests that are answered at once: then others have their turn
+LINGER: Final = (
+    5.0  # seconds for a client to read an answer that it was given before it had sent all: nginx's figure
+)
+
+_DRAIN: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
+_NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"1.1", [])
+
+
+async def serve(service: Service, downstream: Leg) -> None:
+    """Serve a connection to its end, and close it; cancelled, it is reset."""
+    session = Session(service, downstream)
+
+    def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+        session.abort(ResponseFlag.LOCAL_RESET, "the proxy was stopped")
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    session.start(trio.lowlevel.current_task())
+    tunnel: Tunnel | None = await trio.lowlevel.wait_task_rescheduled(abort)
+    if tunnel is not None:
+        await tunnel.relay(service, downstream)
+
+
+class Tunnel:
+    """A connection that carries something else than HTTP from here on."""
+
+    def __init__(self, exchange: Exchange, upstream: Leg, early: tuple[bytes, bytes]) -> None:
+        self._exchange = exchange
+        self._upstream = upstream
+        self._early = early
+
+    async def relay(self, service: Service, downstream: Leg) -> None:
+        """Relay it like any other bytes; the request is recorded at the end."""
+        flow, exchange = service.flow, self._exchange
+        received, sent = flow.bytes_received, flow.bytes_sent
+        exchange.bytes_received += len(self._early[0])
+        try:
+            ended = await service.all.hub.relay(flow, downstream, self._upstream, self._early)
+            exchange.flag, exchange.details = flow.flag, flow.details = endings.of_relay(ended)
+        except trio.Cancelled:
+            exchange.flag, exchange.details = endings.of_abort("the proxy was stopped")
+            raise
+        finally:
+            exchange.bytes_received += flow.bytes_received - received
+            exchange.bytes_sent += flow.bytes_sent - sent
+            exchange.finish()
+
+
+class Session:
+    """The downstream of one exchange after the other."""
+
+    __slots__ = (
+        "_advancing", "_blocked", "_buffer", "_chunked", "_chunks", "_closing", "_complete", "_exchange", "_flow", "_head_at",
+        "_hub", "_idle_at", "_left", "_linger_at", "_out", "_paused", "_request", "_service", "_sock", "_task", "_unread",
+        "drain", "fd", "slot",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, downstream: Leg) -> None:
+        self._service = service
+        self._hub = service.all.hub
+        self._flow = service.flow
+        self._sock = downstream
+        self.fd = downstream.fileno()
+        self.drain = False  # read until nothing comes: a short read proves nothing
+        self.slot = 0  # of the timer wheel
+        self._task: trio.lowlevel.Task | None = None
+        self._exchange: Exchange | None = None
+        self._request = http1.Request(_NO_REQUEST, 0, keep_alive=False)
+        self._buffer = b""  # received, and not understood yet
+        self._complete = True  # the request that is served has been received as a whole
+        self._left = 0  # of its body: bytes, or CHUNKED
+        self._chunks: Chunks | None = None
+        self._chunked = False  # the response's body
+        self._closing = False  # after this response
+        self._advancing = False
+        self._paused = False  # the upstream does not take the body as fast as it comes
+        self._unread = False  # there may be something to read, once this request is done
+        self._out: list[bytes] = []
+        self._blocked: memoryview | None = None  # what the kernel did not take
+        self._idle_at = 0.0  # since when there is no request
+        self._head_at: float | None = None  # since when one has begun, and its head is not complete
+        self._linger_at: float | None = None  # since when we only wait for the client to read
+
+    def start(self, task: trio.lowlevel.Task) -> None:
+        """Begin; the task is woken at the end, with a Tunnel where the connection goes on as one."""
+        self._task = task
+        self._idle_at = self._service.all.clock()
+        self._service.all.live.add(self)
+        self._hub.watch(self._sock, self)
+        self._schedule(self._idle_at)
+
+    # What the exchange calls
+
+    def informational(self, head: ResponseHead) -> None:
+        """HTTP/1.0 has no 1xx."""
+        if self._request.head.version != b"1.0":
+            self._out.append(http1.response_head(head, 0))
+
+    def respond(self, head: ResponseHead, body: int) -> None:
+        """The head of the response, with what has to be said about this connection."""
+        old = self._request.head.version == b"1.0"
+        self._chunked = body == CHUNKED and not old
+        self._closing = (
+            self._closing
+            or not self._request.keep_alive
+            or not self._complete  # the client still sends: what comes is not the next request
+            or body == UNTIL_CLOSE
+            or (body == CHUNKED and old)
+            or self._service.all.draining
+        )
+        connection = b"close" if self._closing else b"keep-alive" if old else None
+        if head.status == 101:
+            connection = b"upgrade"
+        self._out.append(http1.response_head(head, CHUNKED if self._chunked else 0, connection))
+
+    def data(self, data: bytes) -> None:
+        """Some of the response's body."""
+        self._out.append(chunk(data) if self._chunked else data)
+
+    def end(self, trailers: Headers) -> None:
+        """The response is complete."""
+        if self._chunked:
+            self._out.append(last_chunk(trailers))
+        self._exchange = None
+        self._idle_at = self._hub.now
+
+    def broken(self, details: str) -> None:
+        """A part of a response must not look like all of it."""
+        self._exchange = None
+        self._flow.details = details
+        self._finish(reset=True)
+
+    def resume(self) -> None:
+        """The upstream takes more of the body."""
+        self._paused = False
+        if self._unread:
+            self._unread = False
+            self._hub.again(self.fd)
+
+    def switch(self, connection: Connection, early: bytes) -> None:
+        """The upstream agreed to speak something else: from here on the connection is relayed."""
+        exchange = self._exchange
+        assert exchange is not None
+        self._exchange = None
+        held = b"" if self._blocked is None else self._blocked.tobytes()
+        late = held + b"".join(self._out) + early
+        self._leave()
+        self._hub.release(self.fd)
+        tunnel = Tunnel(exchange, connection.detach(), (self._buffer, late))
+        self._wake(outcome.Value(tunnel))
+
+    def flush(self) -> bool:
+        """Send what there is; whether the kernel took all of it."""
+        if self._task is None:
+            return True
+        if self._blocked is not None:
+            return False
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            if not self._send(memoryview(data)):
+                return self._task is None
+        if self._exchange is None and not self._advancing:
+            self._between()
+        return True
+
+    # What the hub calls
+
+    def handle(self, event: int) -> None:
+        """Something happened at the socket."""
+        if event & _DRAIN:
+            self.drain = True
+        if self._blocked is not None and event & select.EPOLLOUT:
+            self._unblock()
+        if self._task is None:
+            return
+        if event & select.EPOLLERR or event & select.EPOLLHUP:
+            self._gone()
+        elif event & ~select.EPOLLOUT or self.drain:
+            self._read()
+        elif self._buffer and self._exchange is None and self._blocked is None:
+            self._advance()
+
+    def _unblock(self) -> None:
+        """The kernel has room again."""
+        if (
+            self._blocked is not None
+            and self._send(self._blocked)
+            and self.flush()
+            and self._exchange is not None
+        ):
+            self._exchange.resume()
+
+    def fail(self, error: Exception) -> None:
+        """A fault of ours: the flow's task raises it."""
+        if self._task is not None:
+            self.abort(ResponseFlag.LOCAL_RESET, "a fault of the proxy", outcome.Error(error))
+
+    def check_time(self, now: float) -> None:
+        """End what takes too long."""
+        every = self._service.all
+        self._hub.unschedule(self)
+        if self._linger_at is not None:
+            if now - self._linger_at >= LINGER:
+                self._close()
+        elif self._exchange is not None:
+            self._exchange.check_time(now)
+        elif self._head_at is not None:
+            if now - self._head_at >= every.head_timeout:
+                self._refuse(replies.SLOW_HEAD)
+        elif now - self._idle_at >= every.idle_timeout:
+            self._finish()
+        if self._task is not None:
+            self._schedule(now)
+
+    def end_denied(self) -> None:
+        """The flow may have lost permission while it is open."""
+        if self._flow.denied is not None:
+            self.abort(self._flow.flag, self._flow.details, outcome.Value(None))
+
+    def drain_now(self) -> None:
+        """No further request is taken."""
+        if self._exchange is None and self._head_at is None and not self._buffer and self._blocked is None:
+            self._finish()
+
+    def abort(
+        self, flag: ResponseFlag, details: str, result: outcome.Outcome[Tunnel | None] | None = None
+    ) -> None:
+        """End it here and now; the task is woken where there is a result for it."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abort(flag, details)
+        self._leave()
+        self._hub.forget(self.fd)
+        sockets.reset(self._sock)
+        if result is not None:
+            self._wake(result)
+        self._task = None
+
+    # Receiving
+
+    def _read(self) -> None:
+        if self._paused or (self._exchange is not None and self._complete) or self._blocked is not None:
+            self._unread = True
+            if self.drain:
+                self._look_for_end()
+            return
+        self._unread = False
+        try:
+            size = self._sock.recv_into(self._hub.buffer)
+        except BlockingIOError:
+            self.drain = False
+            return
+        except OSError:
+            self._gone()
+            return
+        if not size:
+            self._end_of_stream()
+            return
+        self._flow.bytes_received += size
+        if self._linger_at is None:
+            self._received(self._hub.view[:size].tobytes())
+        if (size == len(self._hub.buffer) or self.drain) and self._task is not None:
+            self._unread = self._exchange is not None and (self._complete or self._paused)
+            if not self._unread:
+                self._hub.again(self.fd)
+
+    def _received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if self._buffer:
+            data = self._buffer + data
+        self._buffer = data
+        if exchange is None:
+            self._advance()
+        else:
+            exchange.active = self._hub.now
+            self._body(exchange)
+            if self._exchange is exchange:
+                self._paused = not exchange.flush()
+
+    def _advance(self) -> None:
+        """Serve the requests that are in the buffer, up to the first one that has to wait."""
+        self._advancing = True
+        for _ in range(BATCH):
+            if self._exchange is not None or not self._buffer or self._blocked is not None or self._closing:
+                break
+            end = self._buffer.find(HEAD_END)
+            try:
+                if end < 0:
+                    http1.check_incomplete(self._buffer)
+                    if self._head_at is None:
+                        self._head_at = self._hub.now
+                    break
+                self._head_at = None
+                start = 2 if self._buffer[:2] == b"\r\n" else 0  # RFC 9112 section 2.2
+                request = http1.parse_request(self._buffer[start : end + 2])
+            except MalformedError as error:
+                self._refuse(replies.of_malformed_request(error))
+                break
+            self._buffer = self._buffer[end + 4 :]
+            self._begin(request)
+        else:
+            self._hub.again(self.fd)
+        self._advancing = False
+        if self._exchange is None and self._blocked is None and self._task is not None:
+            self.flush()
+
+    def _begin(self, request: http1.Request) -> None:
+        exchange = self._exchange = Exchange(self._service, self, request.head, request.body, request.upgrade)
+        self._request = request
+        self._left = request.body
+        self._chunks = None
+        self._complete = request.body == 0
+        exchange.start()
+        if self._exchange is not exchange:
+            return
+        if self._complete:
+            exchange.end([])
+        else:
+            self._body(exchange)
+        if self._exchange is exchange:
+            self._paused = not (exchange.flush() or self._complete)
+
+    def _body(self, exchange: Exchange) -> None:
+        """Pass on what the buffer has of the request's body."""
+        if self._left >= 0:
+            data, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+            self._left -= len(data)
+            self._complete = not self._left
+            if data:
+                exchange.data(data)
+            if self._complete and self._exchange is exchange:
+                exchange.end([])
+            return
+        if self._chunks is None:
+            self._chunks = Chunks()
+        try:
+            pieces, used = self._chunks.feed(self._buffer)
+        except MalformedError as error:
+            self._closing = True
+            exchange.refuse(replies.of_malformed_request(error))
+            return
+        self._buffer = self._buffer[used:]
+        self._complete = self._chunks.done
+        for piece in pieces:
+            if self._exchange is exchange:
+                exchange.data(piece)
+        if self._complete and self._exchange is exchange:
+            exchange.end(self._chunks.trailers)
+
+    def _refuse(self, local: LocalReply) -> None:
+        """Answer what is no request, and end."""
+        self._closing = True
+        self._head_at = None
+        line = self._buffer[: http1.MAX_TARGET].partition(b"\r\n")[0].split(b" ")
+        head = RequestHead(line[0][:32], line[1] if len(line) > 1 else b"", b"", b"http", b"1.1", [])
+        self._request = http1.Request(head, 0, keep_alive=False)
+        self._complete = True
+        exchange = self._exchange = Exchange(self._service, self, head, 0)
+        exchange.reply(local)
+
+    def _look_for_end(self) -> None:
+        """A client that has ended its side while it waits for a response: the upstream is told, and decides."""
+        if (
+            self._exchange is None
+            or not self._complete
+            or self._buffer
+            or not isinstance(self._sock, socket.socket)
+        ):
+            return
+        try:
+            if not self._sock.recv(1, socket.MSG_PEEK):
+                self._exchange.half_close()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._gone()
+
+    def _end_of_stream(self) -> None:
+        if self._exchange is not None:
+            self._gone("the client ended the connection in the middle of a request")
+        else:
+            self._closing = True
+            self._buffer = b""
+            self._finish()
+
+    # Ending
+
+    def _between(self) -> None:
+        """The response has been sent."""
+        if self._closing:
+            self._finish()
+        elif self._buffer:
+            self._advance()
+        elif self._service.all.draining:
+            self._finish()
+        elif self._unread:
+            self._unread = False
+            self._hub.again(self.fd)
+
+    def _send(self, data: memoryview) -> bool:
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._gone()
+            return False
+        self._flow.bytes_sent += sent
+        self._blocked = data[sent:] if sent < len(data) else None
+        return self._blocked is None
+
+    def _gone(self, details: str = "the client reset the connection") -> None:
+        if self._task is not None:
+            self._flow.flag, self._flow.details = ResponseFlag.DOWNSTREAM_RESET, details
+            self.abort(ResponseFlag.DOWNSTREAM_RESET, details, outcome.Value(None))
+
+    def _finish(self, *, reset: bool = False) -> None:
+        """End the connection; where the client still sends, only after it could read what it was answered."""
+        if self._task is None or self._linger_at is not None:
+            return
+        if reset:
+            self.abort(ResponseFlag.NONE, "-", outcome.Value(None))
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+            return
+        if self._complete and not self._buffer and not self._unread:
+            self._close()
+        else:
+            self._linger_at = self._hub.now
+            self._buffer = b""
+            self._paused = False
+            self._hub.again(self.fd)
+
+    def _close(self) -> None:
+        self._leave()
+        self._hub.forget(self.fd)
+        self._sock.close()
+        self._wake(outcome.Value(None))
+
+    def _leave(self) -> None:
+        self._hub.unschedule(self)
+        self._service.all.live.discard(self)
+
+    def _wake(self, result: outcome.Outcome[Tunnel | None]) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            self._hub.wake(task, result)
+
+    def _schedule(self, now: float) -> None:
+        every = self._service.all
+        self._hub.schedule(
+            self, now + min(every.head_timeout, every.idle_timeout, every.request_timeout or LINGER)
+        )

@@ -1,0 +1,405 @@
+"""Serving a request, whatever version of HTTP it came by: policy, filters, the upstream, the response, the record.
+
+A *downstream* is what faces the client: an HTTP/1 connection, or one stream of an HTTP/2 connection. It parses, and
+makes an ``Exchange`` for each request; from then on both call each other, always within one turn of the hub, so that no
+task is made and nothing is locked:
+
+    downstream calls                      and is called
+    ----------------                      -------------
+    exchange.start()                      informational(head)     a 1xx, any number of times
+    exchange.data(bytes) -> bool          respond(head, body)     once; body: its length, CHUNKED or UNTIL_CLOSE
+    exchange.end(trailers)                data(bytes) -> bool     some of the response's body
+    exchange.resume()                     end(trailers)           all of it: the exchange is over and recorded
+    exchange.abort(flag, details)         broken(details)         or it cannot be completed: never let it look complete
+    exchange.check_time(now)              resume()                the upstream takes more of the request's body
+                                          flush()                 nothing more in this turn: send it
+
+``data`` answers whether more may follow now. After False its caller reads no further until ``resume`` is called: what
+is under way is bounded by one buffer for each direction. Any call of the exchange may lead to calls of the downstream
+before it returns (a local reply comes from within ``start``). After ``end`` or ``broken`` the exchange calls no more;
+after ``abort`` neither.
+
+Where the client may change to another protocol (101, CONNECT), the downstream is a ``Switchable``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.model.address import LocalAddress
+from interceptor.model.http import ResponseHead
+from interceptor.model.request import VIA_UPSTREAM, RequestRecord
+from interceptor.protocol import http1
+from interceptor.proxy import upstream
+from interceptor.proxy.endings import DialError
+from interceptor.proxy.http import replies
+from interceptor.proxy.http.client import Dialled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from interceptor.model.address import SocketAddress
+    from interceptor.model.connection import Flow, ResponseFlag
+    from interceptor.model.http import Headers, LocalReply, RequestHead
+    from interceptor.proxy.http.client import Connection, Replay
+    from interceptor.proxy.http.pool import Pool
+    from interceptor.proxy.hub import Hub
+    from interceptor.proxy.tracker import Recorder
+    from interceptor.routing.destinations import Decision
+
+_log: Final = logging.getLogger(__name__)
+
+# Who a peer is, as only the mesh's own proxies may say: from anybody else it is a lie, and outside it is a leak.
+_IDENTITY_HEADERS: Final = frozenset(
+    (b"x-forwarded-client-cert", b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
+)
+
+
+class Downstream(Protocol):
+    """The side of an exchange that faces the client."""
+
+    def informational(self, head: ResponseHead) -> None: ...
+    def respond(self, head: ResponseHead, body: int) -> None: ...
+    def data(self, data: bytes) -> None: ...
+    def end(self, trailers: Headers) -> None: ...
+    def broken(self, details: str) -> None: ...
+    def flush(self) -> bool: ...
+    def resume(self) -> None: ...
+    def switch(self, connection: Connection, early: bytes) -> None: ...
+
+
+class Filters(Protocol):
+    """What stands between a request and its upstream, where the configuration has any: see ``filters``."""
+
+    def start(self, exchange: Exchange) -> None: ...
+    def respond(self, exchange: Exchange, head: ResponseHead) -> None: ...
+
+
+class Live(Protocol):
+    """A client's connection."""
+
+    def end_denied(self) -> None:
+        """End where the flow has lost permission."""
+
+    def drain_now(self) -> None:
+        """No further request is taken: end where none is served."""
+
+
+@dataclass(slots=True)
+class Serving:
+    """What the requests of all connections are served with."""
+
+    hub: Hub
+    pool: Pool
+    recorder: Recorder
+    spawn: Callable[[Callable[[], Awaitable[None]]], None]  # a task that nobody waits for
+    request_id: Callable[[], bytes]
+    wall_clock: Callable[[], float]
+    clock: Callable[[], float]
+    connect_timeout: float
+    head_timeout: float
+    idle_timeout: float
+    request_timeout: float | None = None
+    filters: Filters | None = None
+    authorize: Callable[[Flow, RequestHead], LocalReply | None] | None = None
+    live: set[Live] = field(default_factory=set)  # connections that no relay has
+    draining: bool = False  # no connection is kept for another request
+
+    def drain(self) -> None:
+        """Let every connection end: at once where it is idle, after the request that it carries where not."""
+        self.draining = True
+        for session in tuple(self.live):
+            session.drain_now()
+
+    def end_denied(self) -> None:
+        """Reset the connections that are denied by now."""
+        for session in tuple(self.live):
+            session.end_denied()
+
+    def fault(self, exchange: Exchange) -> None:
+        """The last resort: a fault while serving one request is logged and counted, and ends no other."""
+        _log.exception("a request of flow %s failed by a fault of the proxy", exchange.flow.id)
+        self.recorder.internal_error()
+        exchange.lost(replies.FAULT)
+
+
+@dataclass(slots=True)
+class Service:
+    """What the requests of one connection are served with."""
+
+    all: Serving
+    flow: Flow
+    decision: Decision
+    key: object  # connections to the upstream that have the same one are shared
+    sources: Iterator[SocketAddress] | None = None
+
+
+class Exchange(RequestRecord):
+    """One request and its response, on their way; and at its end the record of both."""
+
+    __slots__ = (
+        "_connection", "_downstream", "_held", "_replay", "_scope", "_sent_at", "_service", "_trailers", "active", "body",
+        "body_limit", "complete", "over", "responded", "upgrade",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: Service,
+        downstream: Downstream,
+        head: RequestHead,
+        body: int,
+        upgrade: bytes | None = None,
+    ) -> None:
+        """``body`` is its length, or CHUNKED where that is not known; ``upgrade`` what the client asks to change to."""
+        now = service.all.clock()
+        super().__init__(service.flow, head, service.all.wall_clock(), now)
+        self._service = service
+        self._downstream = downstream
+        self._connection: Connection | None = None
+        self._held: list[bytes] = []  # of the body, until there is a connection
+        self._trailers: Headers = []
+        self._replay: Replay | None = None
+        self._scope: trio.CancelScope | None = None  # of the task that waits for something
+        self._sent_at = now
+        self.active = now  # when something of it moved last
+        self.body = body
+        self.upgrade = upgrade
+        self.body_limit: int | None = None
+        self.complete = False  # the request has ended
+        self.responded = False
+        self.over = False
+
+    # What the downstream calls
+
+    def start(self) -> None:
+        """Serve the request whose head is known."""
+        every, head = self._service.all, self.head
+        names = {name.lower() for name, _ in head.headers}
+        if not _IDENTITY_HEADERS.isdisjoint(names):
+            head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
+        if b"x-request-id" not in names:
+            head.headers.append((b"x-request-id", every.request_id()))
+        if b"x-forwarded-proto" not in names:
+            head.headers.append((b"x-forwarded-proto", head.scheme))
+        if every.authorize is not None and (denied := every.authorize(self.flow, head)) is not None:
+            self.reply(denied)
+        elif every.filters is not None:
+            every.filters.start(self)
+        else:
+            self.forward()
+
+    def data(self, data: bytes) -> None:
+        """Some of the request's body."""
+        self.bytes_received += len(data)
+        if self.body_limit is not None and self.bytes_received > self.body_limit:
+            self.reply(replies.TOO_LARGE)
+        elif self._connection is not None:
+            self._connection.data(data)
+        else:
+            self._held.append(data)
+
+    def end(self, trailers: Headers) -> None:
+        """All of the request has been given."""
+        self.complete = True
+        self._trailers = trailers
+        if self._connection is not None:
+            self._sent_at = self._service.all.clock()
+            self._connection.end(trailers)
+
+    def flush(self) -> bool:
+        """Nothing more in this turn; whether more may follow before ``resume`` is called."""
+        return self.over or (self._connection is not None and self._connection.flush())
+
+    def resume(self) -> None:
+        """The client took what ``flush`` had left."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def half_close(self) -> None:
+        """The client has closed its side: it sends no more, and may still read."""
+        if self._connection is not None:
+            self._connection.half_close()
+
+    def abort(self, flag: ResponseFlag, details: str) -> None:
+        """The client is gone, or is not served any longer."""
+        if not self.over:
+            self.flag, self.details = flag, details
+            self._finish()
+
+    def check_time(self, now: float) -> None:
+        """End it where something took too long."""
+        every = self._service.all
+        if every.request_timeout is not None and now - self.began >= every.request_timeout:
+            self._give_up(replies.TIMEOUT)
+        elif now - self.active >= every.idle_timeout:
+            self._give_up(replies.SILENT if self.complete else replies.SLOW_BODY)
+
+    # What the filters call
+
+    def forward(self) -> None:
+        """Let the request go to the upstream."""
+        if self.over:
+            return
+        alone = not self.head.authority and self.head.version == b"1.0"  # no connection for two hosts
+        connection = None if alone else self._service.all.pool.take(self._service.key)
+        if connection is None:
+            self.spawn(self._dial)
+        else:
+            self._carry(connection)
+
+    def reply(self, local: LocalReply) -> None:
+        """Answer in the upstream's place."""
+        if self.over:
+            return
+        self.flag, self.details = local.flag, local.details
+        head = ResponseHead(local.status, replies.reason(local.status), replies.headers(local))
+        self._respond(head, 0 if self.head.method == b"HEAD" else len(local.body))
+        if local.body and self.head.method != b"HEAD":
+            self.response_data(local.body)
+        self._finish()
+        self._downstream.end([])
+        self._downstream.flush()
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Do what has to wait in a task, which ends with the exchange at the latest."""
+        scope = self._scope = trio.CancelScope()
+
+        async def guarded() -> None:
+            with scope:
+                try:
+                    await task()
+                except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
+                    self._service.all.fault(self)
+
+        self._service.all.spawn(guarded)
+
+    # What the connection to the upstream calls
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx came, and the response is still to come."""
+        self._downstream.informational(head)
+
+    def respond(self, head: ResponseHead, body: int) -> None:
+        """The response's head came from the upstream."""
+        self.details = VIA_UPSTREAM
+        self.service_seconds = self._service.all.clock() - self._sent_at
+        self._respond(head, body)
+
+    def response_data(self, data: bytes) -> None:
+        """Some of the response's body."""
+        self.bytes_sent += len(data)
+        self._downstream.data(data)
+
+    def response_end(self, trailers: Headers) -> None:
+        """The response is complete; the connection is somebody else's by now."""
+        self._connection = None
+        self._finish()
+        self._downstream.end(trailers)
+
+    def response_flush(self) -> bool:
+        """Nothing more in this turn; whether more may follow before the connection's ``resume`` is called."""
+        return self._downstream.flush()
+
+    def request_drained(self) -> None:
+        """The upstream took what was left."""
+        if not self.over:
+            self._downstream.resume()
+
+    def switched(self, head: ResponseHead, early: bytes) -> None:
+        """What follows is no HTTP. The record is finished by the downstream, when the tunnel ends."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        self.respond(head, 0)
+        self._downstream.switch(connection, early)
+
+    def lost(self, local: LocalReply, replay: Replay | None = None) -> None:
+        """The connection broke or spoke no HTTP; with a replay the upstream has seen nothing of the request."""
+        self._connection = None
+        if self.over:
+            return
+        if replay is not None and not self.responded:
+            self._replay = replay
+            self.spawn(self._dial)
+        else:
+            self._give_up(local)
+
+    def refuse(self, local: LocalReply) -> None:
+        """The request turned out to be none: answer it, or break off."""
+        self._give_up(local)
+
+    def finish(self) -> None:
+        """Record it: the tunnel has ended."""
+        self._finish()
+
+    # Inside
+
+    async def _dial(self) -> None:
+        service = self._service
+        started = service.all.clock()
+        try:
+            sock, address = await upstream.dial(
+                service.decision.upstreams,
+                service.all.hub,
+                timeout=service.all.connect_timeout,
+                hint=service.decision.hint,
+                sources=service.sources,
+            )
+        except DialError as failure:
+            self.upstream = failure.address
+            self.reply(replies.of_dial(failure))
+            return
+        if self.over:
+            sockets.reset(sock)
+            return
+        self.flow.connect_seconds = service.all.clock() - started
+        dialled = Dialled(sock, address, LocalAddress(sockets.local_address(sock)))
+        self._carry(service.all.pool.adopt(service.key, dialled))
+        if self.flush() and self._connection is not None:
+            self._downstream.resume()
+
+    def _carry(self, connection: Connection) -> None:
+        """Send what there is of the request."""
+        self._connection = connection
+        self.upstream, self.upstream_local = connection.address, connection.local
+        if self._replay is not None:
+            connection.replay(self, self._replay)
+            return
+        connection.carry(self, http1.request_head(self.head, self.body, upgrade=self.upgrade))
+        for data in self._held:
+            connection.data(data)
+        self._held = []
+        if self.complete:
+            self.end(self._trailers)
+
+    def _respond(self, head: ResponseHead, body: int) -> None:
+        self.responded = True
+        self.status = head.status
+        if self._service.all.filters is not None:
+            self._service.all.filters.respond(self, head)
+        self._downstream.respond(head, body)
+
+    def _give_up(self, local: LocalReply) -> None:
+        if self.over:
+            return
+        if not self.responded:
+            self.reply(local)
+            return
+        self.flag, self.details = local.flag, local.details
+        self._finish()
+        self._downstream.broken(local.details)
+
+    def _finish(self) -> None:
+        """Let go of everything and record it, once."""
+        self.over = True
+        if self._scope is not None:
+            self._scope.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        self.ended = self._service.all.clock()
+        self._service.all.recorder.request(self)

@@ -1,0 +1,190 @@
+"""What a flow carries, where no document says it: the first bytes of client and server race.
+
+A client that speaks first is understood before anything is dialled; while it is silent the upstream is dialled, so that
+a protocol where the server speaks first works without being declared and without delay. Bytes are only looked at
+(MSG_PEEK) at each edge, never taken: whoever serves the flow finds all of them.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import outcome
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.protocol.detect import HTTP1, HTTP2, MAX_BYTES, OPAQUE, Detected, detect
+from interceptor.proxy.endings import DialError, GoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from interceptor.model.connection import Flow, ProtocolName
+    from interceptor.proxy.http.client import Dialled
+    from interceptor.proxy.http.serve import Serving
+
+# How long a client may wait with its request when its upstream could not be reached, to be told so by HTTP: one that
+# speaks first does so within a round trip, and any other is reset that much later.
+GRACE: Final = 0.2
+
+_BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+
+Result: TypeAlias = Literal["http1", "http2", "tls", "opaque", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a flow carries, and the upstream where it was dialled meanwhile."""
+
+    detected: Detected
+    result: Result
+    dialled: Dialled | None = None
+
+
+DECLARED: Final[dict[ProtocolName, Found]] = {
+    "http": Found(HTTP1, "http1"),
+    "http2": Found(HTTP2, "http2"),
+    "grpc": Found(HTTP2, "http2"),
+    "tls": Found(OPAQUE, "opaque"),
+    "tcp": Found(OPAQUE, "opaque"),
+}
+
+
+async def find_out(
+    flow: Flow,
+    downstream: socket.socket,
+    dial: Callable[[], Awaitable[Dialled]],
+    serving: Serving,
+    timeout: float,
+) -> Found:
+    """Wait until it is known, or the flow is denied. Raises DialError for a client that speaks no HTTP, and GoneError.
+
+    The timeout is for the rest of what a client has begun to say. While nobody says anything there is nothing to decide.
+    """
+    hub = serving.hub
+    detected = look(downstream)
+    if detected is not None:
+        return Found(detected, detected.kind)
+    try:
+        dialled = await dial()
+    except DialError:
+        with trio.move_on_after(min(GRACE, timeout)):
+            await hub.wait_readable(downstream)
+        detected = look(downstream)
+        if detected is HTTP1 or detected is HTTP2:
+            return Found(detected, detected.kind)
+        raise
+    if flow.denied is not None:  # while it was dialled
+        return Found(OPAQUE, "opaque", dialled)
+    return await Race(flow, downstream, dialled, serving, timeout).run()
+
+
+def look(downstream: socket.socket) -> Detected | None:
+    """What the bytes that have arrived say; an end is for the relay to find. Raises GoneError."""
+    try:
+        data = downstream.recv(MAX_BYTES, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise GoneError(error.errno or 0) from error
+    return detect(data) if data else OPAQUE
+
+
+class Race:
+    """Waits for the first bytes of either side."""
+
+    def __init__(
+        self, flow: Flow, downstream: socket.socket, dialled: Dialled, serving: Serving, timeout: float
+    ) -> None:
+        self._flow = flow
+        self._downstream = downstream
+        self._dialled = dialled
+        self._hub = serving.hub
+        self._live = serving.live
+        self._timeout = timeout
+        self._task: trio.lowlevel.Task | None = None
+        self._begun = False
+        self.drain = False
+        self.slot = 0  # of the timer wheel
+
+    async def run(self) -> Found:
+        """Both sockets are nobody's again at the end; cancelled, the upstream's is closed."""
+        self._task = trio.lowlevel.current_task()
+        self._live.add(self)
+        self._hub.watch(self._downstream, self)
+        self._hub.watch(self._dialled.sock, _Upstream(self))
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            found: Found = await trio.lowlevel.wait_task_rescheduled(abort)
+        except BaseException:
+            self._leave()
+            sockets.reset(self._dialled.sock)
+            raise
+        self._leave()
+        return found
+
+    def _leave(self) -> None:
+        self._live.discard(self)
+        self._hub.unschedule(self)
+        self._hub.release(self._downstream.fileno())
+        self._hub.release(self._dialled.sock.fileno())
+
+    def handle(self, event: int) -> None:
+        """The client said something, or nothing more."""
+        if self._task is None or not event & ~select.EPOLLOUT:
+            return
+        # A broken connection is not looked at: that would take its error from the relay, which passes it on.
+        detected = OPAQUE if event & _BROKEN else look(self._downstream)
+        if detected is None and event & ~(select.EPOLLOUT | select.EPOLLIN):
+            detected = OPAQUE  # it ends, or is urgent: no request comes of that
+        if detected is not None:
+            self.decide(detected, detected.kind)
+        elif not self._begun:
+            self._begun = True
+            self._hub.schedule(self, self._hub.now + self._timeout)
+
+    def end_denied(self) -> None:
+        """The flow may have lost permission meanwhile."""
+        if self._flow.denied is not None:
+            self.decide(OPAQUE, "opaque")
+
+    def drain_now(self) -> None:
+        """Whatever it carries is not idle: its client may speak at any time, as before there was detection."""
+
+    def check_time(self, _now: float) -> None:
+        """The client did not go on."""
+        self.decide(OPAQUE, "timeout")
+
+    def decide(self, detected: Detected, result: Result) -> None:
+        """End the race."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._hub.wake(task, outcome.Value(Found(detected, result, self._dialled)))
+
+    def fail(self, error: Exception) -> None:
+        """A fault of ours: the flow's task raises it."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._hub.wake(task, outcome.Error(error))
+
+
+class _Upstream:
+    """The other side of a race: whatever happens there decides it."""
+
+    def __init__(self, race: Race) -> None:
+        self._race = race
+        self.drain = False
+
+    def handle(self, event: int) -> None:
+        if event & ~select.EPOLLOUT:
+            self._race.decide(OPAQUE, "opaque")
+
+    def fail(self, error: Exception) -> None:
+        self._race.fail(error)
