@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from interceptor.config.authorization_policy import AuthorizationPolicy
+    from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.peer_authentication import PeerAuthentication
     from interceptor.config.problems import Problem
     from interceptor.config.request_authentication import RequestAuthentication
@@ -68,6 +69,7 @@ class Configuration:
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
     request_authentications: tuple[RequestAuthentication, ...] = ()
+    destination_rules: tuple[DestinationRule, ...] = ()
 
 
 class Plain(SimpleNamespace):

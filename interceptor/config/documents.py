@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from interceptor.config.authorization_policy import AuthorizationPolicy
 from interceptor.config.base import Document, Metadata
 from interceptor.config.configuration import Configuration, DocumentStatus
+from interceptor.config.destination_rule import DestinationRule
 from interceptor.config.peer_authentication import PeerAuthentication
 from interceptor.config.problems import Problem
 from interceptor.config.request_authentication import RequestAuthentication
@@ -35,7 +36,7 @@ _SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
 _KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
     "Sidecar": (("interceptor/v1",), Sidecar),
     "ServiceEntry": (_NETWORKING, ServiceEntry),
-    "DestinationRule": (_NETWORKING, None),
+    "DestinationRule": (_NETWORKING, DestinationRule),
     "VirtualService": (_NETWORKING, None),
     "PeerAuthentication": (_SECURITY, PeerAuthentication),
     "AuthorizationPolicy": (_SECURITY, AuthorizationPolicy),
@@ -69,6 +70,7 @@ class Loaded:
             self._of(PeerAuthentication),
             self._of(AuthorizationPolicy),
             self._of(RequestAuthentication),
+            self._of(DestinationRule),
         )
 
     def _of(self, kind: type[D]) -> tuple[D, ...]:
@@ -99,6 +101,7 @@ def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
         file = sources[0].name if sources else "configuration"
         message = "there is no Sidecar document; add one with apiVersion interceptor/v1 and metadata.name"
         outside.append(Problem(file, 0, "", message))
+    _refuse_without_identity(found)
     documents = [each.value for each in found]
     problems = outside + [problem for each in found for problem in each.problems]
     order = {source.name: index for index, source in enumerate(sources)}
@@ -226,6 +229,20 @@ def _refuse_duplicates(found: Sequence[_Found]) -> None:
             )
         each.refuse((), message)
         each.value = None
+
+
+def _refuse_without_identity(found: Sequence[_Found]) -> None:
+    """Mutual TLS of the mesh needs the workload's own certificate, which the Sidecar names."""
+    sidecars = [each.value for each in found if isinstance(each.value, Sidecar)]
+    if not sidecars or sidecars[0].spec.tls is not None:
+        return
+    for each in found:
+        if isinstance(each.value, DestinationRule) and each.value.uses_identity:
+            each.refuse(
+                ("spec", "trafficPolicy"),
+                "the mode ISTIO_MUTUAL presents the workload's own certificate; name it in the Sidecar's spec.tls",
+            )
+            each.value = None
 
 
 def _honoured(found: Sequence[_Found]) -> Iterator[_Found]:

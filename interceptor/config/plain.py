@@ -13,6 +13,7 @@ from interceptor.config.configuration import Configuration, Plain
 
 if TYPE_CHECKING:
     from interceptor.config.authorization_policy import AuthorizationPolicy
+    from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.peer_authentication import PeerAuthentication
     from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
@@ -28,6 +29,7 @@ def plain(configuration: Configuration) -> Configuration:
         cast("tuple[PeerAuthentication, ...]", _plain(configuration.peer_authentications)),
         cast("tuple[AuthorizationPolicy, ...]", _plain(configuration.authorization_policies)),
         cast("tuple[RequestAuthentication, ...]", _plain(configuration.request_authentications)),
+        cast("tuple[DestinationRule, ...]", _plain(configuration.destination_rules)),
     )
 
 

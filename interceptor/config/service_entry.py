@@ -72,18 +72,20 @@ class ServicePort(Strict):
 class Endpoint(Strict):
     """One address of a STATIC service."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"labels", "locality", "network", "serviceAccount", "weight"}
-    )
+    unsupported: ClassVar[frozenset[str]] = frozenset({"locality", "network", "weight"})
 
     address: Annotated[str, AfterValidator(_endpoint_address)]
     ports: dict[str, Port] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(
+        default_factory=dict
+    )  # security.istio.io/tlsMode says whether it takes mutual TLS
+    serviceAccount: str | None = Field(default=None, min_length=1)  # noqa: N815 (whose certificate it presents)
 
 
 class ServiceEntrySpec(Strict):
     """Hosts, the addresses behind them, and the ports they are dialled at."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"subjectAltNames", "workloadSelector"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"workloadSelector"})
     unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
         "resolution": frozenset({"DNS_ROUND_ROBIN", "DYNAMIC_DNS"})
     }
@@ -99,6 +101,7 @@ class ServiceEntrySpec(Strict):
     resolution: Literal["NONE", "STATIC", "DNS"] = "NONE"
     endpoints: tuple[Endpoint, ...] = Field(default=(), strict=False)
     exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
+    subjectAltNames: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)  # noqa: N815
 
     @property
     def hosts_to_resolve(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from interceptor.config.addresses import is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
+from interceptor.model.identity import CertificateFiles
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Timeouts(Strict):
 
     connect: Duration = 10.0  # Envoy's and Istio's default
     idle: Duration = 3600.0  # Envoy's TCP idle timeout
+    handshake: Duration = 10.0  # of TLS, each side; slower ones hold a connection for nothing
     linger: Duration = 60.0  # silence after a first FIN: nf_conntrack_tcp_timeout_close_wait is 60 s as well
     detect: Duration = 5.0  # for the rest of what a client has begun to say, until it is relayed as it is
     requestHead: Duration = 30.0  # noqa: N815 (here and below: the document's spelling)
@@ -128,10 +130,24 @@ class GatewayTopology(Strict):
     numTrustedProxies: int = Field(default=0, ge=0, le=32)  # noqa: N815 (the document's spelling)
 
 
+class Tls(Strict):
+    """The workload's own certificate and whom it believes: PEM files, which may be replaced at any time."""
+
+    certificate: str = Field(min_length=1)
+    privateKey: str = Field(min_length=1)  # noqa: N815 (the document's spelling, here and below)
+    trustBundle: str = Field(min_length=1)  # noqa: N815
+    revocationList: str | None = Field(default=None, min_length=1)  # noqa: N815
+
+    @property
+    def files(self) -> CertificateFiles:
+        """The same as whoever reads them wants it."""
+        return CertificateFiles(self.certificate, self.privateKey, self.trustBundle, self.revocationList)
+
+
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"workers", "tls", "middleware", "discovery"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"workers", "middleware", "discovery"})
 
     serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
     meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
@@ -150,6 +166,7 @@ class SidecarSpec(Strict):
     detection: bool = True  # find out what flows carry where no document says it; off: relay them as they are
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    tls: Tls | None = None
 
 
 class Sidecar(Document):

@@ -59,3 +59,16 @@ def is_trust_domain(text: str) -> bool:
 def is_segment(text: str) -> bool:
     """Whether a text can be the namespace or the service account of an identity."""
     return _SEGMENT.fullmatch(text) is not None
+
+
+class CertificateFiles(NamedTuple):
+    """Where the PEM files of one identity are; without a certificate it only believes others."""
+
+    certificate: str | None  # the workload's, then the chain up to, and without, the root
+    private_key: str | None
+    trust_bundle: str | None  # None: the system's
+    revocation_list: str | None = None
+
+    def paths(self) -> tuple[str, ...]:
+        """Every file that there is to read."""
+        return tuple(path for path in self if path is not None)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination
     from interceptor.model.connection import ProtocolName
+    from interceptor.routing.security import UpstreamTls
 
 PASSTHROUGH: Final = "PassthroughCluster"  # Istio's names; its dashboards look for them
 BLACK_HOLE: Final = "BlackHoleCluster"
@@ -43,6 +44,7 @@ class Decision:
     namespace: str = "unknown"  # of the service
     entry: str | None = None  # namespace/name of the ServiceEntry that names the destination
     protocol: ProtocolName = "auto"  # what is declared of the destination
+    tls: UpstreamTls | None = None  # how the upstream is spoken to; None: in the clear
 
 
 @dataclass(frozen=True, slots=True)

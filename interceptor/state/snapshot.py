@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from interceptor.routing.destinations import Registry, egress_decision, ingress_decision
+from interceptor.routing.security import Security
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration
+    from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.model.address import OriginalDestination
     from interceptor.policy.policies import Policies
@@ -29,6 +31,7 @@ class Snapshot:
     resolved: Mapping[str, tuple[str, ...]]
     registry: Registry
     policies: Policies | None = None  # where no document is a policy nothing is asked
+    security: Security | None = None  # where everything is spoken to in the clear nothing is asked
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         """Where a peer's connection goes."""
@@ -36,7 +39,11 @@ class Snapshot:
 
     def egress(self, destination: OriginalDestination) -> Decision:
         """Where a connection of the app goes."""
-        return egress_decision(self.configuration.sidecar.spec.egress.policy, self.registry, destination)
+        decision = egress_decision(self.configuration.sidecar.spec.egress.policy, self.registry, destination)
+        if self.security is None or decision.entry is None:
+            return decision
+        tls = self.security.of(decision.entry, decision.service, destination)
+        return decision if tls is None else replace(decision, tls=tls)
 
     def dump(self) -> dict[str, object]:
         """For ``/config_dump``: what was asked for, what became of each document, what the hosts resolve to."""
@@ -62,8 +69,21 @@ def take(
     version = hashlib.sha256(canonical.encode()).hexdigest()[:16]  # 64 bits: chance never makes two alike
     registry = Registry(visible_entries(configuration), addresses)
     if before is not None and before.configuration is configuration:
-        return Snapshot(version, configuration, addresses, registry, before.policies)
-    return Snapshot(version, configuration, addresses, registry, _policies(configuration))
+        return Snapshot(version, configuration, addresses, registry, before.policies, before.security)
+    return Snapshot(
+        version, configuration, addresses, registry, _policies(configuration), _security(configuration)
+    )
+
+
+def _security(configuration: Configuration) -> Security | None:
+    """Where no document speaks of TLS there is none."""
+    spec, namespace = configuration.sidecar.spec, configuration.sidecar.metadata.namespace
+    rules = [rule for rule in configuration.destination_rules if visible(rule, namespace)]
+    if not rules and spec.tls is None:
+        return None
+    return Security(
+        rules, visible_entries(configuration), spec.trustDomain, has_identity=spec.tls is not None
+    )
 
 
 def _policies(configuration: Configuration) -> Policies | None:
@@ -89,7 +109,7 @@ def visible_entries(configuration: Configuration) -> tuple[ServiceEntry, ...]:
     return tuple(entry for entry in configuration.service_entries if visible(entry, namespace))
 
 
-def visible(entry: ServiceEntry, namespace: str) -> bool:
+def visible(entry: ServiceEntry | DestinationRule, namespace: str) -> bool:
     """Whether a workload in a namespace may use it: ``*`` is every namespace, ``.`` the document's own."""
     own = {".": entry.metadata.namespace}
     return any(name == "*" or own.get(name, name) == namespace for name in entry.spec.exportTo)
@@ -102,5 +122,6 @@ def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, .
         "peerAuthentications": [each.written for each in configuration.peer_authentications],
         "authorizationPolicies": [each.written for each in configuration.authorization_policies],
         "requestAuthentications": [each.written for each in configuration.request_authentications],
+        "destinationRules": [rule.model_dump(mode="json") for rule in configuration.destination_rules],
         "resolved": {host: list(addresses) for host, addresses in resolved.items()},
     }

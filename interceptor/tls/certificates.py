@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,7 +25,7 @@ from interceptor.tls.judgement import Facts, PeerCertificate, Refusal
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-    from interceptor.model.identity import SpiffeId
+    from interceptor.model.identity import CertificateFiles, SpiffeId
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -37,19 +37,6 @@ _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
     ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
 }
-
-
-class Paths(NamedTuple):
-    """Where the PEM files of one identity are; without a certificate it only trusts."""
-
-    certificate: str | None  # the workload's, then the chain up to, and without, the root
-    private_key: str | None
-    trust_bundle: str | None  # None: the system's
-    revocation_list: str | None = None
-
-    def files(self) -> tuple[str, ...]:
-        """Every file that there is to read."""
-        return tuple(path for path in self if path is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +56,19 @@ class Material:
         return min((each.not_after for each in self.chain), default=float("inf"))
 
 
-def load(paths: Paths, *, now: float, trust_domain: str | None) -> Material:
+def load(files: CertificateFiles, *, now: float, trust_domain: str | None) -> Material:
     """Read and judge all files of an identity; ConfigError says, for each file, why it may not be used.
 
     With a trust domain it is a mesh's: the certificate is an X.509-SVID and the bundle holds authorities.
     """
-    pair_pem, chain, identity = _load_pair(paths, now, trust_domain)
+    pair_pem, chain, identity = _load_pair(files, now, trust_domain)
     bundle_pem: bytes | None = None
     bundle: tuple[Facts, ...] = ()
-    if paths.trust_bundle is not None:
-        bundle_pem, bundle = _load_bundle(paths.trust_bundle, now, mesh=trust_domain is not None)
+    if files.trust_bundle is not None:
+        bundle_pem, bundle = _load_bundle(files.trust_bundle, now, mesh=trust_domain is not None)
     revoked: frozenset[tuple[str, int]] = frozenset()
-    if paths.revocation_list is not None:
-        revoked = _load_revoked(paths.revocation_list, bundle_pem or b"", now)
+    if files.revocation_list is not None:
+        revoked = _load_revoked(files.revocation_list, bundle_pem or b"", now)
     return Material(
         identity=identity,
         chain=chain,
@@ -93,18 +80,18 @@ def load(paths: Paths, *, now: float, trust_domain: str | None) -> Material:
 
 
 def _load_pair(
-    paths: Paths, now: float, trust_domain: str | None
+    files: CertificateFiles, now: float, trust_domain: str | None
 ) -> tuple[bytes | None, tuple[Facts, ...], SpiffeId | None]:
-    if paths.certificate is None or paths.private_key is None:
+    if files.certificate is None or files.private_key is None:
         return None, (), None
-    certificate_pem = _read(paths.certificate)
-    chain = tuple(map(facts, _certificates(paths.certificate, certificate_pem)))
+    certificate_pem = _read(files.certificate)
+    chain = tuple(map(facts, _certificates(files.certificate, certificate_pem)))
     if not chain:
         raise ConfigError(
-            f"{paths.certificate}: it holds no certificate; give the workload's, then its chain"
+            f"{files.certificate}: it holds no certificate; give the workload's, then its chain"
         )
-    key_pem = _read(paths.private_key, private=True)
-    key = _public_digest(paths.private_key, key_pem)
+    key_pem = _read(files.private_key, private=True)
+    key = _public_digest(files.private_key, key_pem)
     wrong = judgement.judge_pair(chain[0], key, now)
     identity: SpiffeId | None = None
     if wrong is None and trust_domain is not None:
@@ -116,7 +103,7 @@ def _load_pair(
     for each in chain[1:]:
         wrong = wrong or judgement.judge_time(each, now)
     if wrong is not None:
-        raise ConfigError(f"{paths.certificate}: {wrong} [{wrong.reason}]")
+        raise ConfigError(f"{files.certificate}: {wrong} [{wrong.reason}]")
     return key_pem + b"\n" + certificate_pem, chain, identity
 
 

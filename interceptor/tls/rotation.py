@@ -20,7 +20,7 @@ from interceptor.tls.contexts import Contexts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from interceptor.tls.certificates import Paths
+    from interceptor.model.identity import CertificateFiles
     from interceptor.tls.judgement import Facts, Refusal
 
 LOOK: Final = 1.0  # seconds; four system calls
@@ -35,9 +35,11 @@ Signature: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 class Keeper:
     """The contexts of one identity, in the newest version of its files that could be used."""
 
-    def __init__(self, paths: Paths, *, trust_domain: str | None, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, files: CertificateFiles, *, trust_domain: str | None, wall_clock: Callable[[], float]
+    ) -> None:
         """Raises ConfigError when the files cannot be used."""
-        self._paths = paths
+        self._files = files
         self._trust_domain = trust_domain
         self._wall_clock = wall_clock
         self._seen = self.signature()
@@ -46,7 +48,7 @@ class Keeper:
 
     def signature(self) -> Signature:
         """What the files look like from outside."""
-        return tuple(map(_signature, self._paths.files()))
+        return tuple(map(_signature, self._files.paths()))
 
     @property
     def changed(self) -> bool:
@@ -97,8 +99,8 @@ class Keeper:
         now, material = self._wall_clock(), self.current.material
         found = {}
         for path, facts in (
-            (self._paths.certificate, material.chain),
-            (self._paths.trust_bundle, material.bundle),
+            (self._files.certificate, material.chain),
+            (self._files.trust_bundle, material.bundle),
         ):
             if path is not None and facts:
                 found[path] = min(each.not_after for each in facts) - now
@@ -110,7 +112,7 @@ class Keeper:
         material = self.current.material
         return {
             "identity": None if material.identity is None else str(material.identity),
-            "files": list(self._paths.files()),
+            "files": list(self._files.paths()),
             "cert_chain": [_shown(each, now) for each in material.chain],
             "ca_cert": [_shown(each, now) for each in material.bundle],
             "revoked": len(material.revoked),
@@ -119,11 +121,11 @@ class Keeper:
     def __str__(self) -> str:
         material = self.current.material
         days = (material.expires - self._wall_clock()) / judgement.DAY
-        return f"{material.identity or self._paths.certificate or self._paths.trust_bundle}, valid for {days:.1f} days"
+        return f"{material.identity or self._files.certificate or self._files.trust_bundle}, valid for {days:.1f} days"
 
     def _load(self) -> Contexts:
         return Contexts(
-            certificates.load(self._paths, now=self._wall_clock(), trust_domain=self._trust_domain)
+            certificates.load(self._files, now=self._wall_clock(), trust_domain=self._trust_domain)
         )
 
 

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from interceptor.model.identity import SpiffeId
+from interceptor.model.identity import CertificateFiles, SpiffeId
 from interceptor.tls import authority
 from interceptor.tls.authority import Pair
-from interceptor.tls.certificates import Paths, load
+from interceptor.tls.certificates import load
 from interceptor.tls.contexts import Contexts
 
 HOUR = 3600.0
@@ -104,7 +104,7 @@ class Root:
         return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def write(directory: Path, pair: Pair, *roots: Root, name: str = "tls") -> Paths:
+def write(directory: Path, pair: Pair, *roots: Root, name: str = "tls") -> CertificateFiles:
     """A pair and a trust bundle as files."""
     directory.mkdir(exist_ok=True, parents=True)
     certificate, key, bundle = (directory / each for each in (f"{name}.crt", f"{name}.key", "ca.crt"))
@@ -112,7 +112,7 @@ def write(directory: Path, pair: Pair, *roots: Root, name: str = "tls") -> Paths
     key.touch(0o600)
     key.write_bytes(pair.key)
     bundle.write_bytes(b"".join(root.pair.certificate for root in roots))
-    return Paths(str(certificate), str(key), str(bundle))
+    return CertificateFiles(str(certificate), str(key), str(bundle))
 
 
 def contexts(

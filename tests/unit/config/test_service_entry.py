@@ -75,10 +75,6 @@ def test_endpoints_behind_addresses_come_with_a_note() -> None:
             "spec.resolution: 'DNS_ROUND_ROBIN' is not supported by this version; use NONE or STATIC or DNS",
         ),
         (f"{{hosts: [a.b], location: X, {PORTS}}}", "spec.location: 'X' is not a value of this field"),
-        (
-            f"{{hosts: [a.b], subjectAltNames: [x], {PORTS}}}",
-            "spec.subjectAltNames: is not supported by this version",
-        ),
         (f"{{hosts: [a.b], workloadSelector: {{}}, {PORTS}}}", "spec.workloadSelector: is not supported"),
         (
             f"{{hosts: [a.b], endpoints: [{{address: 10.0.0.1}}], {PORTS}}}",

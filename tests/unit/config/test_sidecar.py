@@ -60,7 +60,6 @@ def test_ports_and_names_follow_the_document() -> None:
             "spec.ingress.ports[0].protocol: 'mongo' is not",
         ),
         ("{workers: 2}", "spec.workers: is not supported by this version; remove it"),
-        ("{tls: {}}", "spec.tls: is not supported by this version; remove it"),
         ("{middleware: []}", "spec.middleware: is not supported by this version; remove it"),
         ("{discovery: {}}", "spec.discovery: is not supported by this version; remove it"),
         ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from interceptor.errors import ConfigError
+from interceptor.model.identity import CertificateFiles
 from interceptor.tls import certificates
 from interceptor.tls.authority import Pair
-from interceptor.tls.certificates import Paths, load
+from interceptor.tls.certificates import load
 from interceptor.tls.contexts import SESSIONS, Contexts, Upstream
 from tests.support.identities import WEB, Root, contexts, write
 
@@ -23,7 +24,7 @@ def root() -> Root:
     return Root()
 
 
-def loaded(paths: Paths, trust_domain: str | None = "cluster.local") -> certificates.Material:
+def loaded(paths: CertificateFiles, trust_domain: str | None = "cluster.local") -> certificates.Material:
     return load(paths, now=time.time(), trust_domain=trust_domain)
 
 
@@ -192,7 +193,7 @@ def test_contexts_are_made_once_and_never_weak(tmp_path: Path, root: Root) -> No
 
 
 def test_the_system_bundle_is_trusted_where_none_is_given() -> None:
-    made = Contexts(loaded(Paths(None, None, None), None))
+    made = Contexts(loaded(CertificateFiles(None, None, None), None))
     assert made.client(()).cert_store_stats()["x509_ca"] >= 0
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from interceptor.errors import ConfigError
+from interceptor.model.identity import CertificateFiles
 from interceptor.tls import files
 from interceptor.tls.authority import Pair
-from interceptor.tls.certificates import Paths
 from interceptor.tls.rotation import REMIND, Keeper, watch
 from tests.support.identities import HOUR, Root, write
 from tests.support.until import until
@@ -30,14 +30,14 @@ def root() -> Root:
     return Root()
 
 
-def secret(directory: Path, pair: Pair, *roots: Root) -> Paths:
+def secret(directory: Path, pair: Pair, *roots: Root) -> CertificateFiles:
     """As Kubernetes mounts it, with a ..data link."""
     bundle = b"".join(each.pair.certificate for each in roots)
     files.write(directory, {files.CERTIFICATE: pair.certificate, files.KEY: pair.key, files.BUNDLE: bundle})
-    return Paths(*(str(directory / name) for name in (files.CERTIFICATE, files.KEY, files.BUNDLE)))
+    return CertificateFiles(*(str(directory / name) for name in (files.CERTIFICATE, files.KEY, files.BUNDLE)))
 
 
-def keeper(paths: Paths, clock: Callable[[], float] = time.time) -> Keeper:
+def keeper(paths: CertificateFiles, clock: Callable[[], float] = time.time) -> Keeper:
     return Keeper(paths, trust_domain="cluster.local", wall_clock=clock)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from interceptor.cli import gateway
 from interceptor.errors import ConfigError
+from interceptor.model.identity import CertificateFiles
 from interceptor.tls import authority, files, workshop
-from interceptor.tls.certificates import Paths, facts, load, read
+from interceptor.tls.certificates import facts, load, read
 from tests.support.identities import HOUR
 
 NOW = float(int(time.time()))
@@ -31,8 +32,8 @@ def issued(tmp_path: Path, ca: Path) -> Path:
     return directory
 
 
-def paths(directory: Path) -> Paths:
-    return Paths(*(str(directory / name) for name in (files.CERTIFICATE, files.KEY, files.BUNDLE)))
+def paths(directory: Path) -> CertificateFiles:
+    return CertificateFiles(*(str(directory / name) for name in (files.CERTIFICATE, files.KEY, files.BUNDLE)))
 
 
 def test_what_is_issued_can_be_used_by_a_proxy(tmp_path: Path, ca: Path) -> None:

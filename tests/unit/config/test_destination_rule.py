@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.support.documents import SIDECAR, configuration, problems
+
+HEAD = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: rule}\n"
+TLS = "spec: {tls: {certificate: /c, privateKey: /k, trustBundle: /b}}\n"
+
+
+def text(spec: str) -> str:
+    return f"{HEAD}spec: {spec}\n"
+
+
+def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
+    spec = (
+        "{host: Db.shop, trafficPolicy: {tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /a},"
+        " portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}, {port: {number: 81}}]}}"
+    )
+    [rule] = configuration(text(spec)).destination_rules
+    assert rule.spec.host == "db.shop"
+    tls = rule.spec.trafficPolicy.tls
+    assert tls is not None
+    assert tls.files == ("/c", "/k", "/a", None)
+    disabled = rule.port_tls[80]
+    assert disabled is not None
+    assert disabled.mode == "DISABLE"
+    assert rule.port_tls[81] is None
+    assert not rule.uses_identity
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        ("{tls: {}}", "trafficPolicy.tls.mode: is required"),
+        ("{tls: {mode: TLS}}", "'TLS' is not a value"),
+        ("{tls: {mode: MUTUAL, privateKey: /k}}", "tls.clientCertificate: is required by the mode MUTUAL"),
+        ("{tls: {mode: MUTUAL, clientCertificate: /c}}", "tls.privateKey: is required by the mode MUTUAL"),
+        ("{tls: {mode: SIMPLE, privateKey: /k}}", "tls.privateKey: has no meaning in the mode SIMPLE"),
+        ("{tls: {mode: SIMPLE, caCrl: /k}}", "tls.caCrl: needs caCertificates"),
+        (
+            "{tls: {mode: DISABLE, caCertificates: /k}}",
+            "tls.caCertificates: has no meaning in the mode DISABLE",
+        ),
+        ("{tls: {mode: SIMPLE, insecureSkipVerify: true}}", "tls.insecureSkipVerify: is not supported"),
+        ("{tls: {mode: SIMPLE, credentialName: a}}", "tls.credentialName: is not supported"),
+        ("{loadBalancer: {simple: RANDOM}}", "trafficPolicy.loadBalancer: is not supported"),
+        ("{connectionPool: {}}", "trafficPolicy.connectionPool: is not supported"),
+        ("{outlierDetection: {}}", "trafficPolicy.outlierDetection: is not supported"),
+        (
+            "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
+            "portLevelSettings[1].port.number: port 80 is given twice",
+        ),
+        (
+            "{portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, privateKey: /k}}]}",
+            "portLevelSettings[0].tls.privateKey: has no meaning",
+        ),
+    ],
+)
+def test_what_is_not_honoured_or_makes_no_sense_is_an_error_by_name(policy: str, found: str) -> None:
+    [problem] = problems(text(f"{{host: a.b, trafficPolicy: {policy}}}"))
+    assert found in problem
+
+
+@pytest.mark.parametrize("field", ["subsets: []", "workloadSelector: {}"])
+def test_other_parts_of_a_rule_are_refused_by_name(field: str) -> None:
+    [problem] = problems(text(f"{{host: a.b, {field}}}"))
+    assert f"spec.{field.partition(':')[0]}: is not supported" in problem
+
+
+def test_mutual_tls_of_the_mesh_needs_the_workloads_own_certificate() -> None:
+    rule = text("{host: a.b, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}")
+    [problem] = problems(f"{SIDECAR}---\n{rule}")
+    assert "name it in the Sidecar's spec.tls" in problem
+    assert problems(f"{SIDECAR}{TLS}---\n{rule}") == []
+    assert problems(rule) == []
+
+
+def test_the_files_of_the_workloads_certificate_are_named_together() -> None:
+    sidecar = configuration(f"{SIDECAR}{TLS}").sidecar
+    assert sidecar.spec.tls is not None
+    assert sidecar.spec.tls.files == ("/c", "/k", "/b", None)
+    [problem] = problems(f"{SIDECAR}spec: {{tls: {{certificate: /c, privateKey: /k}}}}\n")
+    assert "spec.tls.trustBundle: is required" in problem
