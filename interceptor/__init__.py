@@ -8,6 +8,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     cli         sidecar-setup and interceptor: parse, call, print, exit code
     launch      interceptor run: rules, proxy, proof and app together
     runtime     composition root: settings -> services, one nursery, signals, drain
+    workers     what serves connections: one worker in the main process, or a supervisor of several processes
     proxy       listener -> connection (THE path) -> hub; tracker of live flows; http: machines that the hub drives
     discovery   sources of configuration: files and names; the only writers of the store
     admin       the admin and telemetry endpoints
@@ -66,7 +67,10 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     snapshot              one immutable version of everything decided by configuration
     verdict               what policies decide over a connection or request, and which one did
     trust bundle          the authorities whose certificates are believed
+    starter               the small process that forks workers and keeps their listeners
+    supervisor            the main process where there are several workers: it decides and answers, and serves no flow
     upstream              the address we dial for a flow
+    worker                what accepts and relays: the main process itself, or one of several processes
 """
 
 from __future__ import annotations

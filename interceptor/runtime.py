@@ -7,13 +7,12 @@ flows may end by themselves until the drain deadline; what is left is reset. A s
 from __future__ import annotations
 
 import codecs
-import gc
 import logging
 import os
 import signal
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -23,24 +22,24 @@ from interceptor.discovery.resolver import Resolver
 from interceptor.errors import KernelError
 from interceptor.kernel import netns, process, sockets, state_file
 from interceptor.model.connection import Direction
-from interceptor.proxy.server import Proxy
 from interceptor.state import snapshot
-from interceptor.state.store import Store
 from interceptor.telemetry import logs
 from interceptor.telemetry.access_log import AccessLog
 from interceptor.telemetry.metrics import Metrics
-from interceptor.telemetry.recorder import Recorder
+from interceptor.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from typing import Literal
+
+    from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
     from interceptor.config.sidecar import Sidecar
+    from interceptor.state.store import Store
 
 logger: Final = logging.getLogger(__name__)
 
-COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -68,12 +67,15 @@ def run_proxy(
         uid=proxy_uid if root else os.geteuid(),
         gid=proxy_uid if root else os.getegid(),
     )
-    bound = _bind(configuration.sidecar)
+    workers = process.processors() if spec.workers == "auto" else spec.workers
+    bound = _bind(configuration.sidecar, workers)
     # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
     metrics = Metrics(configuration.sidecar)
     codecs.lookup("idna")
     if snapshot.policy_documents(configuration):
         from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
+    if workers > 1:
+        from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
     if root:
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
@@ -84,40 +86,110 @@ def run_proxy(
     if warning := sockets.raise_descriptor_limit(spec.limits.connections):
         logger.warning(warning)
     control = None if control_fd is None else socket.socket(fileno=control_fd)
-    trio.run(Gateway(configuration, bound, metrics, log_format or spec.accessLog.format, control).run)
+    access_log = AccessLog(
+        spec.accessLog.path, log_format or spec.accessLog.format, metrics.access_log_dropped
+    )
+    if workers == 1:
+        serving: Serving = Worker(configuration, bound.listeners(0), metrics, access_log)
+    else:
+        serving = _supervise(configuration, bound, metrics, access_log, control)
+    trio.run(Gateway(configuration, bound, serving, control).run)
+
+
+def _supervise(
+    configuration: Configuration,
+    bound: _Bound,
+    metrics: Metrics,
+    access_log: AccessLog,
+    control: socket.socket | None,
+) -> Serving:
+    """Several workers as processes; this one, which serves no connections, then needs no capability."""
+    from interceptor.workers.supervisor import Supervisor  # noqa: PLC0415 (as above)
+
+    forget = (bound.admin, bound.telemetry, *(() if control is None else (control,)))
+    listeners = [bound.listeners(worker) for worker in range(len(bound.ingress))]
+    supervisor = Supervisor(configuration, listeners, metrics, access_log, forget)
+    if os.geteuid() != 0:
+        process.give_up_capabilities()
+    return supervisor
+
+
+class Serving(Protocol):
+    """What serves connections: a worker in this process, or the supervisor of several."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended by itself; None as long as it did not."""
+
+    @property
+    def pending(self) -> str | None:
+        """Why it is not ready; None when it is."""
+
+    @property
+    def active(self) -> int:
+        """How many flows are live."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+
+    async def connections(self) -> list[str]: ...
+
+    async def collect(self) -> Iterable[Metric]: ...
+
+    def processes(self) -> list[dict[str, object]]: ...
+
+    def set_level(self, level: str) -> None: ...
+
+    def reopen_log(self) -> None: ...
+
+    def stop_accepting(self) -> None: ...
+
+    async def wait_drained(self) -> None: ...
+
+    def abort_all(self, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
     """The sockets that listen, bound before root is given up."""
 
-    ingress: socket.socket
-    egress: socket.socket
+    ingress: list[socket.socket]  # by worker, as the next
+    egress: list[socket.socket]
     admin: socket.socket
     telemetry: socket.socket
+    addresses: Mapping[str, str]
+
+    def listeners(self, worker: int) -> tuple[tuple[Direction, socket.socket], ...]:
+        """What a worker accepts on."""
+        return (Direction.INGRESS, self.ingress[worker]), (Direction.EGRESS, self.egress[worker])
 
 
-def _bind(sidecar: Sidecar) -> _Bound:
+def _bind(sidecar: Sidecar, workers: int) -> _Bound:
     """Every listener, or a KernelError that names each one that could not be had."""
     spec = sidecar.spec
-    wanted: tuple[Callable[[], socket.socket], ...] = (
-        lambda: sockets.open_listener(spec.ingress.port, transparent=spec.ingress.mode == "TPROXY"),
-        lambda: sockets.open_listener(spec.egress.port),
-        lambda: sockets.open_endpoint(spec.admin.listen),
-        lambda: sockets.open_endpoint(spec.telemetry.listen),
-    )
-    opened: list[socket.socket] = []
+    transparent = spec.ingress.mode == "TPROXY"
+    wanted: dict[str, Callable[[], list[socket.socket]]] = {
+        "ingress": lambda: sockets.open_listeners(spec.ingress.port, workers, transparent=transparent),
+        "egress": lambda: sockets.open_listeners(spec.egress.port, workers),
+        "admin": lambda: [sockets.open_endpoint(spec.admin.listen)],
+        "telemetry": lambda: [sockets.open_endpoint(spec.telemetry.listen)],
+    }
+    opened: dict[str, list[socket.socket]] = {}
     problems: list[str] = []
-    for each in wanted:
+    for name, bind in wanted.items():
         try:
-            opened.append(each())
+            opened[name] = bind()
         except KernelError as error:
             problems.append(str(error))
     if problems:
-        for one in opened:
-            one.close()
+        for made in opened.values():
+            for one in made:
+                one.close()
         raise KernelError("\n".join(problems))
-    return _Bound(*opened)
+    addresses = {name: str(sockets.local_address(made[0])) for name, made in opened.items()}
+    return _Bound(opened["ingress"], opened["egress"], opened["admin"][0], opened["telemetry"][0], addresses)
 
 
 class Gateway:
@@ -127,73 +199,68 @@ class Gateway:
         self,
         configuration: Configuration,
         bound: _Bound,
-        metrics: Metrics,
-        access_format: Literal["text", "json"],
+        serving: Serving,
         control: socket.socket | None,
     ) -> None:
         self._spec = configuration.sidecar.spec
         self._bound = bound
+        self._serving = serving
         self._control = control
-        self._store = Store(snapshot.take(configuration))
-        self._resolver = Resolver(self._store)
-        self._metrics = metrics
-        self._access_log = AccessLog(
-            self._spec.accessLog.path, access_format, self._metrics.access_log_dropped
-        )
-        listeners = ((Direction.INGRESS, bound.ingress), (Direction.EGRESS, bound.egress))
-        self._proxy = Proxy(
-            configuration.sidecar,
-            listeners,
-            lambda: self._store.current,
-            Recorder(self._metrics, self._access_log),
-        )
-        self._store.watch(self._reconsider)
+        self._resolver = Resolver(serving.store)
         self._pending: str | None = "starting: the names in the registry are being resolved"
         self._app_is_gone = False
         self._stop = trio.Event()
+        self._served = trio.Event()  # the last flow has ended, and its access log is written
         self._forced = trio.Event()
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
         controls = admin.Controls(
-            metrics=self._metrics,
-            flows=self._proxy.connections,
+            collect=self._serving.collect,
+            connections=self._serving.connections,
             config_dump=self._config_dump,
             listeners=self._listeners,
             clusters=self._clusters,
             explain=self._explain,
-            ready=lambda: self._pending,
+            ready=self._not_ready,
             drain=self._stop.set,
             quit=self._quit,
-            now=trio.current_time,
+            set_level=self._serving.set_level,
         )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
                 if self._control is not None:
                     nursery.start_soon(self._watch_launcher, self._control)
-                await nursery.start(self._access_log.run)
                 await nursery.start(serve, admin.admin_app(controls), self._bound.admin)
                 await nursery.start(
-                    serve, admin.telemetry_app(self._metrics, lambda: self._pending), self._bound.telemetry
+                    serve, admin.telemetry_app(self._serving.collect, self._not_ready), self._bound.telemetry
                 )
                 await nursery.start(self._resolver.run)
-                nursery.start_soon(self._announce_versions)
-                await nursery.start(self._proxy.serve)
-                self._set_ready()
-                await self._stop.wait()
-                await self._drain()
+                await nursery.start(self._serve)
+                if self._serving.failure is None:
+                    self._set_ready()
+                    await self._stop.wait()
+                    await self._drain()
                 nursery.cancel_scope.cancel()
+        if self._serving.failure is not None:
+            raise KernelError(self._serving.failure)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await self._serving.run(task_status=task_status)
+        self._served.set()
+        self._quit()  # where nobody asked for the end there is nothing to wait for
+
+    def _not_ready(self) -> str | None:
+        return self._pending or self._serving.pending
 
     def _set_ready(self) -> None:
         self._pending = None
-        # What start-up made stays: the collector need not walk it again. Flows leave no cycles, so it may come seldom.
-        gc.freeze()
-        gc.set_threshold(COLLECT_AFTER)
         logger.info(
-            "ready: ingress %d, egress %d (%s), admin %s, telemetry %s, uid %d",
+            "ready: ingress %d, egress %d (%s), admin %s, telemetry %s, uid %d, workers %d",
             self._spec.ingress.port, self._spec.egress.port, self._spec.egress.policy,
             self._spec.admin.address, self._spec.telemetry.address, os.geteuid(),
+            len(self._bound.ingress),
         )  # fmt: skip
         if self._control is not None:
             self._control.send(READY)
@@ -202,21 +269,22 @@ class Gateway:
         """Readiness off first; then the drain delay, the drain deadline, the end. A second signal skips what is left."""
         timeouts = self._spec.timeouts
         self._pending = "draining: the proxy was told to stop"
-        logger.info("draining: %d live connections", self._proxy.active)
+        serving = self._serving
+        logger.info("draining: %d live connections", serving.active)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_after, self._forced, nursery.cancel_scope)
             if (
                 not self._app_is_gone
             ):  # the delay is for what the app still opens, and for peers to look elsewhere
                 await trio.sleep(timeouts.drainDelay)
-            self._proxy.stop_accepting()
+            serving.stop_accepting()
             with trio.move_on_after(timeouts.drain):
-                await self._proxy.wait_drained()
+                await serving.wait_drained()
             nursery.cancel_scope.cancel()
-        if self._proxy.active:
-            logger.warning("the drain deadline passed: %d connections are reset", self._proxy.active)
-        self._proxy.abort_all("the proxy was stopped and the drain deadline passed")
-        await self._proxy.wait_drained()
+        if serving.active:
+            logger.warning("the drain deadline passed: %d connections are reset", serving.active)
+        serving.abort_all("the proxy was stopped and the drain deadline passed")
+        await self._served.wait()
 
     def _quit(self) -> None:
         self._forced.set()
@@ -225,7 +293,7 @@ class Gateway:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._access_log.reopen()
+                self._serving.reopen_log()
             elif self._stop.is_set():
                 self._forced.set()
             else:
@@ -238,36 +306,22 @@ class Gateway:
         self._app_is_gone = True
         self._stop.set()
 
-    async def _announce_versions(self) -> None:
-        """Each configuration version that comes into force, in the metrics."""
-        current = self._store.current
-        while True:
-            self._metrics.config_version(current.version)
-            current = await self._store.wait_changed(current.version)
-
-    def _reconsider(self, before: snapshot.Snapshot) -> None:
-        """Open flows keep no permission that a new configuration takes; other addresses of a host take none."""
-        current = self._store.current
-        if current.configuration is before.configuration:
-            return
-        if lost := self._proxy.reconsider():
-            logger.info("configuration %s: %d open connections lost permission", current.version, lost)
-
     def _config_dump(self) -> dict[str, object]:
-        return self._store.current.dump()
+        return {**self._serving.store.current.dump(), "workers": self._serving.processes()}
 
     def _explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)
 
-        return answer(self._store.current, given).as_mapping()
+        return answer(self._serving.store.current, given).as_mapping()
 
     def _clusters(self) -> list[dict[str, object]]:
-        return self._store.current.registry.dump()
+        return self._serving.store.current.registry.dump()
 
     def _listeners(self) -> list[dict[str, object]]:
+        pids = {name: [each["pid"] for each in self._serving.processes()] for name in ("ingress", "egress")}
         return [
-            {"direction": name, "address": str(sockets.local_address(getattr(self._bound, name)))}
-            for name in ("ingress", "egress", "admin", "telemetry")
+            {"direction": name, "address": address, "pids": pids.get(name, [os.getpid()])}
+            for name, address in self._bound.addresses.items()
         ]
 
 

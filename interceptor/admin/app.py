@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import trio
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from interceptor.admin.server import App, Request, Response
 from interceptor.errors import ConfigError
 from interceptor.telemetry import logs
+from interceptor.telemetry.metrics import exposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric
-
-    from interceptor.model.address import SocketAddress
-    from interceptor.model.connection import Flow
-    from interceptor.telemetry.metrics import Metrics
-
-FLOWS_PER_TURN: Final = 200  # some 2 ms of work between two turns of the data path
 
 # Literal addresses cannot be rebound by DNS, and browsers resolve localhost themselves.
 _LOOPBACK: Final = r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?"
@@ -39,8 +32,8 @@ _loopback_origin = re.compile(f"https?://{_LOOPBACK}", re.IGNORECASE).fullmatch
 class Controls:
     """What runtime gives the admin app. What is returned must be plain data that JSON can hold, without secrets."""
 
-    metrics: Metrics
-    flows: Callable[[], Iterable[Flow]]  # the live ones
+    collect: Callable[[], Awaitable[Iterable[Metric]]]
+    connections: Callable[[], Awaitable[Sequence[str]]]  # the live flows, each as JSON
     config_dump: Callable[[], Mapping[str, object]]
     listeners: Callable[[], Sequence[Mapping[str, object]]]
     clusters: Callable[[], Sequence[Mapping[str, object]]]
@@ -48,7 +41,7 @@ class Controls:
     drain: Callable[[], None]  # readiness off, stop accepting, let flows end
     explain: Callable[[Mapping[str, Sequence[str]]], Mapping[str, object]]  # ConfigError: not a question
     quit: Callable[[], None]  # end the program; called after the answer was sent
-    now: Callable[[], float] = time.monotonic  # the clock of Flow.opened
+    set_level: Callable[[str], None]  # of the program log; ConfigError where there is no such level
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +84,11 @@ def admin_app(controls: Controls) -> App:
     return answer
 
 
-def telemetry_app(metrics: Metrics, ready: Callable[[], str | None]) -> App:
+def telemetry_app(collect: Callable[[], Awaitable[Iterable[Metric]]], ready: Callable[[], str | None]) -> App:
     """The app for :15020, open to scrapers and probes: it changes nothing and names no client."""
 
     async def scrape(_: Request) -> Response:
-        return _exposition(metrics)
+        return _exposition(await collect())
 
     async def answer_ready(_: Request) -> Response:
         return _readiness(ready(), "ready")
@@ -151,21 +144,16 @@ class _Admin:
             return Response(f"{error}\n", 400)
 
     async def connections(self, _: Request) -> Response:
-        """One flow a line; the data path gets its turns while thousands are written."""
-        now = self._controls.now()
-        lines: list[str] = []
-        for flow in tuple(self._controls.flows()):
-            lines.append(json.dumps(_flow(flow, now)))
-            if len(lines) % FLOWS_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()
-        body = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
+        """One flow a line."""
+        rows = await self._controls.connections()
+        body = "[\n" + ",\n".join(rows) + "\n]\n" if rows else "[]\n"
         return Response(body, content_type="application/json")
 
     async def stats(self, _: Request) -> Response:
-        return Response(envoy_stats(self._controls.metrics.collect()))
+        return Response(envoy_stats(await self._controls.collect()))
 
     async def prometheus(self, _: Request) -> Response:
-        return _exposition(self._controls.metrics)
+        return _exposition(await self._controls.collect())
 
     async def ready(self, _: Request) -> Response:
         return _readiness(self._controls.ready(), "LIVE")  # Envoy's word
@@ -173,7 +161,7 @@ class _Admin:
     async def logging(self, request: Request) -> Response:
         level = request.query.get("level", "")
         try:
-            logs.set_level(level)
+            self._controls.set_level(level)
         except ConfigError as error:
             return Response(f"{error}\n", 400)
         return Response(f"log level: {level}\n")
@@ -207,34 +195,14 @@ def envoy_stats(families: Iterable[Metric]) -> str:
     return "".join(f"{logs.printable(line)}\n" for line in sorted(lines))
 
 
-def _flow(flow: Flow, now: float) -> dict[str, object]:
-    return {
-        "id": flow.id,
-        "direction": flow.direction.value,
-        "peer": str(flow.peer),
-        "original_dst": _address(flow.original_dst),
-        "upstream": _address(flow.upstream),
-        "service": flow.destination_service,
-        "policy": flow.policy,
-        "relay": flow.relay,
-        "age": round(now - flow.opened, 3),
-        "bytes_received": flow.bytes_received,
-        "bytes_sent": flow.bytes_sent,
-    }
-
-
-def _address(address: SocketAddress | None) -> str | None:
-    return None if address is None else str(address)
-
-
 def _readiness(pending: str | None, ready: str) -> Response:
     if pending is None:
         return Response(f"{ready}\n")
     return Response(f"not ready: {pending}\n", 503)
 
 
-def _exposition(metrics: Metrics) -> Response:
-    return Response(metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+def _exposition(families: Iterable[Metric]) -> Response:
+    return Response(exposition(families), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _json(value: object) -> Response:

@@ -6,9 +6,9 @@ Durations are seconds (written ``10s``, ``1m30s``, ``1h``); addresses are ``host
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.model.address import SocketAddress
+
+MAX_WORKERS: Final = 256  # a typing error should not fill the machine with processes
 
 
 def _listen(value: str) -> str:
@@ -35,8 +37,19 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _workers(value: object) -> object:
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS
+    ):
+        return value
+    raise ValueError(
+        f"must be a number of processes from 1 to {MAX_WORKERS}, or auto: one for each processor"
+    )
+
+
 ListenAddress = Annotated[str, AfterValidator(_listen)]
 LoopbackAddress = Annotated[ListenAddress, AfterValidator(_loopback)]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
 
 
 class AppPort(Strict):
@@ -147,7 +160,7 @@ class Tls(Strict):
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"workers", "middleware", "discovery"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"middleware", "discovery"})
 
     serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
     meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
@@ -157,6 +170,7 @@ class SidecarSpec(Strict):
     rootNamespace: Name = "istio-system"  # noqa: N815 (its policies are the whole mesh's)
     pathNormalization: PathNormalization = PathNormalization()  # noqa: N815
     gatewayTopology: GatewayTopology = GatewayTopology()  # noqa: N815
+    workers: Workers = 1  # processes that serve connections
     ingress: Ingress = Ingress()
     egress: Egress = Egress()
     admin: Admin = Admin()

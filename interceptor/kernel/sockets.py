@@ -40,6 +40,7 @@ _LEG_OPTIONS: Final = (
 )
 _BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked in struct tcp_info: include/uapi/linux/tcp.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_FINISH_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 
 DESCRIPTORS_PER_FLOW: Final = 2
 DESCRIPTOR_RESERVE: Final = 128  # listeners, log, admin and telemetry connections, name look-ups
@@ -234,7 +235,18 @@ def acknowledged(sock: socket.socket) -> int:
 def reset(sock: Stream) -> None:
     """Close with RST, so that the other end sees a failure and no orderly end."""
     with contextlib.suppress(OSError):  # already closed, or not connected: nothing to reset
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(sock)
+    sock.close()
+
+
+def reset_on_close(sock: Stream) -> None:
+    """From here on a close is a RST, also the kernel's when the process is killed."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def finish(sock: Stream) -> None:
+    """Close with FIN, after ``reset_on_close``: what was sent still arrives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH_ON_CLOSE)
     sock.close()
 
 

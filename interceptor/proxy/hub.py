@@ -20,6 +20,7 @@ What keeps it right:
 - A TLS stream (``interceptor.tls.stream``) is read and written like a socket, and never spliced. Its end of stream is a
   record, for which the kernel may have no room: then a byte that is never sent stands in ``pending`` for it.
 - A RST is never turned into an orderly end: the other side is reset too, after what had arrived before was passed on.
+  Nor is our own end: a socket in here is set to be reset when it is closed, also by the kernel of a killed process.
 - An event is looked up by descriptor in ``_ends``: a flow that ended earlier in a batch is not found by a later event
   of that batch. Closing a socket takes it out of the epoll set: no other process holds a copy of it.
 """
@@ -130,6 +131,7 @@ class Hub:
         self.schedule(pair, pair.active + self._idle)
         ends[0].moved, ends[1].moved = flow.bytes_received, flow.bytes_sent + len(early[1])
         for end, data in zip(ends, early, strict=True):
+            sockets.reset_on_close(end.sock)
             end.pending = memoryview(data) if data else None
             end.spliced = not tls and self._relay != "copy"
             end.bulk = not tls and self._relay == "splice"
@@ -141,8 +143,8 @@ class Hub:
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._remove(pair)
-            sockets.reset(downstream)
-            sockets.reset(upstream)
+            downstream.close()
+            upstream.close()
             return trio.lowlevel.Abort.SUCCEEDED
 
         ended: Ended = await trio.lowlevel.wait_task_rescheduled(abort)
@@ -439,9 +441,9 @@ class Hub:
         self._remove(pair)
         for end in (pair.downstream, pair.upstream):
             if ended.how is Ending.FIN:
-                end.sock.close()
+                sockets.finish(end.sock)
             else:
-                sockets.reset(end.sock)
+                end.sock.close()
         self._wake(pair.task, ended)
 
     def _wake(self, task: trio.lowlevel.Task, value: Ended | None) -> None:

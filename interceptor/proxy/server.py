@@ -133,9 +133,13 @@ class Proxy:
             services.http.end_denied()
         return lost
 
+    def count(self) -> None:
+        """Bring the byte counts of all live flows up to date."""
+        self._services.hub.count()
+
     def connections(self) -> list[Flow]:
         """The live flows, oldest first, with their byte counts as of now."""
-        self._services.hub.count()
+        self.count()
         return self._services.tracker.flows()
 
     @property

@@ -26,6 +26,7 @@ _CONTROL: Final = {
 _CONTROL_IN_TRACE: Final = {code: text for code, text in _CONTROL.items() if code != 0x0A}
 _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m"}
 _RESET: Final = "\x1b[0m"
+_process: Final[list[str]] = []  # its name, where there are several
 
 
 def setup(format: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:  # noqa: A002 (the flag's name)
@@ -45,6 +46,11 @@ def set_level(level: str) -> None:
     if level not in LEVELS:
         raise ConfigError(f"there is no log level '{printable(level)}'; use one of {', '.join(LEVELS)}")
     logging.getLogger().setLevel(level.upper())
+
+
+def name_process(name: str) -> None:
+    """Say in each line from here on which of several processes wrote it."""
+    _process.append(name)
 
 
 def printable(text: str) -> str:
@@ -79,7 +85,8 @@ class _Text(_Base):
         level = f"{record.levelname:<7}"
         if self._colour and record.levelname in _COLOURS:
             level = f"{_COLOURS[record.levelname]}{level}{_RESET}"
-        lines = [f"{self.time(record)} {level} {printable(record.getMessage())}"]
+        who = "".join(f"{name}: " for name in _process)
+        lines = [f"{self.time(record)} {level} {who}{printable(record.getMessage())}"]
         lines += self.trace(record).translate(_CONTROL_IN_TRACE).split("\n") if record.exc_info else []
         return "\n    ".join(lines)
 
@@ -90,6 +97,7 @@ class _Json(_Base):
             "time": self.time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **({"process": _process[-1]} if _process else {}),
             "message": record.getMessage(),
         }
         if record.exc_info:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import trio
+from prometheus_client import Metric
 
-from interceptor.admin import app, server
+from interceptor.admin import app, connections, server
 from interceptor.config.sidecar import Sidecar
 from interceptor.errors import ConfigError
 from interceptor.model.connection import Flow
+from interceptor.telemetry import logs
 from interceptor.telemetry.metrics import Metrics
 from tests.support.raw_http import Answer, request
 from tests.support.sample_flows import DENIED, flow
@@ -42,8 +44,8 @@ class FakeRuntime:
 
     def controls(self) -> app.Controls:
         return app.Controls(
-            metrics=self.metrics,
-            flows=lambda: self.flows,
+            collect=self.collect,
+            connections=lambda: connections.rows(self.flows, 103.25, 77),
             config_dump=lambda: {
                 "version": "sha-1",
                 "documents": [{"kind": "Sidecar", "status": "accepted"}],
@@ -54,13 +56,16 @@ class FakeRuntime:
             ready=lambda: self.pending,
             drain=lambda: self.called.append("drain"),
             quit=self.quit.set,
-            now=lambda: 103.25,
+            set_level=logs.set_level,
         )
 
     def explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         if "to" not in given:
             raise ConfigError("say where", "and who")
         return {"given": given}
+
+    async def collect(self) -> Iterable[Metric]:
+        return self.metrics.collect()
 
 
 @asynccontextmanager
@@ -87,7 +92,7 @@ async def admin(runtime: FakeRuntime) -> AsyncIterator[tuple[str, int]]:
 
 @pytest.fixture
 async def telemetry(runtime: FakeRuntime) -> AsyncIterator[tuple[str, int]]:
-    async with serving(app.telemetry_app(runtime.metrics, lambda: runtime.pending)) as address:
+    async with serving(app.telemetry_app(runtime.collect, lambda: runtime.pending)) as address:
         yield address
 
 
@@ -126,6 +131,7 @@ async def test_connections_are_the_live_flows(admin: tuple[str, int], runtime: F
     first, second = json.loads(answer.body)
     assert first == {
         "id": 1,
+        "worker": 77,
         "direction": "egress",
         "peer": "10.0.0.1:40000",
         "original_dst": "93.184.216.34:443",
@@ -141,7 +147,7 @@ async def test_connections_are_the_live_flows(admin: tuple[str, int], runtime: F
 
 
 async def test_many_connections_leave_turns_to_others(runtime: FakeRuntime) -> None:
-    runtime.flows = [flow(id=i) for i in range(10 * app.FLOWS_PER_TURN)]
+    runtime.flows = [flow(id=i) for i in range(10 * connections.FLOWS_PER_TURN)]
     turns = 0
 
     async def count_turns(task_status: trio.TaskStatus[None]) -> None:
@@ -307,7 +313,7 @@ async def test_a_page_of_this_machine_may(admin: tuple[str, int], runtime: FakeR
 
 
 async def test_telemetry_serves_both_families_on_one_socket(runtime: FakeRuntime) -> None:
-    async with serving(app.telemetry_app(runtime.metrics, lambda: None), host="::") as (_, port):
+    async with serving(app.telemetry_app(runtime.collect, lambda: None), host="::") as (_, port):
         for address in ("127.0.0.1", "::1"):
             assert (await request((address, port), "GET", "/healthz/live")).status == 200
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.gateways import Gateway, connect, gateway, server
 from tests.support.netns import Namespace, Topology, topology
 from tests.support.processes import ROOT, interceptor, run, sidecar_setup, started, wait_until
 
 pytestmark = pytest.mark.netns
 
-SIDECAR = """\
-apiVersion: interceptor/v1
-kind: Sidecar
-metadata: {name: shop, namespace: demo}
-spec:
-  accessLog: {path: %(log)s}
-  timeouts: {connect: 2s, drainDelay: 100ms, drain: %(drain)s}
-  egress: {policy: %(policy)s}
-  ingress: {ports: [{port: 8001}]}
-"""
 ENTRY = """\
 ---
 apiVersion: networking.istio.io/v1
@@ -43,41 +31,6 @@ spec:
   addresses: [10.9.0.1, "fd09::1"]
   ports: [{number: 7001, name: tcp, protocol: TCP}]
 """
-
-
-@dataclass
-class Gateway:
-    """A running proxy with rules, and what it tells."""
-
-    bed: Topology
-    process: subprocess.Popen[str]
-    log: Path
-
-    def get(self, port: int, path: str, method: str = "GET") -> tuple[int, str]:
-        """An answer of the proxy's own endpoints, asked from inside the namespace; status 0 while nobody answers."""
-
-        def ask() -> tuple[int, str]:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            try:
-                connection.request(method, path)
-                answer = connection.getresponse()
-                return answer.status, answer.read().decode()
-            except OSError:
-                return 0, ""
-            finally:
-                connection.close()
-
-        return self.bed.app.call(ask)
-
-    def metric(self, line: str) -> float:
-        """The value of the one series whose line begins so."""
-        found = [text for text in self.get(15020, "/metrics")[1].splitlines() if text.startswith(line)]
-        return sum(float(text.rpartition(" ")[2]) for text in found)
-
-    def flows(self, count: int) -> list[dict[str, object]]:
-        """The access log, once it has so many lines."""
-        wait_until(lambda: self.log.read_text().count("\n") >= count, f"{count} lines in the access log")
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -93,37 +46,6 @@ def tmp_path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="icp-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
-
-
-@contextmanager
-def gateway(
-    bed: Topology, tmp_path: Path, policy: str = "ALLOW_ANY", more: str = "", drain: str = "5s"
-) -> Iterator[Gateway]:
-    log = tmp_path / "access.log"
-    log.touch()
-    log.chmod(0o666)
-    config = tmp_path / "sidecar.yaml"
-    config.write_text(SIDECAR % {"log": log, "policy": policy, "drain": drain} + more)
-    applied = run(sidecar_setup("apply", "--netns", bed.app.name))
-    assert applied.returncode == 0, applied.stderr
-    with started(interceptor("proxy", "--config", str(config), "--netns", bed.app.name)) as process:
-        made = Gateway(bed, process, log)
-        wait_until(lambda: made.get(15020, "/healthz/ready")[0] == 200 or process.poll() is not None, "ready")
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        yield made
-
-
-def server(where: Namespace, host: str, port: int) -> socket.socket:
-    """A listening socket in a namespace."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = where.call(lambda: socket.create_server((host, port), family=family))
-    made.settimeout(30)
-    return made
-
-
-def connect(where: Namespace, host: str, port: int) -> socket.socket:
-    """A connected socket from a namespace (root's: captured like any uid but the proxy's)."""
-    return where.call(lambda: socket.create_connection((host, port), timeout=30))
 
 
 def reached(where: Namespace, host: str, port: int) -> bool:

@@ -15,6 +15,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert made.spec.admin.listen == SocketAddress("127.0.0.1", 15000)
     assert made.spec.telemetry.listen == SocketAddress("::", 15020)
     assert made.spec.egress.policy == "ALLOW_ANY"
+    assert made.spec.workers == 1
     assert made.service_name == "app"
     assert list(made.faults()) == []
     assert made == sidecar()
@@ -27,6 +28,11 @@ def test_ports_and_names_follow_the_document() -> None:
     assert made.own_ports == {1, 2, 15001, 15020, 15053}
     assert made.app_ports == {80}
     assert made.service_name == "shop"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 256, "auto"])
+def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> None:
+    assert sidecar(f"{{workers: {workers}}}").spec.workers == workers
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,10 @@ def test_ports_and_names_follow_the_document() -> None:
             "{ingress: {ports: [{port: 80, protocol: mongo}]}}",
             "spec.ingress.ports[0].protocol: 'mongo' is not",
         ),
-        ("{workers: 2}", "spec.workers: is not supported by this version; remove it"),
+        ("{workers: 0}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
+        ("{workers: 257}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
+        ("{workers: true}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
+        ("{workers: many}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
         ("{middleware: []}", "spec.middleware: is not supported by this version; remove it"),
         ("{discovery: {}}", "spec.discovery: is not supported by this version; remove it"),
         ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),

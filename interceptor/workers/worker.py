@@ -1,0 +1,160 @@
+"""A worker: the proxy, its access log, its metrics and its snapshot, in the main process or in one of several."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from interceptor.admin import connections
+from interceptor.proxy.server import Proxy
+from interceptor.state import snapshot
+from interceptor.state.store import Store
+from interceptor.telemetry import logs
+from interceptor.telemetry.recorder import Recorder
+from interceptor.workers.message import Handover, Message
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Sequence
+
+    from prometheus_client import Metric
+
+    from interceptor.config.configuration import Configuration
+    from interceptor.model.connection import Direction
+    from interceptor.proxy.share import Share
+    from interceptor.telemetry.access_log import AccessLog
+    from interceptor.telemetry.metrics import Metrics
+    from interceptor.workers.channel import Channel
+
+_log: Final = logging.getLogger(__name__)
+
+COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
+
+
+class Worker:
+    """Serves connections by the current snapshot of its store, until it is drained."""
+
+    failure: str | None = None  # a worker that fails takes its process with it
+    pending: str | None = None
+    set_level = staticmethod(logs.set_level)
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        listeners: Sequence[tuple[Direction, socket.socket]],
+        metrics: Metrics,
+        access_log: AccessLog,
+        share: Share | None = None,
+    ) -> None:
+        self.store = Store(snapshot.take(configuration))
+        self._metrics = metrics
+        self._access_log = access_log
+        self._proxy = Proxy(
+            configuration.sidecar,
+            listeners,
+            lambda: self.store.current,
+            Recorder(metrics, access_log),
+            share=share,
+        )
+        self.store.watch(self._reconsider)
+        self.reopen_log = access_log.reopen
+        self.stop_accepting = self._proxy.stop_accepting
+        self.wait_drained = self._proxy.wait_drained
+        self.abort_all = self._proxy.abort_all
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until the last flow has ended after ``stop_accepting``; the access log is complete then."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._access_log.run)
+            nursery.start_soon(announce_versions, self.store, self._metrics)
+            await nursery.start(self._proxy.serve)
+            settle()
+            task_status.started()
+            await self._proxy.wait_drained()
+            nursery.cancel_scope.cancel()
+
+    @property
+    def active(self) -> int:
+        """How many flows are live."""
+        return self._proxy.active
+
+    async def connections(self) -> list[str]:
+        """The live flows, each as JSON."""
+        return await connections.rows(self._proxy.connections(), trio.current_time(), os.getpid())
+
+    async def collect(self) -> Iterable[Metric]:
+        """Every series, as of now."""
+        self._proxy.count()
+        return self._metrics.collect()
+
+    def _reconsider(self, before: snapshot.Snapshot) -> None:
+        """Open flows keep no permission that a new configuration takes; other addresses of a host take none."""
+        current = self.store.current
+        if current.configuration is before.configuration:
+            return
+        if lost := self._proxy.reconsider():
+            _log.info("configuration %s: %d open connections lost permission", current.version, lost)
+
+    def processes(self) -> list[dict[str, object]]:
+        """Which processes serve: this one."""
+        return [{"pid": os.getpid(), "version": self.store.current.version, "ready": True}]
+
+    async def obey(self, channel: Channel) -> None:
+        """Serve as a process of several, from the first snapshot that is handed over until drained or left alone."""
+        first = await channel.receive()
+        if first is None:
+            return
+        self._publish(first)
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as sending:
+                sending.start_soon(channel.run)
+                async with trio.open_nursery() as serving:
+                    await serving.start(self.run)
+                    channel.post(first)  # ready
+                    nursery.start_soon(self._listen, channel, nursery.cancel_scope)
+                channel.post(Message("collect", list(await self.collect())))  # what counts stays
+                channel.finish()
+            nursery.cancel_scope.cancel()
+
+    async def _listen(self, channel: Channel, scope: trio.CancelScope) -> None:
+        while (message := await channel.receive()) is not None:
+            match message.kind:
+                case "publish":
+                    self._publish(message)
+                    channel.post(message)
+                case "collect":
+                    channel.post(Message("collect", list(await self.collect())))
+                case "connections":
+                    channel.post(Message("connections", await self.connections()))
+                case "drain":
+                    self.stop_accepting()
+                case "abort":
+                    self.abort_all(str(message.value))
+                case "log_level":
+                    self.set_level(str(message.value))
+                case "reopen_log":
+                    self.reopen_log()
+        scope.cancel()  # whoever supervises is gone
+
+    def _publish(self, message: Message) -> None:
+        assert isinstance(message.value, Handover)
+        configuration = message.value.configuration or self.store.current.configuration
+        self.store.publish(snapshot.take(configuration, message.value.resolved))
+
+
+async def announce_versions(store: Store, metrics: Metrics) -> None:
+    """Each configuration version that comes into force, in the metrics."""
+    current = store.current
+    while True:
+        metrics.config_version(current.version)
+        current = await store.wait_changed(current.version)
+
+
+def settle() -> None:
+    """What start-up made stays: the collector need not walk it again. Flows leave no cycles, so it may come seldom."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
