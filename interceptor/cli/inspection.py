@@ -89,7 +89,7 @@ def explain(
     )  # fmt: skip
     connection = question.connection(asked, way.look_up(namespace, question.far_address(asked)))
     if live:
-        found = live_rules.explain(namespace, connection, settings)
+        (found,) = live_rules.explain(namespace, [connection], settings)
     else:
         found = simulate.explain(plan(settings, assume(settings.ipv6)), connection)
     print(question.text(found) if output is Output.TEXT else question.as_json(found), end="")

@@ -12,6 +12,7 @@ from interceptor.redirect import listing, live, live_iptables, live_nft
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from interceptor.config.redirect import RedirectSettings
@@ -22,16 +23,24 @@ if TYPE_CHECKING:
 _NFT: Final[dict[Family, str]] = {4: "ip", 6: "ip6"}
 
 
-def explain(namespace: Path | None, connection: Connection, settings: RedirectSettings) -> Explanation:
-    """The kernel's verdict, as far as its rules can be read. Needs root."""
+def explain(
+    namespace: Path | None, connections: Sequence[Connection], settings: RedirectSettings
+) -> list[Explanation]:
+    """The kernel's verdict for each connection, as far as its rules can be read. Needs root."""
     if os.geteuid() != 0:
         raise KernelError(
             "reading the kernel's rules needs root; run the command with sudo, or leave out --live"
         )
-    return child.call(namespace, _explain, connection, settings)
+    return child.call(namespace, _explain, connections, settings)
 
 
-def _explain(connection: Connection, settings: RedirectSettings) -> Explanation:
+def _explain(connections: Sequence[Connection], settings: RedirectSettings) -> list[Explanation]:
+    bases, ports = _read(settings)
+    return [live.explain(bases, connection, ports) for connection in connections]
+
+
+def _read(settings: RedirectSettings) -> tuple[list[live.Base], dict[int, Direction]]:
+    """All chains that the kernel calls, and which of the ports that rules lead to are the proxy's."""
     saved = {(family, "legacy"): "\n".join(readback.legacy(family).values()) for family in FAMILIES}
     listed = readback.nft("-j", "-a")
     by_iptables = live_nft.of_iptables(listed)
@@ -48,4 +57,4 @@ def _explain(connection: Connection, settings: RedirectSettings) -> Explanation:
     ports = {settings.ingress_port: Direction.INGRESS, settings.egress_port: Direction.EGRESS}
     own = listing.ports([*saved.values(), readback.nft()])
     ports |= {port: direction for direction, numbers in own.items() for port in numbers}
-    return live.explain(bases, connection, ports)
+    return bases, ports

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.redirect.rules import Family
     from interceptor.redirect.simulate import Connection, Outcome
 
+_HOOKS: Final = ("OUTPUT", "PREROUTING", "INPUT", "FORWARD")  # in the order in which a packet may meet them
 DEPTH: Final = 16  # NFT_JUMP_STACK_SIZE; iptables refuses loops
 
 
@@ -36,8 +37,13 @@ class Action(Enum):
     DNAT = "dnat"  # to somewhere else
     TPROXY = "tproxy"
     MARK = "mark"
+    MARK_CONNECTION = "mark connection"
+    UNTRACK = "untrack"  # no connection tracking, and so no nat
     NOTHING = "nothing"  # counts, logs, labels
     UNKNOWN = "unknown"
+
+
+LABELS: Final = frozenset((Action.MARK, Action.MARK_CONNECTION, Action.UNTRACK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,9 @@ class Packet:
     port: int
     destination: str
     rewritten: bool = False
+    tracked: bool = True
+    looped: bool = False  # it left, and came in again by loopback
+    connection_mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class Base:
 
     table: LiveTable
     chain: str
-    hook: str  # PREROUTING, INPUT, OUTPUT
+    hook: str  # PREROUTING, INPUT, FORWARD, OUTPUT; others see no first packet before its verdict has fallen
     priority: int
     nat: bool
     drops: bool = False  # its policy
@@ -93,72 +102,111 @@ class _Walk:
     """What has been met so far; ``passed`` is the rule to name for a connection that nobody captures: ours, if any."""
 
     packet: Packet
-    base: Base
     unread: list[str] = field(default_factory=list)
     passed: tuple[LiveRule, Base] | None = None
+    captured: tuple[LiveRule, Base] | None = None
+    met: bool = False  # any chain at all
 
-    def let_pass(self, rule: LiveRule) -> None:
+    def let_pass(self, rule: LiveRule, base: Base) -> None:
         """Note a rule that ends the walk through a chain without deciding."""
         if self.passed is None or (read_comment(rule.comment) and not read_comment(self.passed[0].comment)):
-            self.passed = rule, self.base
+            self.passed = rule, base
 
 
 def explain(bases: Sequence[Base], connection: Connection, ports: Mapping[int, Direction]) -> Explanation:
     """What the rules do with a connection; ``ports`` are the proxy's listeners."""
     packet = Packet(connection, connection.mark, connection.port, str(connection.destination))
-    hooks = ("OUTPUT",) if connection.direction is Direction.EGRESS else ("PREROUTING", "INPUT")
-    order = [
-        base
-        for hook in hooks
-        for base in sorted(bases, key=lambda each: each.priority)
-        if base.hook == hook and connection.family in base.table.families
-    ]
-    if not order:
-        return Explanation("direct", None, "there are no rules in its way", None)
-    walk = _Walk(packet, order[0])
-    captured: tuple[LiveRule, Base] | None = None
-    for walk.base in order:
-        if walk.base.nat and captured is not None:
-            continue  # the kernel rewrites a connection once
-        end = _through(walk, walk.base.chain, 0)
-        if end is None:
-            if walk.base.drops:
-                why = f"it is the policy of {walk.base.table.name} {walk.base.chain} to drop"
-                return Explanation("rejected", None, _honest(why, walk), None)
-        elif end.action in {Action.DROP, Action.REJECT}:
-            return _answer("rejected", end, walk.base, walk)
-        elif end.action is Action.ACCEPT:
-            walk.let_pass(end)
-        else:
-            captured = end, walk.base
-            walk.packet = _rewritten(walk.packet, end)
-    if captured is not None:
-        return _led(*captured, walk, ports)
+    walk = _Walk(packet)
+    order = sorted(
+        (base for base in bases if connection.family in base.table.families), key=lambda base: base.priority
+    )
+    for hook in _HOOKS:
+        if _passes(hook, connection, walk.captured):
+            refused = _at(hook, order, walk)
+            if refused is not None:
+                return refused
+    if walk.captured is not None:
+        return _led(*walk.captured, walk, ports)
     if walk.passed is not None:
         return _answer("direct", *walk.passed, walk)
-    return Explanation("direct", None, _honest("no rule captures it", walk), None)
+    why = "no rule captures it" if walk.met else "there are no rules in its way"
+    return Explanation("direct", None, _honest(why, walk), None)
 
 
-def _through(walk: _Walk, chain: str, depth: int) -> LiveRule | None:
+def _at(hook: str, order: Sequence[Base], walk: _Walk) -> Explanation | None:
+    """Walk the chains of a hook; an answer where one refuses the packet."""
+    if hook != "OUTPUT" and walk.packet.connection.direction is Direction.EGRESS:
+        walk.packet = _looped(walk.packet)
+    for base in (base for base in order if base.hook == hook):
+        # The kernel rewrites a connection once, never when it comes in by loopback, and none that it does not track.
+        if base.nat and (walk.packet.looped or walk.captured or not walk.packet.tracked):
+            continue
+        walk.met = True
+        end = _through(walk, base, base.chain, 0)
+        if end is None:
+            if base.drops:
+                why = f"it is the policy of {base.table.name} {base.chain} to drop"
+                return Explanation("rejected", None, _honest(why, walk), None)
+        elif end.action in {Action.DROP, Action.REJECT}:
+            return _answer("rejected", end, base, walk)
+        elif end.action is Action.ACCEPT:
+            walk.let_pass(end, base)
+        else:
+            walk.captured = end, base
+            walk.packet = _rewritten(walk.packet, end)
+    return None
+
+
+def _passes(hook: str, connection: Connection, captured: tuple[LiveRule, Base] | None) -> bool:
+    """Whether a packet comes by a hook. What ends on this host after it left goes through loopback and comes in again."""
+    stays = connection.local if captured is None else captured[0].argument.isdigit()
+    leaves = connection.direction is Direction.EGRESS
+    return {
+        "OUTPUT": leaves,
+        "PREROUTING": stays or not leaves,
+        "INPUT": stays,
+        "FORWARD": not stays and not leaves,
+    }[hook]
+
+
+def _looped(packet: Packet) -> Packet:
+    """The same packet as it comes in by loopback; whose it is, is no longer seen."""
+    arrived = replace(
+        packet.connection, direction=Direction.INGRESS, interface="lo", local=True, uid=None, gid=None
+    )
+    return replace(packet, connection=arrived, looped=True)
+
+
+def _through(walk: _Walk, base: Base, chain: str, depth: int) -> LiveRule | None:
     """Walk a chain; None when the packet comes out at its end or by a return."""
-    for rule in walk.base.table.chains.get(chain, ()) if depth < DEPTH else ():
+    for rule in base.table.chains.get(chain, ()) if depth < DEPTH else ():
         fits = rule.fits(walk.packet)
         if fits is False or rule.action is Action.NOTHING:
             continue
         if fits is None or rule.action is Action.UNKNOWN:
-            walk.unread.append(f"{walk.base.table.name} {chain}: {rule.text}")
-        elif rule.action is Action.MARK:
-            walk.packet = replace(walk.packet, mark=_marked(walk.packet.mark, rule.argument))
+            walk.unread.append(f"{base.table.name} {chain}: {rule.text}")
+        elif rule.action in LABELS:
+            walk.packet = _labelled(walk.packet, rule)
         elif rule.action is Action.RETURN:
-            walk.let_pass(rule)
+            walk.let_pass(rule, base)
             return None
         elif rule.action in {Action.JUMP, Action.GOTO}:
-            end = _through(walk, rule.argument, depth + 1)
+            end = _through(walk, base, rule.argument, depth + 1)
             if end is not None or rule.action is Action.GOTO:
                 return end
         else:
             return rule
     return None
+
+
+def _labelled(packet: Packet, rule: LiveRule) -> Packet:
+    match rule.action:
+        case Action.MARK:
+            return replace(packet, mark=_marked(packet.mark, rule.argument))
+        case Action.MARK_CONNECTION:
+            return replace(packet, connection_mark=_marked(packet.connection_mark, rule.argument))
+        case _:
+            return replace(packet, tracked=False)
 
 
 def _marked(mark: int, argument: str) -> int:

@@ -33,6 +33,7 @@ _TARGETS: Final = {
     "DNAT": Action.DNAT,
     "TPROXY": Action.TPROXY,
     "MARK": Action.MARK,
+    "NOTRACK": Action.UNTRACK,
     **dict.fromkeys(
         (
             "LOG",
@@ -101,13 +102,25 @@ def _rule(line: str, words: list[str], chains: Collection[str]) -> LiveRule:
             value = next(rest, "")
             argument = value if word in _ARGUMENT else argument
         else:
+            if word == "--gid-owner" and "--suppl-groups" in words:
+                word = "--any-gid-owner"  # noqa: PLW2901 (the option that follows makes it another)
             condition = _condition(module, word, rest)
             conditions.append(_negated(condition) if negated else condition)
         negated = False
-    action = _TARGETS.get(target, Action.NOTHING if not target else Action.UNKNOWN)
     if target and target not in _TARGETS and target in chains:
         action, argument = (Action.GOTO if goto else Action.JUMP), target
+    else:
+        action = _action(target, words)
     return LiveRule(line, conditions, action, argument, comment)
+
+
+def _action(target: str, words: Collection[str]) -> Action:
+    """What a rule does that leads to no chain."""
+    if target == "CT" and "--notrack" in words:
+        return Action.UNTRACK
+    if target == "CONNMARK" and "--set-xmark" in words:
+        return Action.MARK_CONNECTION
+    return _TARGETS.get(target, Action.UNKNOWN if target else Action.NOTHING)
 
 
 def _negated(condition: Condition) -> Condition:
@@ -148,13 +161,15 @@ def _ports(value: str) -> Condition:
     return lambda packet: any(first <= packet.port <= last for first, last in ranges)
 
 
-def _ids(value: str, *, group: bool) -> Condition:
+def _ids(value: str, *, group: bool, supplementary: bool = False) -> Condition:
     first, last = map(int, (value.split("-") * 2)[:2])
 
     def owner(packet: Packet) -> bool | None:
         number = packet.connection.gid if group else packet.connection.uid
         if not _outwards(packet):
             return False  # what arrives has no owner
+        if supplementary and any(first <= also <= last for also in packet.connection.groups):
+            return True
         return None if number is None else first <= number <= last
 
     return owner
@@ -166,14 +181,15 @@ def _mark(value: str) -> Condition:
 
 
 def _connection_mark(value: str) -> Condition:
-    """A new connection has none yet."""
-    number, _, _ = value.partition("/")
-    return lambda _: int(number, 0) == 0
+    number, _, mask = value.partition("/")
+    return lambda packet: packet.connection_mark & int(mask or "0xffffffff", 0) == int(number, 0)
 
 
 def _states(value: str) -> Condition:
     states = set(value.split(","))
-    return lambda packet: "NEW" in states or ("DNAT" in states and packet.rewritten)
+    return lambda packet: (
+        ("NEW" if packet.tracked else "UNTRACKED") in states or ("DNAT" in states and packet.rewritten)
+    )
 
 
 def _kind(value: str, *, source: bool) -> Condition:
@@ -201,6 +217,7 @@ _READERS: Final[dict[str, Callable[[str], Condition]]] = {
     "--dports": _ports,
     "--uid-owner": lambda value: _ids(value, group=False),
     "--gid-owner": lambda value: _ids(value, group=True),
+    "--any-gid-owner": lambda value: _ids(value, group=True, supplementary=True),
     "--mark": _mark,
     "--ctstate": _states,
     "--state": _states,

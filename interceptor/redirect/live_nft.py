@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
-from interceptor.redirect.live import Action, Base, LiveRule, LiveTable, Packet
+from interceptor.redirect.live import LABELS, Action, Base, LiveRule, LiveTable, Packet
 from interceptor.redirect.simulate import through
 
 if TYPE_CHECKING:
@@ -24,30 +24,26 @@ _PLAIN: Final = {
     "drop": Action.DROP,
     "reject": Action.REJECT,
     "return": Action.RETURN,
+    "notrack": Action.UNTRACK,
+    "dnat": Action.DNAT,
 }
-_JUMPS: Final = {"jump": Action.JUMP, "goto": Action.GOTO}
-_HARMLESS: Final = frozenset(
-    {"counter", "log", "limit", "comment", "ct helper", "notrack", "ct zone", "meter"}
-)
+_HARMLESS: Final = frozenset({"counter", "log", "comment", "ct helper", "ct zone", "meter"})
+_ALL_BITS: Final = 0xFFFF_FFFF
 _UNKNOWN: Final = object()  # a value that is not understood
 
 
 def tables(text: str, skip: frozenset[str] = frozenset()) -> Iterator[Base]:
     """The base chains in what nft lists; ``skip`` names tables that were read otherwise: 'ip nat'."""
     objects = json.loads(text or '{"nftables": []}')["nftables"]
-    sets = {
-        (each["family"], each["table"], each["name"]): each.get("elem", []) for each in _of(objects, "set")
-    }
+    named: dict[tuple[str, str], dict[str, Sequence[object]]] = {}
+    for each in (*_of(objects, "set"), *_of(objects, "map")):
+        named.setdefault((each["family"], each["table"]), {})[f"@{each['name']}"] = each.get("elem", [])
     chains: dict[tuple[str, str], dict[str, list[LiveRule]]] = {}
     for chain in _of(objects, "chain"):
         chains.setdefault((chain["family"], chain["table"]), {})[chain["name"]] = []
     for rule in _of(objects, "rule"):
-        named = {
-            name: elements
-            for (family, table, name), elements in sets.items()
-            if (family, table) == (rule["family"], rule["table"])
-        }
-        chains[rule["family"], rule["table"]][rule["chain"]].append(_rule(rule, named))
+        place = rule["family"], rule["table"]
+        chains[place][rule["chain"]] += _rules(rule, named.get(place, {}))
     for chain in _of(objects, "chain"):
         family, table = chain["family"], chain["table"]
         if "hook" not in chain or family not in _FAMILIES or f"{family} {table}" in skip:
@@ -72,25 +68,81 @@ def _of(objects: Sequence[Mapping[str, dict[str, object]]], kind: str) -> Iterat
     return (each[kind] for each in objects if kind in each)
 
 
-def _rule(rule: dict, sets: Mapping[str, Sequence[object]]) -> LiveRule:  # type: ignore[type-arg]
+def _rules(rule: dict, named: Mapping[str, Sequence[object]]) -> Iterator[LiveRule]:  # type: ignore[type-arg]
+    """A rule; what it notes on the packet, and each element of its verdict map, as rules of their own before it."""
+    text, comment = _text(rule), str(rule.get("comment", ""))
     conditions: list[Condition] = []
     action, argument = Action.NOTHING, ""
     for statement in rule["expr"]:
         (kind, body), *_ = statement.items()
         if kind == "match":
-            conditions.append(_match(body, sets))
-        elif kind in _PLAIN:
-            action = _PLAIN[kind]
-        elif kind in _JUMPS:
-            action, argument = _JUMPS[kind], body["target"]
-        elif kind in {"redirect", "tproxy"}:
-            action = Action.REDIRECT if kind == "redirect" else Action.TPROXY
-            argument = str((body or {}).get("port", ""))
-        elif kind == "dnat":
-            action, argument = Action.DNAT, json.dumps(body)
+            conditions.append(_match(body, named))
+        elif kind == "limit":
+            conditions.append(lambda _: None)
+        elif kind == "vmap":
+            for key, verdict in _elements(body["data"], named):
+                fits = _match({"op": "==", "left": body["key"], "right": key}, named)
+                yield LiveRule(text, [*conditions, fits], *_verdict(verdict), comment)
         elif kind not in _HARMLESS:
-            action = Action.UNKNOWN
-    return LiveRule(_text(rule), conditions, action, argument, str(rule.get("comment", "")))
+            does, to = _verdict(statement)
+            if does in LABELS:
+                yield LiveRule(text, list(conditions), does, to, comment)
+            elif action is Action.NOTHING or does is Action.UNKNOWN:  # 'tproxy to :1 accept' is a TPROXY
+                action, argument = does, to
+    yield LiveRule(text, conditions, action, argument, comment)
+
+
+def _elements(data: object, named: Mapping[str, Sequence[object]]) -> Iterator[tuple[object, object]]:
+    """Key and verdict of each element of a map; of one that is not listed, what cannot be read."""
+    match data:
+        case str(name) if name in named:
+            pairs = named[name]
+        case {"set": list() as pairs}:
+            pass
+        case _:
+            pairs = [(None, None)]
+    for pair in pairs:
+        key, verdict = pair if isinstance(pair, list | tuple) else (None, None)
+        yield key, verdict
+
+
+def _verdict(statement: object) -> tuple[Action, str]:
+    """What a statement does, and the chain, port or mark of it."""
+    match statement:
+        case {"jump": {"target": str(chain)}}:
+            return Action.JUMP, chain
+        case {"goto": {"target": str(chain)}}:
+            return Action.GOTO, chain
+        case {"redirect": body}:
+            return Action.REDIRECT, str((body or {}).get("port", ""))
+        case {"tproxy": {"port": port}}:
+            return Action.TPROXY, str(port)
+        case {"mangle": {"key": key, "value": value}}:
+            return _mangled(key, value)
+        case dict() if _PLAIN.keys() & statement.keys():
+            return _PLAIN[next(iter(statement))], json.dumps(statement)
+        case _:
+            return Action.UNKNOWN, ""
+
+
+def _mangled(key: object, value: object) -> tuple[Action, str]:
+    """A mark as iptables' --set-xmark has it: the bits to clear first and those to flip then."""
+    match key:
+        case {"meta": {"key": "mark"}}:
+            action = Action.MARK
+        case {"ct": {"key": "mark"}}:
+            action = Action.MARK_CONNECTION
+        case _:
+            return Action.NOTHING, ""  # what no rule looks at
+    match value:
+        case int(mark):
+            return action, f"{mark:#x}/{_ALL_BITS:#x}"
+        case {"|": [{"&": [same, int(kept)]}, int(mark)]} if same == key:
+            return action, f"{mark:#x}/{_ALL_BITS & ~kept | mark:#x}"
+        case {"|": [same, int(mark)]} if same == key:
+            return action, f"{mark:#x}/{mark:#x}"
+        case _:
+            return Action.UNKNOWN, ""
 
 
 def _text(rule: dict) -> str:  # type: ignore[type-arg]
@@ -99,14 +151,14 @@ def _text(rule: dict) -> str:  # type: ignore[type-arg]
     return f"rule with handle {rule['handle']} in {rule['family']} {rule['table']} {rule['chain']}{comment}"
 
 
-def _match(body: dict, sets: Mapping[str, Sequence[object]]) -> Condition:  # type: ignore[type-arg]
+def _match(body: dict, named: Mapping[str, Sequence[object]]) -> Condition:  # type: ignore[type-arg]
     left, right, negated = body["left"], body["right"], body["op"] == "!="
     if body["op"] not in {"==", "!=", "in"}:
         return lambda _: None
     if isinstance(right, str) and right.startswith("@"):
-        if right[1:] not in sets:
+        if right not in named:
             return lambda _: None
-        right = {"set": sets[right[1:]]}
+        right = {"set": named[right]}
 
     def fits(packet: Packet) -> bool | None:
         value = _value(left, packet)
@@ -131,6 +183,8 @@ def _value(left: object, packet: Packet) -> object:
             return "local" if _is_ours(name, packet) else "unicast"
         case {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, list(flags)]} if "syn" in flags:
             return "syn" if packet.connection.protocol.value == "tcp" else None
+        case {"concat": list(parts)}:
+            return [_value(part, packet) for part in parts]
         case {"&": [masked, int(mask)]}:
             value = _value(masked, packet)
             return value & mask if isinstance(value, int) else _UNKNOWN
@@ -160,7 +214,10 @@ def _payload(protocol: str, name: str, packet: Packet) -> object:
 def _tracked(key: str, packet: Packet) -> object:
     """What conntrack knows of a first packet."""
     status = "dnat" if packet.rewritten else "none"
-    return {"state": "new", "status": status, "mark": 0, "direction": "original"}.get(key, _UNKNOWN)
+    state = "new" if packet.tracked else "untracked"
+    return {"state": state, "status": status, "mark": packet.connection_mark, "direction": "original"}.get(
+        key, _UNKNOWN
+    )
 
 
 def _meta(key: str, packet: Packet) -> object:
@@ -186,6 +243,11 @@ def _meta(key: str, packet: Packet) -> object:
 def _is(value: object, right: object) -> bool | None:
     """Whether a value is what a right-hand side says."""
     match right:
+        case {"concat": list(parts)} if isinstance(value, list):
+            each = [
+                None if one is _UNKNOWN else _is(one, part) for one, part in zip(value, parts, strict=True)
+            ]
+            return False if False in each else None if None in each else True
         case {"set": list() | tuple() as elements} | list(elements):
             held = [_is(value, element) for element in elements]
             return True if True in held else None if None in held else False
@@ -197,12 +259,18 @@ def _is(value: object, right: object) -> bool | None:
             return value is not None and value in ip_network(f"{address}/{length}")
         case str(name) if isinstance(value, str):
             return through(f"{name[:-1]}+" if name.endswith("*") else name, value)
-        case str(address):
-            return value is not None and str(value) == address
-        case int(number):
-            return value == number
+        case str() | int():
+            return value is not None and (value == right or str(value) == right)
         case _:
             return None
+
+
+def _all_are(values: Sequence[object], parts: Sequence[object]) -> bool | None:
+    """Whether each of several values is what its part of the right-hand side says."""
+    held = [
+        None if value is _UNKNOWN else _is(value, part) for value, part in zip(values, parts, strict=False)
+    ]
+    return False if False in held else None if None in held else True
 
 
 def _number(value: object) -> int:

@@ -22,7 +22,6 @@ from interceptor.redirect.rules import (
     Rule,
     Table,
     Tproxy,
-    Verdict,
     Zone,
 )
 
@@ -101,14 +100,16 @@ def _decides(rule: Rule, connection: Connection) -> bool:
 
 
 def _explanation(rule: Rule, connection: Connection) -> Explanation:
-    return Explanation(_outcome(rule.verdict, connection), rule.id, rule.because, rule.flag)
+    return Explanation(_outcome(rule, connection), rule.id, rule.because, rule.flag)
 
 
-def _outcome(verdict: Verdict, connection: Connection) -> Outcome:
-    match verdict:
+def _outcome(rule: Rule, connection: Connection) -> Outcome:
+    match rule.verdict:
         case Redirect():
             leaves = connection.direction.value == "egress" or not connection.local
-            return "egress" if leaves else "ingress"
+            return (
+                "egress" if leaves or rule.flag == "--dns" else "ingress"
+            )  # a guest asks for names to go out
         case Tproxy():
             return "ingress"
         case Reject():
@@ -116,7 +117,7 @@ def _outcome(verdict: Verdict, connection: Connection) -> Outcome:
         case Return() | Jump() | MarkPacket() | MarkConnection() | Zone():
             return "direct"
         case _:
-            assert_never(verdict)
+            assert_never(rule.verdict)
 
 
 def matches(match: Match, connection: Connection) -> bool:

@@ -13,7 +13,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.config.redirect import Mark
+from interceptor.config.redirect import Dns, Mark
+from interceptor.redirect import guests
 from interceptor.redirect.parts import (
     INWARD_LOOPBACK,
     Part,
@@ -106,6 +107,12 @@ def _ingress(settings: RedirectSettings, taken: Mark) -> Iterator[Rule]:
     because = "the rest of a connection goes where its first segment went"
     going_on = Part("ingress-taken", Match(connection_mark=taken), _FLAG, because)
     yield rule(going_on.id, going_on, Protocol.TCP, Tproxy(settings.ingress_port))
+    if (
+        settings.dns is Dns.CAPTURE
+    ):  # taken here and redirected there, a connection would reach neither listener
+        queries = (*guests.dns_exemptions(settings), *guests.dns_selection(settings))
+        because = "name queries of guests are for the nat table to bring to the proxy"
+        yield from returns("ingress", [query._replace(because=because) for query in queries], _TCP)
     yield from returns("ingress", ingress_exemptions(settings), _TCP)
     for part in ingress_selection(settings):
         opening = part._replace(match=replace(part.match, syn=True))

@@ -16,7 +16,7 @@ from interceptor.errors import ConfigError
 from interceptor.kernel import child, rules
 from interceptor.kernel.users import NAMES
 from interceptor.redirect.rules import FAMILIES, Family
-from tests.support.netns import Namespace, Topology, namespace, topology
+from tests.support.netns import BRIDGE, GUEST, Namespace, Topology, guest_of, topology
 from tests.support.processes import sidecar_setup
 from tests.support.reporters import Answer, Attempt, connect, listening, send_datagram
 from tests.support.resolvers import Query, ask, resolving
@@ -25,8 +25,6 @@ from tests.support.tampering import flush
 pytestmark = pytest.mark.netns
 
 FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
-BRIDGE = {4: "172.18.0.1", 6: "fd18::1"}  # the app's end of the link to its guest
-GUEST = {4: "172.18.0.2", 6: "fd18::2"}
 BIG = 4294967294  # the largest id there is
 GROUP = 4242
 
@@ -50,19 +48,7 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def guest(bed: Bed) -> Iterator[Namespace]:
-    """A container behind vnet0, whose packets the app's namespace forwards."""
-    with namespace("guest") as made:
-        link = ("ip", "link", "add", "vnet0", "type", "veth", "peer", "name", "eth0", "netns", made.name)
-        bed.app.run(*link)
-        for family in FAMILIES:
-            length, flags = (24, ()) if family == 4 else (64, ("nodad",))
-            for where, device, host in ((bed.app, "vnet0", BRIDGE), (made, "eth0", GUEST)):
-                where.run("ip", "addr", "add", f"{host[family]}/{length}", "dev", device, *flags)
-                where.run("ip", "link", "set", device, "up")
-            made.run("ip", f"-{family}", "route", "add", "default", "via", BRIDGE[family])
-            network = "172.18.0.0/24" if family == 4 else "fd18::/64"
-            bed.peer.run("ip", "route", "add", network, "via", bed.app.address(family))
-        bed.app.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    with guest_of(bed) as made:
         yield made
 
 

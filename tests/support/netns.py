@@ -123,6 +123,26 @@ def topology() -> Iterator[Topology]:
         )
 
 
+BRIDGE = {4: "172.18.0.1", 6: "fd18::1"}  # the app's end of the link to its guest
+GUEST = {4: "172.18.0.2", 6: "fd18::2"}
+
+
+@contextmanager
+def guest_of(bed: Topology) -> Iterator[Namespace]:
+    """A container behind the app's vnet0, whose packets the app's namespace forwards."""
+    with namespace("guest") as made:
+        bed.app.run("ip", "link", "add", "vnet0", "type", "veth", "peer", "name", "eth0", "netns", made.name)
+        for family, length, flags in ((4, 24, ()), (6, 64, ("nodad",))):
+            for where, device, host in ((bed.app, "vnet0", BRIDGE), (made, "eth0", GUEST)):
+                where.run("ip", "addr", "add", f"{host[family]}/{length}", "dev", device, *flags)
+                where.run("ip", "link", "set", device, "up")
+            made.run("ip", f"-{family}", "route", "add", "default", "via", BRIDGE[family])
+            network = "172.18.0.0/24" if family == 4 else "fd18::/64"
+            bed.peer.run("ip", "route", "add", network, "via", bed.app.address(family))
+        bed.app.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        yield made
+
+
 def links(where: Namespace) -> Sequence[str]:
     """The names of the interfaces in a namespace."""
     listed = json.loads(where.run("ip", "-json", "link").stdout)

@@ -13,17 +13,18 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from interceptor.kernel import child
 from tests.support.netns import Namespace
 
 SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST has the same number
 SO_MARK = 36  # asm-generic/socket.h
+IP_TRANSPARENT = 19  # linux/in.h
 
 
 class Attempt(NamedTuple):
-    """A TCP connection to make: where to, and as whom."""
+    """A connection to make: where to, and as whom. Of UDP, a datagram to a resolver (tests.support.resolvers)."""
 
     host: str
     port: int
@@ -31,6 +32,9 @@ class Attempt(NamedTuple):
     gid: int = 1000
     mark: int = 0
     made_as: int | None = None  # the uid that makes the socket, when it is not the one that connects
+    groups: tuple[int, ...] = ()  # supplementary ones
+    protocol: Literal["tcp", "udp"] = "tcp"
+    source_port: int = 0
 
 
 class Answer(NamedTuple):
@@ -45,7 +49,7 @@ class Answer(NamedTuple):
 def listening(where: Namespace, listeners: Mapping[str, Iterable[int]]) -> Iterator[None]:
     """Dual-stack listeners in a namespace, by name and ports, served by a child process until the end."""
     made = [
-        (where.call(lambda port=port: _listener(port)), name)  # type: ignore[misc]  # a default binds the loop's value
+        (where.call(lambda name=name, port=port: _listener(name, port)), name)  # type: ignore[misc]  # defaults bind the loops' values
         for name, ports in listeners.items()
         for port in ports
     ]
@@ -92,8 +96,10 @@ def _send_datagram(host: str) -> str:
     return "an answer"
 
 
-def _listener(port: int) -> socket.socket:
+def _listener(name: str, port: int) -> socket.socket:
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256)
+    if name == "ingress":  # as TPROXY wants it; it takes what is redirected as well
+        listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
     listener.setblocking(False)
     return listener
 
@@ -132,30 +138,46 @@ def _seen(accepted: socket.socket, name: str) -> list[str]:
 
 
 def _connect_all(attempts: Sequence[Attempt]) -> list[Answer]:
-    os.setgroups([])
     return [_connect(attempt) for attempt in attempts]
 
 
 def _connect(attempt: Attempt) -> Answer:
+    try:
+        with _socket(attempt) as connection:
+            connection.connect((attempt.host, attempt.port))
+            if attempt.protocol == "udp":
+                connection.send(b"who?")
+                return Answer(connection.recv(64).decode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    except (
+        ConnectionRefusedError,
+        ConnectionResetError,
+        PermissionError,
+    ):  # the last: our own rule refuses a datagram
+        return Answer("refused")
+    except TimeoutError:
+        return Answer("timeout")
+    except OSError:
+        return Answer("unreachable")
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    return Answer(*json.loads(answer)) if answer else Answer("refused")
+
+
+def _socket(attempt: Attempt) -> socket.socket:
+    """Made by the attempt's user, whose effective uid the caller is left with."""
     family = socket.AF_INET6 if ":" in attempt.host else socket.AF_INET
+    kind = socket.SOCK_DGRAM if attempt.protocol == "udp" else socket.SOCK_STREAM
+    os.setgroups(attempt.groups)
     os.setegid(attempt.gid)
     os.seteuid(attempt.uid if attempt.made_as is None else attempt.made_as)
-    with socket.socket(family, socket.SOCK_STREAM) as connection:
-        os.seteuid(0)
-        if attempt.mark:
-            connection.setsockopt(socket.SOL_SOCKET, SO_MARK, attempt.mark)
-        connection.settimeout(5)
-        os.seteuid(attempt.uid)
-        try:
-            connection.connect((attempt.host, attempt.port))
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))
-        except (ConnectionRefusedError, ConnectionResetError):
-            return Answer("refused")
-        except TimeoutError:
-            return Answer("timeout")
-        except OSError:
-            return Answer("unreachable")
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
-    return Answer(*json.loads(answer)) if answer else Answer("refused")
+    made = socket.socket(family, kind)
+    os.seteuid(0)
+    if attempt.mark:
+        made.setsockopt(socket.SOL_SOCKET, SO_MARK, attempt.mark)
+    if attempt.source_port:
+        made.bind(("", attempt.source_port))
+    made.settimeout(5)
+    os.seteuid(attempt.uid)
+    return made

@@ -220,3 +220,49 @@ def test_our_own_rules_read_back_say_what_the_plan_says(
     planned = simulate.explain(ruleset, connection)
     found = live.explain(list(live_iptables.tables(as_saved(ruleset), 4, "legacy")), connection, PORTS)
     assert (found.verdict, "cannot read" in found.because) == (planned.verdict, False)
+
+
+def test_what_is_forwarded_meets_forward_and_not_input() -> None:
+    guest = replace(IN, destination=ip_address("192.0.2.7"), interface="vnet0", local=False)
+    refused = [
+        saved(f"-A {hook} -p tcp -j DROP", table="filter", chains="FORWARD") for hook in ("FORWARD", "INPUT")
+    ]
+    refused = [text.replace(":FORWARD - ", ":FORWARD ACCEPT ") for text in refused]
+    assert verdict(guest, refused[0])[0] == "rejected"
+    assert verdict(guest, refused[1])[0] == "direct"
+    redirect = saved("-A PREROUTING -p tcp -j REDIRECT --to-ports 15001")
+    assert verdict(guest, redirect, refused[0])[0] == "egress"
+    assert verdict(guest, redirect, refused[1])[0] == "rejected"
+
+
+@pytest.mark.parametrize("rule", ["-A INPUT -i lo -p tcp -j DROP", "-A PREROUTING -i lo -p tcp -j DROP"])
+def test_what_is_redirected_comes_in_again_by_loopback(rule: str) -> None:
+    redirect = saved("-A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
+    refusal = saved(rule, table="mangle")
+    assert verdict(OUT, redirect, refusal)[0] == "rejected"
+    assert verdict(OUT, refusal)[0] == "direct"
+    own = replace(OUT, destination=ip_address("10.9.0.2"), interface="lo", local=True)
+    assert verdict(own, refusal)[0] == "rejected"
+    assert verdict(own, saved("-A PREROUTING -p tcp -j REDIRECT --to-ports 15006"))[0] == "direct"
+
+
+def test_what_is_not_tracked_is_not_redirected() -> None:
+    redirect = saved("-A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
+    for target in ("CT --notrack", "NOTRACK"):
+        assert verdict(OUT, redirect, saved(f"-A OUTPUT -j {target}", table="raw"))[0] == "direct"
+    assert verdict(OUT, redirect, saved("-A OUTPUT -j CT --zone-orig 7", table="raw"))[0] == "egress"
+
+
+def test_marks_of_connections_are_kept() -> None:
+    marked = saved("-A OUTPUT -j CONNMARK --set-xmark 0x53a/0xfff", table="raw")
+    redirect = saved("-A OUTPUT -p tcp -m connmark --mark 0x53a/0xfff -j REDIRECT --to-ports 15001")
+    assert verdict(OUT, marked, redirect)[0] == "egress"
+    assert verdict(OUT, redirect)[0] == "direct"
+    assert verdict(OUT, saved("-A OUTPUT -j CONNMARK --save-mark", table="raw"), redirect)[0] == "direct"
+
+
+def test_supplementary_groups() -> None:
+    member = replace(OUT, groups=frozenset({7}))
+    text = saved("-A OUTPUT -m owner --gid-owner 7 --suppl-groups -j REDIRECT --to-ports 15001")
+    assert (verdict(member, text)[0], verdict(OUT, text)[0]) == ("egress", "direct")
+    assert verdict(member, text.replace(" --suppl-groups", ""))[0] == "direct"

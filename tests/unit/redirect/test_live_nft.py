@@ -171,3 +171,87 @@ def test_our_own_table_says_what_the_plan_says(settings: RedirectSettings, conne
 def test_what_arrives_has_no_owner() -> None:
     rule = {"expr": [when(UID, 0), {"drop": None}], "chain": "PRE"}
     assert verdict(IN, listing(rule))[0] == "direct"
+
+
+CT_MARK = {"ct": {"key": "mark"}}
+META_MARK = {"meta": {"key": "mark"}}
+TO = {"concat": [DADDR, {"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}]}
+SERVICE = {"concat": ["192.0.2.7", "tcp", 443]}
+
+
+@pytest.mark.parametrize("key", [CT_MARK, META_MARK], ids=["of the connection", "of the packet"])
+@pytest.mark.parametrize(
+    ("value", "mark"),
+    [
+        (lambda _: 7, 7),
+        (lambda key: {"|": [{"&": [key, 0xFFFFF000]}, 0x53A]}, 0x53A),
+        (lambda key: {"|": [key, 0x10]}, 0x10),
+    ],
+)
+def test_marks_are_kept_for_the_rules_that_follow(key: dict[str, object], value: Any, mark: int) -> None:
+    noted = {"mangle": {"key": key, "value": value(key)}}
+    assert verdict(OUT, listing({"expr": [noted]}, {"expr": [when(key, mark), TO_PROXY]}))[0] == "egress"
+    assert verdict(OUT, listing({"expr": [noted, {"accept": None}]}, {"expr": [TO_PROXY]}))[0] == "direct"
+
+
+def test_a_mark_that_is_not_understood_is_told_and_others_are_nothing() -> None:
+    odd = {"mangle": {"key": META_MARK, "value": {"numgen": {}}}}
+    assert "cannot read" in verdict(OUT, listing({"expr": [odd]}))[1]
+    dscp = {"mangle": {"key": {"payload": {"protocol": "ip", "field": "dscp"}}, "value": 1}}
+    assert verdict(OUT, listing({"expr": [dscp]})) == ("direct", "no rule captures it")
+
+
+def test_tproxy_and_accept_is_tproxy() -> None:
+    rule = {"expr": [{"tproxy": {"port": 15006}}, {"accept": None}], "chain": "PRE"}
+    assert verdict(IN, listing(rule, kind="filter"))[0] == "ingress"
+
+
+def test_a_rate_limit_may_fit_or_not() -> None:
+    found = verdict(OUT, listing({"expr": [{"limit": {"rate": 3, "per": "minute"}}, {"drop": None}]}))
+    assert (found[0], "cannot read" in found[1]) == ("direct", True)
+    assert "cannot read" not in verdict(OUT, listing({"expr": [{"limit": {}}, {"log": None}]}))[1]
+
+
+def test_what_is_not_tracked_is_not_redirected() -> None:
+    raw = listing({"expr": [{"notrack": None}]}, kind="filter").replace('"prio": -100', '"prio": -300')
+    bases = [base for text in (raw, listing({"expr": [TO_PROXY]})) for base in live_nft.tables(text)]
+    assert live.explain(bases, OUT, PORTS).verdict == "direct"
+    new = listing({"expr": [when({"ct": {"key": "state"}}, "new", "in"), {"drop": None}]}, kind="filter")
+    assert live.explain([*bases, *live_nft.tables(new)], OUT, PORTS).verdict == "direct"
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome", "read"),
+    [
+        ({"set": [[SERVICE, {"drop": None}]]}, "rejected", True),
+        ({"set": [[SERVICE, {"goto": {"target": "ONE"}}]]}, "rejected", True),
+        ({"set": [[{"concat": ["192.0.2.8", "tcp", 443]}, {"drop": None}]]}, "egress", True),
+        ("@services", "rejected", True),
+        ("@others", "egress", False),
+        ({"set": ["odd"]}, "egress", False),
+    ],
+)
+def test_verdict_maps(data: object, outcome: str, read: bool) -> None:
+    rules = (
+        {"expr": [{"vmap": {"key": TO, "data": data}}]},
+        {"expr": [TO_PROXY]},
+        {"expr": [{"drop": None}], "chain": "ONE"},
+    )
+    place = {
+        "family": "inet",
+        "table": "t",
+        "name": "services",
+        "elem": [[SERVICE, {"jump": {"target": "ONE"}}]],
+    }
+    found = verdict(OUT, listing(*rules).replace('{"metainfo": {}}', json.dumps({"map": place})))
+    assert (found[0], "cannot read" not in found[1]) == (outcome, read)
+
+
+def test_a_map_by_chance_cannot_be_read() -> None:
+    chance = {"vmap": {"key": {"numgen": {}}, "data": {"set": [[0, {"drop": None}]]}}}
+    assert "cannot read" in verdict(OUT, listing({"expr": [chance]}))[1]
+    mixed = {"concat": [DADDR, {"numgen": {}}]}
+    assert (
+        "cannot read"
+        in verdict(OUT, listing({"expr": [when(mixed, {"concat": ["192.0.2.7", 0]}), TO_PROXY]}))[1]
+    )

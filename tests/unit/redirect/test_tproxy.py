@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
 import pytest
 from hypothesis import given, strategies as st
 
-from interceptor.config.redirect import Mark, Mode, PortRange, RedirectSettings
+from interceptor.config.redirect import Dns, Mark, Mode, PortRange, RedirectSettings
+from interceptor.model.connection import Direction
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Chain, Detour, Hook, MarkConnection, MarkPacket, Return, Table, Tproxy
+from interceptor.redirect.simulate import Connection, explain
 from interceptor.redirect.tproxy import MASK, marks
 
 TPROXY = RedirectSettings(mode=Mode.TPROXY, exclude_ingress_ports=(PortRange(22, 22),))
@@ -77,3 +82,22 @@ def test_no_packet_with_our_mark_is_the_proxys_nor_the_other_way_round(value: in
         assert mark.value & own.mask != own.value
         assert own.value & mark.mask != mark.value
         assert 0 < mark.value <= MASK
+
+
+def test_name_queries_of_guests_are_left_to_the_nat_table() -> None:
+    settings = RedirectSettings(
+        mode=Mode.TPROXY,
+        dns=Dns.CAPTURE,
+        virtual_interfaces=("vnet0",),
+        exclude_egress_cidrs=(ip_network("10.0.0.53/32"),),
+    )
+    query = Connection(
+        direction=Direction.INGRESS, source=ip_address("172.18.0.2"), destination=ip_address("172.18.0.1"), port=53,
+        interface="vnet0", local=True,
+    )  # fmt: skip
+    ruleset = plan(settings)
+    found = explain(ruleset, query)
+    assert (found.verdict, found.rule) == ("egress", "guest-vnet0-dns-tcp")
+    assert explain(ruleset, replace(query, destination=ip_address("10.0.0.53"))).verdict == "direct"
+    assert explain(ruleset, replace(query, interface="eth0")).verdict == "ingress"
+    assert explain(ruleset, replace(query, port=80)).verdict == "ingress"
