@@ -32,7 +32,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
     authorizer            the policies about one workload or destination, compiled: facts in, verdict out
     bridge                a client's HTTP/2 connection and the upstream's for it, joined stream by stream
-    bulk                  a source that fills the hub's buffer: it is spliced from then on
+    bulk                  a source that fills a message's buffer: it is spliced from then on
     call                  a request on a bridge and its response
     capture               bring a connection to the proxy by a redirect rule
     detection             finding out what a client speaks from its first bytes, where no document says it

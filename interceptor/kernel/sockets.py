@@ -36,7 +36,6 @@ _KEEPALIVE: Final = (
 _LEG_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
-    *_KEEPALIVE,
 )
 _BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked in struct tcp_info: include/uapi/linux/tcp.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -83,7 +82,7 @@ def open_listeners(port: int, number: int, *, transparent: bool = False) -> list
     for listener in listeners:
         if transparent:
             _make_transparent(listener)
-        for level, option, value in _LEG_OPTIONS:
+        for level, option, value in (*_LEG_OPTIONS, *_KEEPALIVE):
             listener.setsockopt(level, option, value)
         listener.listen(BACKLOG)
         listener.settimeout(0)
@@ -181,7 +180,8 @@ def local_address(sock: socket.socket) -> SocketAddress:
 def open_upstream(address: UpstreamAddress, source: SocketAddress | None = None) -> socket.socket:
     """A non-blocking socket of the right family with the options of a flow's leg, not yet connected.
 
-    With a source it will connect from that address and port, whosever they are; OSError EADDRINUSE when others do.
+    But for ``keep_alive``, which a flow that is soon over does without. With a source it will connect from that address
+    and port, whosever they are; OSError EADDRINUSE when others do.
     """
     family = socket.AF_INET6 if address.is_v6 else socket.AF_INET
     upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -196,6 +196,12 @@ def open_upstream(address: UpstreamAddress, source: SocketAddress | None = None)
             upstream.close()
             raise
     return upstream
+
+
+def keep_alive(sock: Stream) -> None:
+    """Have the kernel notice that the other end has vanished."""
+    for level, option, value in _KEEPALIVE:
+        sock.setsockopt(level, option, value)
 
 
 def _make_transparent(sock: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
-from interceptor.protocol.detect import HTTP1
+from interceptor.protocol.detect import HTTP1, OPAQUE
 from interceptor.proxy import endings, permission, sniff, upstream
 from interceptor.proxy.endings import DialError, GoneError
 from interceptor.proxy.http import http1
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
-    from interceptor.model.address import PeerAddress, SocketAddress
+    from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow
+    from interceptor.proxy.endings import Ended
     from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.sniff import Found
     from interceptor.proxy.tracker import Recorder, Tracker
+    from interceptor.proxy.upstream import Dial
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -49,6 +54,11 @@ class Services:
     transparent: bool = False  # ingress: peers' addresses and ports reach us, and the app, unchanged
     abort_reason: str = "the proxy was stopped"
 
+    def fault(self, peer: PeerAddress, flow: int | None = None) -> None:
+        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
+        self.recorder.internal_error()
+        _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
+
 
 _NOT_REDIRECTED: Final = Decision(
     upstreams=(),
@@ -61,46 +71,108 @@ _NOT_REDIRECTED: Final = Decision(
 )
 
 
-async def intercept(flow: Flow, downstream: socket.socket, services: Services) -> None:
+def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: trio.Nursery) -> None:
     """Serve one accepted connection, whose flow is registered; record it exactly once, however it ends.
 
-    Every end but an orderly one is a RST to the peer: it must never take a failure for a complete answer.
+    A flow that is relayed as it is and whose upstream is there at once has no task, from accept to end. Every end but an
+    orderly one is a RST to the peer: it must never take a failure for a complete answer.
     """
+    passed_on = False
     try:
         decision = decide(flow, downstream, services)
         services.tracker.decided(flow)
         if decision.denied is not None:
             permission.deny(flow, decision)
             return
-        await _serve(flow, downstream, decision, services)
+        begun = None
+        if _is_opaque(decision, services):
+            started = trio.current_time()
+            begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
+            if not begun.errno:
+                _relay(flow, downstream, _dialled(flow, begun.sock, begun.address, started), services)
+        if begun is None or begun.errno:
+            tasks.start_soon(_serve, flow, downstream, decision, begun, services)
+        passed_on = True
+    except DialError as failure:
+        flow.upstream = failure.address
+        flow.flag, flow.details = endings.of_failure(failure)
+    except BaseException:
+        flow.flag, flow.details = endings.FAULT
+        raise
+    finally:
+        if not passed_on:
+            _end(flow, downstream, services)
+
+
+async def _serve(
+    flow: Flow, downstream: socket.socket, decision: Decision, begun: Dial | None, services: Services
+) -> None:
+    """Go on with a flow that has to wait for something."""
+    relayed = False
+    try:
+        relayed = await _find_out_and_serve(flow, downstream, decision, begun, services)
     except (DialError, GoneError) as failure:
         if flow.denied is None:
             flow.flag, flow.details = endings.of_failure(failure)
     except trio.Cancelled:
         flow.flag, flow.details = endings.of_abort(services.abort_reason)
         raise
-    except BaseException:
+    except Exception:  # noqa: BLE001 (see fault)
         flow.flag, flow.details = endings.FAULT
-        raise
+        services.fault(flow.peer, flow.id)
     finally:
-        if downstream.fileno() != -1:
-            sockets.reset(downstream)
-        services.tracker.close(flow)
+        if not relayed:
+            _end(flow, downstream, services)
 
 
-async def _serve(flow: Flow, downstream: socket.socket, decision: Decision, services: Services) -> None:
-    """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on."""
+async def _find_out_and_serve(
+    flow: Flow, downstream: socket.socket, decision: Decision, begun: Dial | None, services: Services
+) -> bool:
+    """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on.
+
+    True: it is the hub's now. False: it is over.
+    """
     found = await _find_out(flow, downstream, decision, services)
     if found.detected is HTTP1 and flow.denied is None:
         await _serve_http(flow, downstream, decision, found, services)
-        return
-    dialled = found.dialled or await _dial(flow, decision, services)
+        return False
+    dialled = found.dialled or await _dial(flow, decision, services, begun)
     if flow.denied is not None:
         sockets.reset(dialled.sock)
-        return
-    ended = await services.hub.relay(flow, downstream, dialled.sock)  # both are the hub's from here
-    if flow.denied is None:
-        flow.flag, flow.details = endings.of_relay(ended)
+        return False
+    _relay(flow, downstream, dialled, services)
+    return True
+
+
+def _relay(flow: Flow, downstream: socket.socket, dialled: Dialled, services: Services) -> None:
+    """Hand both sockets over to the hub; the flow is recorded when it tells the end."""
+
+    def done(ended: Ended) -> None:
+        try:
+            if flow.denied is None:
+                flow.flag, flow.details = endings.of_relay(ended)
+            services.tracker.close(flow)
+        except Exception:  # noqa: BLE001 (see fault)
+            services.fault(flow.peer, flow.id)
+
+    services.hub.start(flow, downstream, dialled.sock, done)
+
+
+def _end(flow: Flow, downstream: socket.socket, services: Services) -> None:
+    """Record a flow that is over, or was never relayed; reset the connection if it is still open."""
+    if downstream.fileno() != -1:
+        sockets.reset(downstream)
+    try:
+        services.tracker.close(flow)
+    except Exception:  # noqa: BLE001 (see fault)
+        services.fault(flow.peer, flow.id)
+
+
+def _is_opaque(decision: Decision, services: Services) -> bool:
+    """Whether it is known from the start that the bytes are relayed as they are."""
+    if decision.protocol == "auto":
+        return services.detect_timeout is None
+    return sniff.DECLARED[decision.protocol].detected is OPAQUE
 
 
 async def _find_out(flow: Flow, downstream: socket.socket, decision: Decision, services: Services) -> Found:
@@ -118,7 +190,7 @@ async def _find_out(flow: Flow, downstream: socket.socket, decision: Decision, s
     return found
 
 
-async def _dial(flow: Flow, decision: Decision, services: Services) -> Dialled:
+async def _dial(flow: Flow, decision: Decision, services: Services, begun: Dial | None = None) -> Dialled:
     """Connect to the upstream, and note what became of it."""
     started = trio.current_time()
     try:
@@ -128,14 +200,19 @@ async def _dial(flow: Flow, decision: Decision, services: Services) -> Dialled:
             timeout=services.connect_timeout,
             hint=decision.hint,
             sources=_sources(flow, services),
+            begun=begun,
         )
     except DialError as failure:
         flow.upstream = failure.address
         raise
+    return _dialled(flow, sock, address, started)
+
+
+def _dialled(flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float) -> Dialled:
+    """Note that the upstream accepted."""
     flow.connect_seconds = trio.current_time() - started
-    dialled = Dialled(sock, address, LocalAddress(sockets.local_address(sock)))
-    flow.upstream, flow.upstream_local = dialled.address, dialled.local
-    return dialled
+    flow.upstream, flow.upstream_local = address, LocalAddress(sockets.local_address(sock))
+    return Dialled(sock, address, flow.upstream_local)
 
 
 async def _serve_http(

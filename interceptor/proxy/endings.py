@@ -30,6 +30,7 @@ class Ending(Enum):
     IDLE = "idle"  # nothing moved for the idle timeout
     DENIED = "denied"  # it lost permission, as its record says
     LINGER = "linger"  # nothing moved for the linger timeout after the side had finished
+    ABORT = "abort"  # we ended it, for a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Ended:
     side: Side
     how: Ending
     errno: int = 0  # of a reset
+    reason: str = "-"  # of an abort: a sentence
 
 
 class DialError(PeerError):
@@ -128,6 +130,7 @@ _RELAY: Final = {
         ResponseFlag.IDLE_TIMEOUT,
         "the upstream had finished, then no byte moved for spec.timeouts.linger",
     ),
+    (Side.NEITHER, Ending.ABORT): Outcome(ResponseFlag.LOCAL_RESET, "{reason}"),
 }
 
 
@@ -153,7 +156,7 @@ def of_failure(failure: DialError | GoneError) -> Outcome:
 def of_relay(ended: Ended) -> Outcome:
     """A flow that was relayed."""
     flag, details = _RELAY[ended.side, ended.how]
-    return Outcome(flag, details.format(errno=_name(ended.errno)))
+    return Outcome(flag, details.format(errno=_name(ended.errno), reason=ended.reason))
 
 
 def of_abort(reason: str) -> Outcome:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import PeerAddress, from_sockaddr
+from interceptor.model.address import LocalAddress, PeerAddress, from_sockaddr
 from interceptor.proxy.connection import intercept
 
 if TYPE_CHECKING:
     import socket
 
-    from interceptor.model.connection import Direction, Flow
+    from interceptor.model.connection import Direction
     from interceptor.proxy.connection import Services
 
 _log: Final = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _LOST: Final = frozenset(
 
 
 class Listener:
-    """Accepts on one listening socket and serves each connection in a task of its own."""
+    """Accepts on one listening socket and serves each connection."""
 
     def __init__(
         self, direction: Direction, sock: socket.socket, services: Services, flows: trio.Nursery
@@ -51,17 +51,19 @@ class Listener:
         self._services = services
         self._flows = flows
         self._starved = False  # in an episode of failing accepts, which is logged once
+        self._out_of_means = trio.Event()
 
     async def run(self) -> None:
         """Accept until cancelled; what is queued by then is still accepted before the socket is closed."""
         try:
             while True:
-                if self._accept_batch():
-                    await trio.lowlevel.checkpoint()
-                elif self._starved:
-                    await trio.sleep(BACK_OFF)
-                else:
-                    await self._services.hub.wait_readable(self._sock)
+                self._services.hub.accept_on(self._sock, self._accept_batch)
+                try:
+                    await self._out_of_means.wait()
+                finally:
+                    self._services.hub.accept_no_more(self._sock)
+                self._out_of_means = trio.Event()
+                await trio.sleep(BACK_OFF)
         finally:
             for _ in range(sockets.BACKLOG // BATCH):  # as many as the kernel's queue held
                 if not self._accept_batch():
@@ -84,13 +86,14 @@ class Listener:
             peer = PeerAddress(from_sockaddr(sockaddr))
             try:
                 self._take(accepted, peer)
-            except Exception:  # noqa: BLE001 (the one function that may: see _fault)
-                self._fault(peer)
+            except Exception:  # noqa: BLE001 (see fault)
+                self._services.fault(peer)
         return True
 
     def _starve(self, error: OSError) -> None:
         """Note that accepting failed: out of descriptors or memory, or something as lasting."""
         self._services.recorder.accept_error(error.errno or 0)
+        self._out_of_means.set()
         if not self._starved:
             self._starved = True
             _log.error(
@@ -102,23 +105,16 @@ class Listener:
             )
 
     def _take(self, accepted: socket.socket, peer: PeerAddress) -> None:
-        """Register the connection's flow and start its task, or refuse it where the limit is reached."""
+        """Register the connection's flow and serve it, or refuse it where the limit is reached."""
         tracker = self._services.tracker
         flow = tracker.admit(self._direction, peer)
         if flow is None:
+            local = LocalAddress(sockets.local_address(accepted))
             sockets.reset(accepted)
-            tracker.refuse(self._direction, peer)
+            tracker.refuse(self._direction, peer, local)
             return
         accepted.settimeout(0)
-        self._flows.start_soon(self._serve, flow, accepted)
-
-    async def _serve(self, flow: Flow, accepted: socket.socket) -> None:
         try:
-            await intercept(flow, accepted, self._services)
-        except Exception:  # noqa: BLE001 (the one function that may: see _fault)
-            self._fault(flow.peer, flow.id)
-
-    def _fault(self, peer: PeerAddress, flow: int | None = None) -> None:
-        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
-        self._services.recorder.internal_error()
-        _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
+            intercept(flow, accepted, self._services, self._flows)
+        except Exception:  # noqa: BLE001 (see fault)
+            self._services.fault(peer, flow.id)

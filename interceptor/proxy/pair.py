@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket
-
-    import trio
+    from collections.abc import Callable
 
     from interceptor.kernel.splice import Pipe
     from interceptor.model.connection import Flow
-    from interceptor.proxy.endings import Side
+    from interceptor.proxy.endings import Ended, Side
     from interceptor.tls.stream import TlsStream
+
+
+MESSAGE: Final = 64 * 1024  # the most of one read that is written with the rest of its batch
 
 
 class End:
     """One socket of a flow, as the source of the bytes that go to ``other``."""
 
     __slots__ = (
-        "bulk", "drain", "eof", "fd", "moved", "other", "pair", "pending", "queued", "side", "sock", "spliced",
+        "bulk", "drain", "eof", "fd", "full", "least", "moved", "other", "pair", "pending", "queued", "side", "sock",
+        "spliced", "stalled",
     )  # fmt: skip
 
     other: End
@@ -30,7 +33,10 @@ class End:
         self.sock = sock
         self.fd = sock.fileno()
         self.moved = 0  # bytes read from this socket
-        self.pending: memoryview | Pipe | None = None  # of those, what the other one did not take yet
+        self.pending: bytes | memoryview | Pipe | None = None  # of those, what the other one did not take yet
+        self.stalled = False  # the other one refused: it tells when there is room
+        self.full = False  # the next read is into the large buffer, for the last one was of at least
+        self.least = MESSAGE
         self.spliced = False  # once it is bulk
         self.bulk = False
         self.drain = False  # read until nothing comes: a short read proves nothing any more
@@ -41,14 +47,23 @@ class End:
 class Pair:
     """Both ends of a flow."""
 
-    __slots__ = ("active", "downstream", "first_eof", "flow", "slot", "task", "upstream")
+    __slots__ = ("active", "done", "downstream", "first_eof", "flow", "look", "slot", "upstream", "young")
 
-    def __init__(self, flow: Flow, downstream: End, upstream: End, task: trio.lowlevel.Task) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        downstream: End,
+        upstream: End,
+        done: Callable[[Ended], None],
+        look: Callable[[Pair, float], None],
+    ) -> None:
         self.flow = flow
         self.downstream = downstream
         self.upstream = upstream
-        self.task = task
+        self.done = done
+        self.look = look
         self.active = 0.0  # when a byte moved last
+        self.young = True  # the timer wheel has not come to it yet
         self.first_eof: Side | None = None  # set: half-closed
         self.slot = 0  # of the timer wheel
         downstream.other, upstream.other = upstream, downstream
@@ -59,3 +74,7 @@ class Pair:
         pending = None if self.upstream.eof else self.upstream.pending  # at an end it stands for that
         self.flow.bytes_received = self.downstream.moved
         self.flow.bytes_sent = self.upstream.moved - (len(pending) if pending is not None else 0)
+
+    def check_time(self, now: float) -> None:
+        """The timer wheel has come to it."""
+        self.look(self, now)

@@ -91,8 +91,10 @@ class Proxy:
                     async with trio.open_nursery() as flows:
                         self._flows = flows
                         await self._accept(flows, task_status)
+                    await self._services.hub.wait_empty()
                 nursery.cancel_scope.cancel()
         finally:
+            self._services.hub.abort_all(self._services.abort_reason)
             self._services.http.pool.close()
             self._services.hub.close()
             self._drained.set()

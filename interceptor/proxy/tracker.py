@@ -13,7 +13,7 @@ from interceptor.proxy.share import PORTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from interceptor.model.address import SocketAddress
+    from interceptor.model.address import LocalAddress, SocketAddress
     from interceptor.model.connection import Direction
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.share import Share
@@ -118,9 +118,10 @@ class Tracker:
             if PeerAddress(source) not in self._peers and not self._share.elsewhere(port):
                 yield source
 
-    def refuse(self, direction: Direction, peer: PeerAddress) -> None:
-        """Record a connection that the limit kept out."""
+    def refuse(self, direction: Direction, peer: PeerAddress, local: LocalAddress) -> None:
+        """Record a connection that the limit kept out, with the address of ours that accepted it."""
         flow = self._register(direction, peer)
+        flow.downstream_local = local
         flow.flag = ResponseFlag.OVERFLOW
         flow.denied = "limit"
         flow.details = (

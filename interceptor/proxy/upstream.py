@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -22,6 +22,30 @@ if TYPE_CHECKING:
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
 
 
+class Dial(NamedTuple):
+    """A connection that was begun."""
+
+    sock: socket.socket
+    address: UpstreamAddress
+    errno: int  # 0: it is there; EINPROGRESS or EALREADY: under way
+
+
+def begin(address: UpstreamAddress, sources: Iterator[SocketAddress] | None = None) -> Dial:
+    """Begin to connect, without waiting: within this machine the connection is mostly there at once.
+
+    With sources the app sees one of these addresses instead of ours, unless it listens on loopback. Raises DialError.
+    """
+    try:
+        sock = _open(address, sources)
+    except OSError as error:
+        raise DialError(address, error.errno or 0) from error
+    try:
+        return Dial(sock, address, sockets.start_connect(sock, address))
+    except BaseException:
+        sock.close()
+        raise
+
+
 async def dial(
     upstreams: Sequence[UpstreamAddress],
     hub: Hub,
@@ -29,49 +53,42 @@ async def dial(
     timeout: float,
     hint: str = "-",
     sources: Iterator[SocketAddress] | None = None,
+    begun: Dial | None = None,
 ) -> tuple[socket.socket, UpstreamAddress]:
     """Connect in order, going on only where one refused: any other failure says nothing about the next.
 
-    The timeout is for all of them together. Raises DialError. A connection within this machine is mostly there at
-    once, and then nothing is awaited. The hint is told where every one of them refused. With sources the app sees one
-    of these addresses instead of ours, unless it listens on loopback.
+    The timeout is for all of them together. Raises DialError; the hint is told where every one of them refused. The
+    first may have been begun already.
     """
     deadline = trio.current_time() + timeout
-    for address in upstreams[:-1]:
+    for left, address in zip(range(len(upstreams) - 1, -1, -1), upstreams, strict=True):
         try:
-            return await _connect(address, hub, deadline, sources), address
+            return await _complete(begun or begin(address, sources), hub, deadline), address
         except DialError as failure:
             if failure.errno != errno.ECONNREFUSED:
                 raise
-    try:
-        return await _connect(upstreams[-1], hub, deadline, sources), upstreams[-1]
-    except DialError as failure:
-        if failure.errno == errno.ECONNREFUSED:
-            failure.hint = hint
-        raise
+            if not left:
+                failure.hint = hint
+                raise
+            begun = None
+    raise AssertionError  # the last one returned or raised
 
 
-async def _connect(
-    address: UpstreamAddress, hub: Hub, deadline: float, sources: Iterator[SocketAddress] | None
-) -> socket.socket:
+async def _complete(dial: Dial, hub: Hub, deadline: float) -> socket.socket:
+    number = dial.errno
     try:
-        upstream = _open(address, sources)
-    except OSError as error:
-        raise DialError(address, error.errno or 0) from error
-    try:
-        number = sockets.start_connect(upstream, address)
         if number in {errno.EINPROGRESS, errno.EALREADY}:
             number = errno.ETIMEDOUT
             with trio.move_on_at(deadline):
-                await hub.wait_writable(upstream)
-                number = sockets.pending_error(upstream)
+                await hub.wait_writable(dial.sock)
+                number = sockets.pending_error(dial.sock)
     except BaseException:
-        upstream.close()
+        dial.sock.close()
         raise
     if number:
-        upstream.close()
-        raise DialError(address, number)
-    return upstream
+        dial.sock.close()
+        raise DialError(dial.address, number)
+    return dial.sock
 
 
 def _open(address: UpstreamAddress, sources: Iterator[SocketAddress] | None) -> socket.socket:

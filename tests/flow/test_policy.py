@@ -132,7 +132,7 @@ async def test_a_flow_that_loses_permission_while_it_is_dialled_never_reaches_th
 
 async def test_no_flow_slips_between_a_change_and_its_decision() -> None:
     """Connections come while policies are swapped: whatever is open after a swap to DENY is gone."""
-    server, address = listening()
+    server, address = listening(backlog=1000)  # nobody accepts what is dialled
     view = FixedView((address,))
     async with running_proxy(view, settings(connections=1000)) as running:
         with server:

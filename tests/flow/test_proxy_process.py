@@ -138,18 +138,14 @@ def test_thousands_of_flows_leave_no_descriptor_behind(server: socket.socket) ->
 def test_out_of_descriptors_the_proxy_waits_and_recovers(server: socket.socket) -> None:
     with proxy_to(server, nofile=64) as proxy:
         peers = [connect(proxy) for _ in range(100)]  # the kernel's queue takes those the proxy cannot
-        flows = 0
-        failed: dict[str, object] = {}
-        while not failed:  # a connection that was accepted with the last descriptor cannot be dialled
-            flows += 1
-            failed = proxy.record()
-        assert failed["flag"] == "LR"
-        assert "RLIMIT_NOFILE" in str(failed["details"])
+        for _ in range(20):  # what the proxy can hold of them at least
+            server.accept()[0].close()
         for peer in peers:
             reset(peer)
-        while flows < 100:
-            proxy.record()
-            flows += 1
+        flows = [proxy.record() for _ in range(100)]
+        failed = [flow for flow in flows if flow["flag"] == "LR"]
+        # A connection that was accepted with the last descriptor cannot be dialled.
+        assert all("RLIMIT_NOFILE" in str(flow["details"]) for flow in failed)
         while select.select([server], [], [], 0)[0]:
             server.accept()[0].close()
         with connect(proxy) as peer, server.accept()[0] as app:
@@ -157,9 +153,10 @@ def test_out_of_descriptors_the_proxy_waits_and_recovers(server: socket.socket) 
             assert app.recv(10) == b"again"
         counted = proxy.stop()
         assert counted["faults"] == 0
-        # Whether accept itself fails depends on who is faster: dials that fail give descriptors back at once.
+        # Whether accept itself fails or a dial depends on whether the number of descriptors is odd.
         errors = cast("list[int]", counted["accept_errors"])
         assert set(errors) <= {errno.EMFILE}
+        assert errors or failed
         told = [line for line in proxy.log() if line.startswith("cannot accept ingress connections")]
         assert len(told) <= 1, "once for the whole episode"
 

@@ -74,7 +74,7 @@ async def serving(hub: Hub, *pairs: Relayed) -> AsyncIterator[None]:
             await pair.over.wait()
             pair.close()
         assert not hub._ends
-        assert not hub._wheel
+        assert not len(hub._wheel)
         nursery.cancel_scope.cancel()
 
 

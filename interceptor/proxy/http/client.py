@@ -19,7 +19,8 @@ from interceptor.proxy.http import replies
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
-    from interceptor.proxy.hub import Hub, Leg
+    from interceptor.proxy.hub import Hub
+    from interceptor.proxy.loop import Leg
 
 REPLAYABLE: Final = 64 * 1024  # of a request; more is not kept for a second try
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply
     from interceptor.proxy.http.client import Connection
     from interceptor.proxy.http.serve import Service
-    from interceptor.proxy.hub import Leg
+    from interceptor.proxy.loop import Leg
 
 BATCH: Final = 16  # requests that are answered at once: then others have their turn
 LINGER: Final = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interceptor.model.address import PeerAddress, SocketAddress
+from interceptor.model.address import LocalAddress, PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
 from interceptor.proxy.share import FIRST_SOURCE_PORT, PORTS, Share
 from interceptor.proxy.tracker import Tracker
@@ -59,8 +59,10 @@ def test_the_limit_counts_live_flows_and_a_refused_one_is_recorded_with_the_reas
     tracker = make(records, limit=2)
     first, _ = admitted(tracker), admitted(tracker)
     assert tracker.admit(Direction.INGRESS, PEER) is None
-    tracker.refuse(Direction.INGRESS, PEER)
+    ours = LocalAddress(SocketAddress("10.0.0.2", 15006))
+    tracker.refuse(Direction.INGRESS, PEER, ours)
     (refused,) = records.closed_flows
+    assert refused.downstream_local == ours
     assert (refused.flag, refused.denied) == (ResponseFlag.OVERFLOW, "limit")
     assert "already has 2 connections: raise spec.limits.connections" in refused.details
     assert tracker.active == 2
