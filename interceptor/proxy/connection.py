@@ -11,7 +11,7 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
-from interceptor.protocol.detect import HTTP1, OPAQUE
+from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
 from interceptor.proxy import endings, permission, sniff, upstream
 from interceptor.proxy.endings import DialError, GoneError
 from interceptor.proxy.http import http1
@@ -136,6 +136,9 @@ async def _find_out_and_serve(
     if found.detected is HTTP1 and flow.denied is None:
         await _serve_http(flow, downstream, decision, found, services)
         return False
+    if found.detected is HTTP2 and flow.denied is None:
+        await _serve_http2(flow, downstream, decision, found, services)
+        return False
     dialled = found.dialled or await _dial(flow, decision, services, begun)
     if flow.denied is not None:
         sockets.reset(dialled.sock)
@@ -225,6 +228,17 @@ async def _serve_http(
     if found.dialled is not None:
         services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
     await http1.serve(Service(services.http, flow, decision, key, sources), downstream)
+
+
+async def _serve_http2(
+    flow: Flow, downstream: socket.socket, decision: Decision, found: Found, services: Services
+) -> None:
+    """Serve the flow's requests, over one connection to the upstream."""
+    from interceptor.proxy.http import http2  # noqa: PLC0415 (costs nothing until the first client speaks it)
+
+    flow.http, flow.relay = True, "http"
+    service = Service(services.http, flow, decision, None)
+    await http2.serve(service, downstream, found.dialled, lambda: _dial(flow, decision, services))
 
 
 def _sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:

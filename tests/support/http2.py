@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import hpack
+import trio
 
 from interceptor.model.http import LocalReply, ResponseHead
 from interceptor.protocol.http2 import codes
@@ -53,6 +55,7 @@ class Sent(NamedTuple):
     flags: int
     stream: int
     payload: bytes
+    decoded: dict[bytes, bytes] | None = None  # of HEADERS, where they have to be decoded as they come
 
     @property
     def ends(self) -> bool:
@@ -187,3 +190,84 @@ def _all(leg: Leg) -> bytes:
     while data := leg.writer.take():
         out += data
     return out
+
+
+class Wire:
+    """One end of a real connection that speaks HTTP/2."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.peer = Peer()
+        self.frames: list[Sent] = []  # heard, and not asked for yet
+        self.window = 0  # the sum of all that the connection's window was ever enlarged by
+        self._rest = b""
+
+    async def say(self, *data: bytes) -> None:
+        view = memoryview(b"".join(data))
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.sock)
+
+    async def hear(self, kind: int, number: int | None = None) -> Sent:
+        """The next frame of a kind, of a stream if it matters; what came before it and is not of it is kept."""
+        with trio.fail_after(10):
+            while True:
+                for at, sent in enumerate(self.frames):
+                    if sent.kind == kind and number in {None, sent.stream}:
+                        return self.frames.pop(at)
+                assert await self.more(), f"the connection ended before a frame {kind}: {self.frames}"
+
+    async def fields(self, number: int | None = None) -> dict[bytes, bytes]:
+        decoded = (await self.hear(codes.HEADERS, number)).decoded
+        assert decoded is not None
+        return decoded
+
+    async def body(self, number: int) -> bytes:
+        """The whole body of a stream."""
+        out = b""
+        while True:
+            sent = await self.hear(codes.DATA, number)
+            out += sent.payload
+            if sent.ends:
+                return out
+
+    async def end(self) -> str:
+        """How the connection ends."""
+        with trio.fail_after(10):
+            try:
+                while await self.more():
+                    pass
+            except ConnectionResetError:
+                return "reset"
+            return "fin"
+
+    async def more(self) -> bool:
+        await trio.lowlevel.wait_readable(self.sock)
+        data = self.sock.recv(1 << 18)
+        self._take(data)
+        return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        data = self._rest + data
+        at = 0
+        if data.startswith(codes.PREFACE):
+            at = len(codes.PREFACE)
+        while len(data) - at >= 9 and len(data) - at >= 9 + int.from_bytes(data[at : at + 3], "big"):
+            end = at + 9 + int.from_bytes(data[at : at + 3], "big")
+            (sent,) = frames(data[at:end])
+            if sent.kind == codes.WINDOW_UPDATE and not sent.stream:
+                self.window += int.from_bytes(sent.payload, "big")
+            if sent.kind == codes.HEADERS:
+                sent = sent._replace(decoded=self.peer.fields(sent))
+            self.frames.append(sent)
+            at = end
+        self._rest = data[at:]
+
+    async def ask(self, number: int, fields: Fields = GET) -> None:
+        await self.say(self.peer.headers(number, fields, end=True))
+
+    async def answer(self, number: int, body: bytes = b"hello", fields: Fields = OK) -> None:
+        await self.say(self.peer.headers(number, fields), self.peer.data(number, body, end=True))

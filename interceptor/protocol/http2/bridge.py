@@ -125,7 +125,8 @@ class Bridge:
                 self.upstream.writer.forget(call.upstream)
             else:
                 self.reply(call, reply)
-        self.downstream.close_after(NO_ERROR, b"")
+        if self.downstream.last:  # else the first request, which may be under way, is told why
+            self.downstream.close_after(NO_ERROR, b"")
 
     def drain(self) -> None:
         """Ask the client to open no more streams, and end after those that it has."""
@@ -138,6 +139,7 @@ class Bridge:
         call.forwarded = True
         if self._gone is not None:
             self.reply(call, self._gone)
+            self.downstream.close_after(NO_ERROR, b"")
         elif self._connected and not self._waiting and self.upstream.can_open:
             self.upstream.open(call.upstream, heads.request_fields(call.request, call.protocol))
         else:

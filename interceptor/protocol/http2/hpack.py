@@ -40,6 +40,22 @@ class NeverIndexed(Unindexed):
 STATIC: Final[tuple[Field, ...]] = HeaderTable.STATIC_TABLE
 DEFAULT_TABLE: Final = 4096
 OVERHEAD: Final = 32  # what a field counts beside its bytes, section 4.1
+# What is another value with each message: nghttp2's list, and what proxies and gRPC add.
+_CHANGING: Final = frozenset(
+    (
+        *(
+            b":path",
+            b"content-length",
+            b"age",
+            b"etag",
+            b"if-modified-since",
+            b"if-none-match",
+            b"location",
+            b"set-cookie",
+        ),
+        *(b"x-request-id", b"traceparent", b"grpc-timeout"),
+    )
+)
 _DYNAMIC: Final = len(STATIC) + 1  # index of the youngest entry of the dynamic table
 _SHORT: Final = 64  # a Huffman coded string up to this length is remembered once decoded
 _REMEMBERED: Final = 512  # strings
@@ -202,7 +218,7 @@ class Encoder:
         """A literal that enters the table, where it has room for it."""
         name, value = field
         size = OVERHEAD + len(name) + len(value)
-        if size > self._limit // 2:  # it would drive out most others
+        if name in _CHANGING or size > self._limit // 2:  # it would drive out others, and not come again
             return self._plain(Unindexed(field))
         self._evict(size)
         self._entries.append(field)

@@ -154,9 +154,9 @@ class Leg:
             self.writer.goaway(self.last, fault.code, str(fault).encode())
 
     @property
-    def within_block(self) -> bool:
-        """Whether the peer is amid a header block."""
-        return self._reader.within_block
+    def within_head(self) -> bool:
+        """Whether the peer is amid something that never takes long: all but a body."""
+        return self._reader.within_head
 
     @property
     def can_open(self) -> bool:

@@ -68,9 +68,14 @@ class Reader:
         self._block_stream = self._block_flags = self._pieces = 0
 
     @property
-    def within_block(self) -> bool:
-        """Whether a header block has begun that is not complete: until it is, nothing else can come."""
-        return self._block is not None
+    def within_head(self) -> bool:
+        """Whether the preface, a header block or any frame but DATA has begun and is not complete: that never takes long."""
+        rest = self._rest
+        return (
+            self._preface
+            or self._block is not None
+            or (bool(rest) and (len(rest) < HEADER or rest[3] != DATA))
+        )
 
     def read(self, data: bytes) -> Iterator[Frame]:
         """The frames that these bytes complete. Raises LegError, after the frames before the fault."""

@@ -73,11 +73,32 @@ class Downstream(Protocol):
     def switch(self, connection: Connection, early: bytes) -> None: ...
 
 
+class Served(Protocol):
+    """A request, of whatever version, as filters see it: they forward it or reply to it, now or later."""
+
+    flow: Flow
+    head: RequestHead
+    over: bool
+    flag: ResponseFlag
+    details: str
+    policy: str | None
+    fields: dict[str, str] | None
+
+    @property
+    def body_limit(self) -> int | None: ...
+    @body_limit.setter
+    def body_limit(self, limit: int | None) -> None: ...
+    def forward(self) -> None: ...
+    def reply(self, local: LocalReply) -> None: ...
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
+    def lost(self, local: LocalReply) -> None: ...
+
+
 class Filters(Protocol):
     """What stands between a request and its upstream, where the configuration has any: see ``filters``."""
 
-    def start(self, exchange: Exchange) -> None: ...
-    def respond(self, exchange: Exchange, head: ResponseHead) -> None: ...
+    def start(self, exchange: Served) -> None: ...
+    def respond(self, exchange: Served, head: ResponseHead) -> None: ...
 
 
 class Live(Protocol):
@@ -121,7 +142,7 @@ class Serving:
         for session in tuple(self.live):
             session.end_denied()
 
-    def fault(self, exchange: Exchange) -> None:
+    def fault(self, exchange: Served) -> None:
         """The last resort: a fault while serving one request is logged and counted, and ends no other."""
         _log.exception("a request of flow %s failed by a fault of the proxy", exchange.flow.id)
         self.recorder.internal_error()
@@ -137,6 +158,18 @@ class Service:
     decision: Decision
     key: object  # connections to the upstream that have the same one are shared
     sources: Iterator[SocketAddress] | None = None
+
+
+def prepare(every: Serving, flow: Flow, head: RequestHead) -> LocalReply | None:
+    """Make a head into what the upstream is to see, and ask the policies about it; the answer where they refuse it."""
+    names = {name.lower() for name, _ in head.headers}
+    if not _IDENTITY_HEADERS.isdisjoint(names):
+        head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
+    if b"x-request-id" not in names:
+        head.headers.append((b"x-request-id", every.request_id()))
+    if b"x-forwarded-proto" not in names:
+        head.headers.append((b"x-forwarded-proto", head.scheme))
+    return None if every.authorize is None else every.authorize(flow, head)
 
 
 class Exchange(RequestRecord):
@@ -178,15 +211,8 @@ class Exchange(RequestRecord):
 
     def start(self) -> None:
         """Serve the request whose head is known."""
-        every, head = self._service.all, self.head
-        names = {name.lower() for name, _ in head.headers}
-        if not _IDENTITY_HEADERS.isdisjoint(names):
-            head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
-        if b"x-request-id" not in names:
-            head.headers.append((b"x-request-id", every.request_id()))
-        if b"x-forwarded-proto" not in names:
-            head.headers.append((b"x-forwarded-proto", head.scheme))
-        if every.authorize is not None and (denied := every.authorize(self.flow, head)) is not None:
+        every = self._service.all
+        if (denied := prepare(every, self.flow, self.head)) is not None:
             self.reply(denied)
         elif every.filters is not None:
             every.filters.start(self)

@@ -536,6 +536,16 @@ def test_requests_are_answered_where_there_is_no_upstream() -> None:
     assert not told
 
 
+def test_the_first_request_is_told_why_there_is_no_upstream() -> None:
+    pair = Bridged(connect=False)
+    pair.bridge.lost_upstream(UNAVAILABLE)
+    assert not pair.bridge.ended
+    told, _ = pair.get(1)
+    assert pair.client.fields(told[0])[b":status"] == b"503"
+    assert kinds(told) == [HEADERS, DATA, GOAWAY]
+    assert pair.bridge.ended
+
+
 def test_a_held_request_is_answered_when_it_is_let_go() -> None:
     pair = Bridged()
     pair.hooks.verdict = WAIT

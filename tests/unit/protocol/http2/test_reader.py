@@ -103,9 +103,32 @@ def test_faults_end_the_connection(data: bytes, code: int) -> None:
 def test_a_header_block_comes_in_one_piece() -> None:
     made = reader()
     assert not list(made.read(frame(HEADERS, 1, 7, b"a") + frame(CONTINUATION, 0, 7, b"b")))
-    assert made.within_block
+    assert made.within_head
     assert list(made.read(frame(CONTINUATION, END_HEADERS, 7, b"c"))) == [Frame(HEADERS, 1, 7, b"abc", 3)]
-    assert not made.within_block
+    assert not made.within_head
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", False),
+        (b"\0\0", True),
+        (frame(HEADERS, 5, 1, b"xyz")[:-1], True),
+        (frame(DATA, 0, 1, b"xyz")[:-1], False),
+        (frame(DATA, 0, 1, b"xyz"), False),
+    ],
+)
+def test_a_body_may_take_its_time_and_nothing_else(data: bytes, expected: bool) -> None:
+    made = reader()
+    list(made.read(data))
+    assert made.within_head is expected
+
+
+def test_the_preface_may_not_take_its_time() -> None:
+    made = Reader(preface=True, block_limit=10)
+    assert made.within_head
+    list(made.read(PREFACE))
+    assert not made.within_head
 
 
 def test_frames_before_a_fault_are_given() -> None:

@@ -1,0 +1,149 @@
+"""The requests of an HTTP/2 connection: each is decided as those of HTTP/1 are, and recorded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from interceptor.model.connection import ResponseFlag
+from interceptor.model.http import LocalReply, RequestHead
+from interceptor.model.request import VIA_UPSTREAM, RequestRecord
+from interceptor.protocol.http2.bridge import WAIT
+from interceptor.proxy.http import replies
+from interceptor.proxy.http.serve import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from interceptor.model.http import ResponseHead
+    from interceptor.protocol.http2.bridge import Bridge, Wait
+    from interceptor.protocol.http2.stream import Call
+    from interceptor.proxy.http.client import Dialled
+    from interceptor.proxy.http.serve import Service
+
+_NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
+
+
+class Request(RequestRecord):
+    """One request, as filters see it: they let it go to the upstream, or answer it."""
+
+    __slots__ = ("_call", "_requests", "_scope", "over")
+
+    def __init__(self, requests: Requests, call: Call) -> None:
+        every = requests.service.all
+        super().__init__(requests.service.flow, call.request, every.wall_clock(), every.clock())
+        self._requests = requests
+        self._call = call
+        self._scope: trio.CancelScope | None = None  # of the task that waits for something
+        self.over = False
+
+    @property
+    def body_limit(self) -> int | None:
+        """A longer body is refused."""
+        return self._call.body_limit
+
+    @body_limit.setter
+    def body_limit(self, limit: int | None) -> None:
+        self._call.body_limit = limit
+
+    def forward(self) -> None:
+        """Let the request go to the upstream."""
+        requests = self._requests
+        requests.act(lambda: requests.bridge.forward(self._call))
+
+    def reply(self, local: LocalReply) -> None:
+        """Answer in the upstream's place."""
+        requests = self._requests
+        requests.act(lambda: requests.bridge.reply(self._call, local))
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Do what has to wait in a task, which ends with the request at the latest."""
+        scope = self._scope = trio.CancelScope()
+        every = self._requests.service.all
+
+        async def guarded() -> None:
+            with scope:
+                try:
+                    await task()
+                except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
+                    every.fault(self)
+
+        every.spawn(guarded)
+
+    def lost(self, local: LocalReply) -> None:
+        """It cannot be served."""
+        self.reply(local)
+
+    def finish(self) -> None:
+        """Record it."""
+        call = self._call
+        self.over = True
+        if self._scope is not None:
+            self._scope.cancel()
+        self.status = call.status
+        self.bytes_received, self.bytes_sent = call.bytes_received, call.bytes_sent
+        self.grpc_status = call.grpc_status
+        if call.flag is not ResponseFlag.NONE:
+            self.flag, self.details = call.flag, call.details
+        every = self._requests.service.all
+        self.ended = every.clock()
+        every.recorder.request(self)
+
+
+class Requests:
+    """Decides and records what passes one bridge."""
+
+    bridge: Bridge
+
+    def __init__(self, service: Service, act: Callable[[Callable[[], None]], None]) -> None:
+        self.service = service
+        self.act = act  # does something with the bridge, whoever asks for it
+        self.dialled: Dialled | None = None
+        self._live: set[Request] = set()
+
+    def request(self, call: Call) -> LocalReply | Wait | None:
+        """Decide on a request."""
+        every = self.service.all
+        record = call.context = Request(self, call)
+        self._live.add(record)
+        denied = prepare(every, self.service.flow, call.request)
+        if denied is not None:
+            return denied
+        if every.filters is None:
+            return None
+        every.filters.start(record)  # which answers or forwards it, now or later
+        return WAIT
+
+    def response(self, call: Call, head: ResponseHead) -> None:
+        """Note the response, and show it to the filters."""
+        record, every = call.context, self.service.all
+        assert isinstance(record, Request)
+        if call.flag is ResponseFlag.NONE:
+            record.details = VIA_UPSTREAM
+            record.service_seconds = every.clock() - record.began
+            if self.dialled is not None:
+                record.upstream, record.upstream_local = self.dialled.address, self.dialled.local
+        if every.filters is not None:
+            every.filters.respond(record, head)
+
+    def malformed(self, details: str) -> None:
+        """Record what was no request."""
+        every, now = self.service.all, self.service.all.clock()
+        record = RequestRecord(self.service.flow, _NO_REQUEST, every.wall_clock(), now)
+        record.flag, record.details = ResponseFlag.DOWNSTREAM_PROTOCOL, details
+        every.recorder.request(record)
+
+    def finished(self, call: Call) -> None:
+        """Record a request."""
+        record = call.context
+        assert isinstance(record, Request)
+        self._live.discard(record)
+        record.finish()
+
+    def end_late(self, now: float) -> None:
+        """Answer the requests that took too long."""
+        limit = self.service.all.request_timeout
+        for record in tuple(self._live):
+            if limit is not None and now - record.began >= limit:
+                record.reply(replies.TIMEOUT)
