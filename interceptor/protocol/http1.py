@@ -275,7 +275,7 @@ def response_head(head: ResponseHead, body: int, connection: bytes | None = None
 
 def check_headers(headers: Headers) -> None:
     """Refuse what would not be one header each, where somebody else than a peer wrote them."""
-    if not _HEADERS.fullmatch(b"".join(b"%b: %b\r\n" % header for header in headers)):
+    if not all(_HEADER.fullmatch(b"%b: %b\r\n" % header) for header in headers):
         raise MalformedError("bad_header", 500)
 
 
