@@ -7,7 +7,6 @@ import errno
 import resource
 import socket
 import struct
-import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.errors import KernelError
@@ -37,7 +36,7 @@ _LEG_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
 )
-_BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked in struct tcp_info: include/uapi/linux/tcp.h
+_BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked, before tcpi_bytes_received, in struct tcp_info: include/uapi/linux/tcp.h
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _FINISH_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 
@@ -232,10 +231,14 @@ def pending_error(sock: Stream) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def acknowledged(sock: socket.socket) -> int:
-    """How many of the bytes that we sent the other end's kernel has taken, also after the connection broke."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
-    return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder) - 1  # its SYN counts as one
+def acknowledged(sock: socket.socket) -> tuple[int, int]:
+    """How many bytes the other end's kernel has taken of ours, and ours of its, also after the connection broke.
+
+    Its FIN counts as one byte.
+    """
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 16)
+    acked, received = struct.unpack_from("=QQ", info, _BYTES_ACKED)
+    return acked - 1, received  # our SYN counted as one
 
 
 def reset(sock: Stream) -> None:

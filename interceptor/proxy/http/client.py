@@ -75,7 +75,7 @@ class Connection:
 
     __slots__ = (
         "_before", "_blocked", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_hub", "_keep_alive", "_left",
-        "_out", "_paused", "_replay", "_started", "_unread", "_written", "address", "drain", "fd", "idle_since", "key",
+        "_out", "_paused", "_replay", "_started", "_taken", "_unread", "_written", "address", "drain", "fd", "idle_since", "key",
         "local", "sock", "waits",
     )  # fmt: skip
 
@@ -94,6 +94,7 @@ class Connection:
         self.drain = False  # read until nothing comes: a short read proves nothing
         self._keep_alive = True
         self._written = 0  # bytes that the kernel took, ever
+        self._taken = 0  # bytes that were read, ever
         self._begin()
         hub.watch(sock, self)
 
@@ -245,6 +246,7 @@ class Connection:
             self.close(reset=True)
             return
         exchange.active = hub.now
+        self._taken += size
         try:
             self._feed(exchange, hub.view[:size].tobytes())
         except MalformedError as error:
@@ -343,13 +345,14 @@ class Connection:
             exchange.lost(replies.CLOSED, unseen)
 
     def _unseen(self) -> Replay | None:
-        """The request, where a connection that had waited in the pool ended before the upstream's kernel took a byte of it.
+        """The request, where the upstream had closed its side without having taken a byte of it.
 
-        That happens when the upstream closes an idle connection just when we use it, and then a second try is no
-        repetition, whatever the method.
+        That happens when it closes an idle connection just when we use it, and then a second try is no repetition,
+        whatever the method. What was taken is acknowledged by every FIN; by a RST it is not, so that one proves nothing.
         """
         if self._replay is None or self._started or self._buffer or not isinstance(self.sock, socket.socket):
             return None
-        if sockets.acknowledged(self.sock) > self._before:
+        acked, received = sockets.acknowledged(self.sock)
+        if acked > self._before or received <= self._taken:
             return None
         return Replay(b"".join(self._replay + self._out))

@@ -54,10 +54,12 @@ async def serve(service: Service, downstream: Leg) -> None:
 class Tunnel:
     """A connection that carries something else than HTTP from here on."""
 
-    def __init__(self, exchange: Exchange, upstream: Leg, early: tuple[bytes, bytes]) -> None:
+    def __init__(self, exchange: Exchange, upstream: Leg, early: tuple[bytes, bytes], held: int) -> None:
+        """``held``: how much of what is early is still the response's head."""
         self._exchange = exchange
         self._upstream = upstream
         self._early = early
+        self._held = held
 
     async def relay(self, service: Service, downstream: Leg) -> None:
         """Relay it like any other bytes; the request is recorded at the end."""
@@ -72,7 +74,7 @@ class Tunnel:
             raise
         finally:
             exchange.bytes_received += flow.bytes_received - received
-            exchange.bytes_sent += flow.bytes_sent - sent
+            exchange.bytes_sent += flow.bytes_sent - sent - self._held
             exchange.finish()
 
 
@@ -172,27 +174,35 @@ class Session:
         exchange = self._exchange
         assert exchange is not None
         self._exchange = None
+        self._push()
+        if self._task is None:  # the client is gone
+            connection.close(reset=True)
+            exchange.abort(ResponseFlag.DOWNSTREAM_RESET, self._flow.details)
+            return
         held = b"" if self._blocked is None else self._blocked.tobytes()
-        late = held + b"".join(self._out) + early
         self._leave()
         self._hub.release(self.fd)
-        tunnel = Tunnel(exchange, connection.detach(), (self._buffer, late))
+        tunnel = Tunnel(exchange, connection.detach(), (self._buffer, held + early), len(held))
         self._wake(outcome.Value(tunnel))
 
     def flush(self) -> bool:
         """Send what there is; whether the kernel took all of it."""
         if self._task is None:
             return True
-        if self._blocked is not None:
-            return False
-        if self._out:
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._out.clear()
-            if not self._send(memoryview(data)):
-                return self._task is None
+        if not self._push():
+            return self._task is None
         if self._exchange is None and not self._advancing:
             self._between()
         return True
+
+    def _push(self) -> bool:
+        if self._blocked is not None:
+            return False
+        if not self._out:
+            return True
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return self._send(memoryview(data))
 
     # What the hub calls
 
@@ -332,8 +342,12 @@ class Session:
         else:
             self._hub.again(self.fd)
         self._advancing = False
-        if self._exchange is None and self._blocked is None and self._task is not None:
-            self.flush()
+        if self._exchange is None and self._task is not None and self._push():
+            if self._closing:
+                self._finish()
+            elif self._unread:
+                self._unread = False
+                self._hub.again(self.fd)
 
     def _begin(self, request: http1.Request) -> None:
         exchange = self._exchange = Exchange(self._service, self, request.head, request.body, request.upgrade)
