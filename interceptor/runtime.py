@@ -62,6 +62,7 @@ def run_proxy(
         netns.enter(place)
     spec, root = configuration.sidecar.spec, os.geteuid() == 0
     state_file.check(
+        mode=spec.ingress.mode.lower(),
         ingress_port=spec.ingress.port,
         egress_port=spec.egress.port,
         uid=proxy_uid if root else os.geteuid(),

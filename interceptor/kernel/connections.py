@@ -12,10 +12,12 @@ from interceptor.kernel import child, conntrack
 from interceptor.kernel.listeners import any_open, listeners
 from interceptor.model.address import from_sockaddr
 from interceptor.redirect.existing import Ends, Established, bypassing
+from interceptor.redirect.rules import MarkConnection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from interceptor.config.redirect import Mark
     from interceptor.redirect.rules import Family, Ruleset
 
 # ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT: include/net/tcp_states.h
@@ -40,7 +42,9 @@ def _existing(
 
     def look() -> tuple[Established, ...]:
         return bypassing(
-            ruleset, _connections(by_group=_asks_for_groups(ruleset)), conntrack.redirected(ports)
+            ruleset,
+            _connections(by_group=_asks_for_groups(ruleset)),
+            conntrack.redirected(ports, _marks(ruleset)),
         )
 
     found = look()
@@ -53,6 +57,12 @@ def _existing(
     for each in stubborn:  # a kernel without CONFIG_INET_DIAG_DESTROY
         conntrack.forget(each.family, each.ends)
     return found, len(found) - len(stubborn)
+
+
+def _marks(ruleset: Ruleset) -> set[Mark]:
+    """Of the connections that TPROXY brings to the proxy, and of the proxy's to the app by its clients' addresses."""
+    verdicts = (rule.verdict for chain in ruleset.chains for rule in chain.rules)
+    return {verdict.mark for verdict in verdicts if isinstance(verdict, MarkConnection)}
 
 
 def _asks_for_groups(ruleset: Ruleset) -> bool:

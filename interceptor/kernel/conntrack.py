@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.errors import KernelError
 from interceptor.kernel import child
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from interceptor.config.redirect import Mark
     from interceptor.redirect.rules import Family
 
 _DST_NAT: Final = 1 << 5  # IPS_DST_NAT, include/uapi/linux/netfilter/nf_conntrack_common.h
@@ -20,22 +21,43 @@ _LIVE: Final = frozenset(range(1, 7))  # SYN_SENT to LAST_ACK, include/uapi/linu
 _INET: Final[dict[Family, socket.AddressFamily]] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-def live(namespace: Path | None, ports: Collection[int]) -> dict[int, int]:
-    """How many live connections are redirected to each of these ports. KernelError: the kernel does not tell."""
-    return child.call(namespace, _live, ports)
+class Live(NamedTuple):
+    """How many live connections are the proxy's: redirected, by port, and taken by TPROXY."""
+
+    redirected: dict[int, int]
+    taken: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.redirected.values()) + self.taken
 
 
-def _live(ports: Collection[int]) -> dict[int, int]:
-    return {port: sum(1 for family in _INET for _ in _redirected(family, port)) for port in ports}
+def live(namespace: Path | None, ports: Collection[int], taken: Mark | None) -> Live:
+    """The live connections that lead to these ports or carry this mark. KernelError: the kernel does not tell."""
+    return child.call(namespace, _live, ports, taken)
 
 
-def redirected(ports: Collection[int]) -> frozenset[Ends]:
-    """Where the live connections that are redirected to these ports were meant to go. For a child in the namespace."""
+def _live(ports: Collection[int], taken: Mark | None) -> Live:
+    return Live(
+        {port: sum(1 for family in _INET for _ in _redirected(family, port)) for port in ports},
+        sum(1 for family in _INET for _ in _marked(family, taken)) if taken else 0,
+    )
+
+
+def redirected(ports: Collection[int], marks: Collection[Mark]) -> frozenset[Ends]:
+    """Where the live connections that are redirected to these ports, or carry one of these marks, were meant to go.
+
+    For a child in the namespace.
+    """
     return frozenset(
         _ends(entry.get_attr("CTA_TUPLE_ORIG"), family)
         for family in _INET
-        for port in ports
-        for entry in _redirected(family, port)
+        for entries in (
+            *(_redirected(family, port) for port in ports),
+            *(_marked(family, mark) for mark in marks),
+        )
+        for entry in entries
     )
 
 
@@ -63,15 +85,29 @@ def forget(family: Family, ends: Ends) -> None:
 
 def _redirected(family: Family, port: int) -> Iterator[Any]:
     """The live entries whose replies come from a port of this host, by the kernel's own filter (Linux 5.8)."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple  # noqa: PLC0415 (heavy, as below)
+
+    wanted = NFCTAttrTuple(family=_INET[family], proto=socket.IPPROTO_TCP, sport=port)
+    for entry in _dumped(family, tuple_reply=wanted):
+        # The port once more: kernels before 5.8 ignore the filter.
+        answers = entry.get_attr("CTA_TUPLE_REPLY").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_SRC_PORT")
+        if answers == port and entry.get_attr("CTA_STATUS") & _DST_NAT:
+            yield entry
+
+
+def _marked(family: Family, mark: Mark) -> Iterator[Any]:
+    """The live entries that carry a mark."""
+    return _dumped(family, mark=mark.value, mark_mask=mark.mask)
+
+
+def _dumped(family: Family, **wanted: Any) -> Iterator[Any]:
+    """The live TCP entries that the kernel picks."""
     from pyroute2 import NFCTSocket  # noqa: PLC0415 (heavy, and needed in this child only)
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple  # noqa: PLC0415
 
-    inet = _INET[family]
-    wanted = NFCTAttrTuple(family=inet, proto=socket.IPPROTO_TCP, sport=port)
     try:
-        with NFCTSocket(nfgen_family=inet) as table:
-            entries = list(table.dump(tuple_reply=wanted))
+        with NFCTSocket(nfgen_family=_INET[family]) as table:
+            entries = list(table.dump(**wanted))
     except (NetlinkError, OSError) as error:
         raise KernelError(
             f"cannot list tracked connections ({error}); load conntrack's netlink with 'modprobe nf_conntrack_netlink', "
@@ -80,10 +116,7 @@ def _redirected(family: Family, port: int) -> Iterator[Any]:
     for entry in entries:
         protocol = entry.get_attr("CTA_PROTOINFO")
         tcp = protocol and protocol.get_attr("CTA_PROTOINFO_TCP")
-        state = tcp and tcp.get_attr("CTA_PROTOINFO_TCP_STATE")
-        # The port once more: kernels before 5.8 ignore the filter.
-        answers = entry.get_attr("CTA_TUPLE_REPLY").get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_SRC_PORT")
-        if answers == port and entry.get_attr("CTA_STATUS") & _DST_NAT and state in _LIVE:
+        if tcp and tcp.get_attr("CTA_PROTOINFO_TCP_STATE") in _LIVE:
             yield entry
 
 

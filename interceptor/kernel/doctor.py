@@ -38,12 +38,8 @@ def look(settings: RedirectSettings, namespace: Path | None, backend: Backend | 
     """Everything there is to see, in a namespace or here."""
     unseen: list[str] = []
     capabilities = _capabilities()
-    try:
-        installed = tuple(rules.status(namespace).warnings())
-    except InterceptorError as error:
-        installed = None
-        unseen.append(f"the installed rules: {error}")
     sysctls, foreign, found, interfaces = child.call(namespace, _inside)
+    installed = _installed(namespace, foreign, unseen)
     if os.geteuid() != 0:
         unseen.append("the rules of other programs: reading them takes root")
     elif shutil.which("nft") is None:
@@ -63,6 +59,18 @@ def look(settings: RedirectSettings, namespace: Path | None, backend: Backend | 
         descriptors=_descriptors(),
         unseen=unseen,
     )
+
+
+def _installed(
+    namespace: Path | None, foreign: Sequence[ForeignRule], unseen: list[str]
+) -> tuple[str, ...] | None:
+    """What is wrong with what is installed, but for other programs' redirects that are findings of their own."""
+    try:
+        status = rules.status(namespace)
+    except InterceptorError as error:
+        unseen.append(f"the installed rules: {error}")
+        return None
+    return tuple(status.without(frozenset(rule.where.split()[0] for rule in foreign)).warnings())
 
 
 def _inside() -> tuple[dict[str, str], tuple[ForeignRule, ...], tuple[Listener, ...], tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.errors import KernelError
 from interceptor.kernel import child, connections, conntrack, readback, rules, state_file
 from interceptor.kernel.unhook import unhook
+from interceptor.model.connection import Direction
 from interceptor.redirect import listing
 from interceptor.redirect.existing import describe
 from interceptor.redirect.rules import FAMILIES
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from interceptor.config.redirect import Backend, RedirectSettings
-    from interceptor.model.connection import Direction
+    from interceptor.config.redirect import Backend, Mark, RedirectSettings
     from interceptor.redirect.rules import Ruleset
 
 POLL_SECONDS: Final = 0.2  # between two looks at the flows that are left
@@ -66,19 +66,24 @@ def older(settings: RedirectSettings, ruleset: Ruleset, namespace: Path | None, 
 
 
 def live_flows(namespace: Path | None) -> tuple[dict[Direction, int], str]:
-    """How many live connections are redirected, by direction, whatever the configuration was; or why that is unknown."""
-    leads_to = child.call(namespace, _ports)
+    """How many live connections our rules lead, by direction, whatever the configuration was; or why that is unknown."""
+    leads_to, taken = child.call(namespace, _leads_to)
     try:
-        counts = conntrack.live(namespace, frozenset().union(*leads_to.values()))
+        found = conntrack.live(namespace, frozenset().union(*leads_to.values()), taken)
     except KernelError as error:
         return {}, f"live connections are not counted: {error}"
-    return {direction: sum(counts[port] for port in ports) for direction, ports in leads_to.items()}, ""
+    flows = {
+        direction: sum(found.redirected[port] for port in ports) for direction, ports in leads_to.items()
+    }
+    flows[Direction.INGRESS] += found.taken
+    return flows, ""
 
 
-def _ports() -> dict[Direction, frozenset[int]]:
-    """In a child: the ports our rules lead to."""
-    legacy = (text for family in FAMILIES for text in readback.legacy(family).values())
-    return listing.ports([*legacy, readback.nft()])
+def _leads_to() -> tuple[dict[Direction, frozenset[int]], Mark | None]:
+    """In a child: the ports our rules lead to, and the mark of what TPROXY takes."""
+    texts = [text for family in FAMILIES for text in readback.legacy(family).values()]
+    texts.append(readback.nft())
+    return listing.ports(texts), listing.taken(texts)
 
 
 def drain(
@@ -88,13 +93,13 @@ def drain(
 
     ``progress`` gets the number of flows left and the seconds left, whenever the number changes. Ctrl-C ends the waiting.
     """
-    leads_to = child.call(namespace, _ports)  # before: what is unhooked may be listed otherwise
+    leads_to, taken = child.call(namespace, _leads_to)  # before: what is unhooked may be listed otherwise
     ports = frozenset().union(*leads_to.values())
     unhook(namespace, wait=wait)
     deadline, told = time.monotonic() + seconds, -1
     try:
         while True:
-            left = sum(conntrack.live(namespace, ports).values())
+            left = conntrack.live(namespace, ports, taken).total
             remaining = deadline - time.monotonic()
             if left != told:
                 progress(left, max(remaining, 0.0))

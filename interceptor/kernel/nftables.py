@@ -18,7 +18,7 @@ from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import child
 from interceptor.kernel.driver import Step
-from interceptor.redirect import nft_layout
+from interceptor.redirect import nft_layout, tproxy
 from interceptor.redirect.foreign import ForeignChain, Presence
 from interceptor.redirect.nft_foreign import base_tables, foreign_chains
 from interceptor.redirect.nft_layout import NOTHING, Layout
@@ -101,12 +101,22 @@ def unhook(namespace: Path | None, tables: frozenset[Table]) -> None:
 
 
 def _unhook(tables: frozenset[Table]) -> None:
-    found = nft_layout.listed(_list_ours())
-    bases = [name for name in found.rules if found.base(name) and _table(name) in tables]
-    if not bases:
+    objects = _list_ours()
+    found = nft_layout.listed(objects)
+    ours = {"family": FAMILY, "table": TABLE}
+    commands: list[object] = [
+        {"flush": {"chain": {**ours, "name": name}}}
+        for name in found.rules
+        if found.base(name) and _table(name) in tables
+    ]
+    commands += [
+        {"delete": {"rule": {**ours, "chain": rule["chain"], "handle": rule["handle"]}}}
+        for rule in (cast("Form", form["rule"]) for form in objects if "rule" in form)
+        if _table(str(rule["chain"])) is Table.MANGLE and tproxy.opens(str(rule.get("comment", "")))
+    ]
+    if not commands:
         return
-    flushes = [{"flush": {"chain": {"family": FAMILY, "table": TABLE, "name": name}}} for name in bases]
-    ended = _run("-j", "-f", "-", text=json.dumps({"nftables": flushes}))
+    ended = _run("-j", "-f", "-", text=json.dumps({"nftables": commands}))
     if ended.returncode != 0:
         raise KernelError(f"the kernel would not let go of our rules in nftables ({_reason(ended)})")
 

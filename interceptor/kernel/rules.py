@@ -79,8 +79,9 @@ def apply(
         ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], namespace)
         ruleset = plan(settings, ipv6)
         wanted = {each: Ruleset("", ()) for each, presence in found.items() if presence.ours}
-        # Policy routing of ours stands only with rules of ours in the mangle table.
-        routed = ruleset.detour is not None or any(presence.mangle for presence in found.values())
+        # Policy routing of ours stands only with rules of ours in the mangle table, or where an apply was killed.
+        marks = ruleset.detour is not None or any(presence.mangle for presence in found.values())
+        routed = marks or iproute.stands(namespace)
         changes = [
             *(iproute.changes(namespace, ruleset.detour) if routed else ()),
             *_changes(namespace, {**wanted, choice.backend: ruleset}),

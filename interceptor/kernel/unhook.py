@@ -1,30 +1,31 @@
 """The first half of a removal: our chains stay, and nothing leads to them any more.
 
-Connections that were redirected live on as long as the kernel has our chains; new ones go their own way.
+Connections that were redirected live on as long as the kernel has our chains; new ones go their own way. What TPROXY took
+is brought to the proxy segment by segment: there only the rules go that take new connections.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from interceptor.kernel import child, iptables, nftables, xtables_lock
+from interceptor.kernel import child, iptables, nftables, x_entry, xtables_lock
 from interceptor.kernel.driver import undisturbed
 from interceptor.redirect.rules import FAMILIES, Family, Table
+from interceptor.redirect.tproxy import opens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Not mangle: what TPROXY diverts is diverted packet by packet, and would be cut off. It goes with the removal.
 _TABLES: Final = frozenset({Table.NAT, Table.FILTER})
 
 
 def unhook(namespace: Path | None, *, wait: float) -> None:
-    """Take out the jumps to our chains, wherever they are. KernelError: some may be left, which status shows."""
+    """Take out what leads new connections to us, wherever it is. KernelError: some may be left, which status shows."""
     iptables.load()
     with xtables_lock.held(wait):
         for family in FAMILIES:
-            for table in child.call(namespace, iptables.existing_tables, family) & _TABLES:
+            for table in child.call(namespace, iptables.existing_tables, family):
                 child.call(namespace, _legacy, family, table)
         nftables.unhook(namespace, _TABLES)
 
@@ -32,5 +33,11 @@ def unhook(namespace: Path | None, *, wait: float) -> None:
 def _legacy(family: Family, table: Table) -> None:
     """In a child: one commit."""
     found = iptables.read(family, table)
-    if found.jumps:
+    if table in _TABLES and found.jumps:
         iptables.write(family, table, iptables.Layout(found.chains), undisturbed)
+    if table is Table.MANGLE and found.chains:
+        kept = {
+            name: tuple(rule for rule in rules if not opens(x_entry.comment(rule, family)))
+            for name, rules in found.chains.items()
+        }
+        iptables.write(family, table, iptables.Layout(kept, found.jumps), undisturbed)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.redirect import RedirectSettings
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class State:
 
     place: Place
     hash: str
+    mode: str
     ingress_port: int
     egress_port: int
     proxy_uids: tuple[int, ...]
@@ -36,8 +37,15 @@ class State:
     proxy_mark: str | None
     backend: str
 
-    def mismatches(self, *, ingress_port: int, egress_port: int, uid: int, gid: int) -> Iterator[str]:
+    def mismatches(
+        self, *, mode: str, ingress_port: int, egress_port: int, uid: int, gid: int
+    ) -> Iterator[str]:
         """What does not fit a proxy that is about to start, a sentence each."""
+        if mode != self.mode:
+            yield (
+                f"spec.ingress.mode is {mode.upper()}, but the installed rules bring ingress by {self.mode.upper()}: change the "
+                f"Sidecar document, or run 'sidecar-setup apply' with --mode {mode}"
+            )
         for name, here, there in (
             ("ingress", ingress_port, self.ingress_port),
             ("egress", egress_port, self.egress_port),
@@ -67,6 +75,7 @@ def state(settings: RedirectSettings, place: Place, backend: str) -> State:
     return State(
         place,
         settings.hash,
+        settings.mode.value,
         settings.ingress_port,
         settings.egress_port,
         settings.proxy_uids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from interceptor.config.redirect import Backend
@@ -10,7 +10,7 @@ from interceptor.redirect.foreign import conflicts
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from interceptor.redirect.foreign import ForeignChain
     from interceptor.redirect.rules import Family, Table, Tag
@@ -66,6 +66,18 @@ class Status:
         """Our chains that see one family."""
         return tuple(chain for chain in self.chains if family in chain.families)
 
+    def without(self, backends: Collection[str]) -> Status:
+        """The same without others' redirects in these backends."""
+        return Status(
+            tuple(
+                replace(chain, before_ours=tuple(rule for rule in chain.before_ours if not _redirects(rule)))
+                if chain.backend.value in backends
+                else chain
+                for chain in self.chains
+            ),
+            tuple(chain for chain in self.foreign if chain.backend.value not in backends),
+        )
+
     def warnings(self) -> Iterator[str]:
         """What an operator must know: half-installed rules, foreign rules that come first, rules not ours in our chains."""
         if len(self.hashes) > 1:
@@ -86,6 +98,10 @@ class Status:
             yield f"nothing of ours is installed for IPv{missing}: its connections bypass the proxy"
         if len(self.backends) == 1:
             yield from conflicts(self.backends[0], self.foreign)
+
+
+def _redirects(rule: str) -> bool:
+    return rule.rpartition("-j ")[2] in {"REDIRECT", "DNAT", "NETMAP", "TPROXY"}
 
 
 def _of_chain(chain: InstalledChain) -> Iterator[str]:

@@ -37,6 +37,7 @@ from interceptor.redirect.rules import (
     Protocol,
     Table,
     Tproxy,
+    read_comment,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ FIRST_MARK: Final = 0x53A  # next to Istio's 0x539, which operators give as --pr
 MASK: Final = 0xFFF
 _TCP: Final = Protocols((Protocol.TCP,), Protocol.TCP)
 _FLAG: Final = "--mode"
+_TAKEN: Final = "ingress-taken"
+_LOOPBACK: Final = f"ingress-{INWARD_LOOPBACK.id}"
 
 
 class Marks(NamedTuple):
@@ -67,6 +70,12 @@ def marks(settings: RedirectSettings) -> Marks:
         if own is None or (value & own.mask != own.value and own.value & MASK != value)
     )
     return Marks(next(free), next(free))
+
+
+def opens(comment: str) -> bool:
+    """Whether a rule with this comment, in the mangle table, takes a connection that is being opened."""
+    tag = read_comment(comment)
+    return tag is not None and tag.rule.startswith("ingress-") and tag.rule not in {_LOOPBACK, _TAKEN}
 
 
 def detour(settings: RedirectSettings, families: tuple[Family, ...]) -> Detour:
@@ -105,7 +114,7 @@ def chains(settings: RedirectSettings, families: tuple[Family, ...]) -> tuple[Ch
 def _ingress(settings: RedirectSettings, taken: Mark) -> Iterator[Rule]:
     yield from returns("ingress", [INWARD_LOOPBACK], _TCP)
     because = "the rest of a connection goes where its first segment went"
-    going_on = Part("ingress-taken", Match(connection_mark=taken), _FLAG, because)
+    going_on = Part(_TAKEN, Match(connection_mark=taken), _FLAG, because)
     yield rule(going_on.id, going_on, Protocol.TCP, Tproxy(settings.ingress_port))
     if (
         settings.dns is Dns.CAPTURE

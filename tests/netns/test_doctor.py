@@ -91,6 +91,21 @@ def test_remedies_that_are_commands_work(bed: Topology, argv: tuple[str, ...], b
     assert not found(bed, beginning)
 
 
+def redirect(bed: Topology, tool: str, port: str) -> None:
+    rule = ("-p", "tcp", "--dport", port, "-j", "REDIRECT", "--to-ports", "9")
+    bed.app.run(tool, "-t", "nat", "-I", "OUTPUT", *rule)
+
+
+@pytest.mark.parametrize("tool", ["iptables-legacy", "iptables-nft"])
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_another_programs_redirect_is_told_once(bed: Topology, tool: str, backend: str) -> None:
+    redirect(bed, tool, "9999")
+    assert run(sidecar_setup("apply", "--netns", bed.app.name, "--backend", backend)).returncode == 0
+    redirect(bed, tool, "9998")
+    about = [what for what in findings(bed) if "redirect" in what.lower() and "nobody" not in what]
+    assert len(about) == 1, about
+
+
 def test_another_mesh_is_a_problem(bed: Topology) -> None:
     for command in (
         "-N ISTIO_REDIRECT",

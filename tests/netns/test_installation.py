@@ -77,8 +77,11 @@ def works(ends: list[socket.socket]) -> bool:
     return accepted.recv(4) == b"ping"
 
 
-def test_drain_waits_for_a_redirected_connection_and_tells(bed: Topology, family: Family) -> None:
-    setup(bed, "apply")
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_drain_waits_for_a_redirected_connection_and_tells(
+    bed: Topology, family: Family, backend: str
+) -> None:
+    setup(bed, "apply", "--backend", backend)
     with ExitStack() as stack:
         ends = stack.enter_context(connected(bed, family, 80, through=15001))
         removal = stack.enter_context(
@@ -90,6 +93,63 @@ def test_drain_waits_for_a_redirected_connection_and_tells(bed: Topology, family
         with pytest.raises(ConnectionRefusedError):  # a new one goes its own way, where nobody listens
             bed.app.call(lambda: socket.create_connection((bed.peer.address(family), 80), timeout=5))
         assert rules.status(bed.app.path).chains
+        for end in ends:
+            end.close()
+        assert removal.stderr.readline().startswith("draining: redirected connections left: 0")
+        assert removal.wait(30) == 0
+    assert not rules.status(bed.app.path).chains
+
+
+@contextmanager
+def taken(bed: Topology, family: Family) -> Iterator[list[socket.socket]]:
+    """A connection from the peer to the app's port 80 that TPROXY brings to a listener at 15006, both its ends."""
+    inet = socket.AF_INET if family == 4 else socket.AF_INET6
+    option = (
+        (socket.SOL_IP, 19) if family == 4 else (socket.IPPROTO_IPV6, 75)
+    )  # IP_TRANSPARENT, IPV6_TRANSPARENT
+
+    def listen() -> socket.socket:
+        made = socket.socket(inet)
+        made.setsockopt(*option, 1)
+        made.bind(("", 15006))
+        made.listen()
+        made.settimeout(10)
+        return made
+
+    with bed.app.call(listen) as proxy:
+        address = (bed.app.address(family), 80)
+        client = bed.peer.call(lambda: socket.create_connection(address, timeout=10))
+        accepted, _ = proxy.accept()
+        accepted.settimeout(10)
+        with client, accepted:
+            yield [client, accepted]
+
+
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_what_tproxy_takes_is_counted_and_waited_for(bed: Topology, family: Family, backend: str) -> None:
+    setup(bed, "apply", "--backend", backend, "--mode", "tproxy")
+    with ExitStack() as stack:
+        app = bed.app.call(
+            lambda: socket.create_server(("", 80), family=socket.AF_INET6, dualstack_ipv6=True)
+        )
+        stack.enter_context(app)
+        ends = stack.enter_context(taken(bed, family))
+        assert installation.live_flows(bed.app.path)[0] == {Direction.INGRESS: 1, Direction.EGRESS: 0}
+        again = setup(bed, "apply", "--backend", backend, "--mode", "tproxy", "--existing", "reset")
+        assert again.startswith("unchanged")
+        assert "opened before" not in again  # it is not older than the rules: they took it
+        removal = stack.enter_context(
+            started(sidecar_setup("remove", "--netns", bed.app.name, "--drain", "60"))
+        )
+        assert removal.stderr
+        assert removal.stderr.readline().startswith("draining: redirected connections left: 1, at most ")
+        assert works(ends)
+        address = (bed.app.address(family), 80)
+        with bed.peer.call(lambda: socket.create_connection(address, timeout=5)) as direct:
+            app.settimeout(10)
+            accepted, _ = app.accept()  # a new one reaches the app
+            with accepted:
+                assert works([direct, accepted])
         for end in ends:
             end.close()
         assert removal.stderr.readline().startswith("draining: redirected connections left: 0")
@@ -230,6 +290,13 @@ def test_the_state_file_tells_the_proxy_that_the_ports_differ(bed: Topology) -> 
     assert "spec.egress.port is 15001, but the installed rules lead egress to port 16001" in result.stderr
     setup(bed, "remove")
     assert not file.exists()
+
+
+def test_the_state_file_tells_the_proxy_that_the_mode_differs(bed: Topology) -> None:
+    setup(bed, "apply", "--mode", "tproxy")
+    result = run(interceptor("proxy", "--netns", bed.app.name))
+    assert result.returncode == 2
+    assert "spec.ingress.mode is REDIRECT, but the installed rules bring ingress by TPROXY" in result.stderr
 
 
 def test_the_state_file_tells_the_proxy_that_it_would_be_captured(bed: Topology) -> None:

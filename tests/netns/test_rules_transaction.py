@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from interceptor.config.redirect import Backend, Ipv6Policy, PortRange, RedirectSettings
+from interceptor.config.redirect import Backend, Ipv6Policy, Mode, PortRange, RedirectSettings
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules
 from interceptor.kernel.driver import Step
@@ -330,6 +330,32 @@ def test_after_a_kill_remove_cleans(app: Namespace) -> None:
     apply_and_be_killed(app, DEFAULT)
     assert rules.remove(app.path).outcome == "removed"
     assert save(app) == before
+
+
+@pytest.mark.parametrize("outcome", ["apply", "remove"])
+@pytest.mark.parametrize("killed_before", ["4 mangle", "4 routing 2", "6 routing 1"])
+def test_routing_that_a_kill_left_is_seen_by_a_plain_apply(
+    app: Namespace, killed_before: str, outcome: str
+) -> None:
+    def routing() -> str:
+        what = (("rule",), ("route", "show", "table", "all"))
+        return "".join(app.run("ip", f"-{family}", *words).stdout for family in FAMILIES for words in what)
+
+    def kill(step: Step) -> None:
+        place = f"{step.family} {step.table.value}" if step.table else f"{step.family} routing {step.attempt}"
+        if place == killed_before:
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(1)
+
+    before = routing()
+    with pytest.raises(KernelError, match="signal 9"):
+        child.call(None, rules.apply, RedirectSettings(mode=Mode.TPROXY), app.path, before_commit=kill)
+    assert routing() != before
+    if outcome == "apply":
+        assert "IPv4 routing: removed" in rules.apply(DEFAULT, app.path).changes
+    else:
+        assert rules.remove(app.path).outcome == "removed"
+    assert routing() == before
 
 
 def test_termination_waits_for_the_transaction(app: Namespace, backend: Backend) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from interceptor.config.redirect import RedirectSettings
+from interceptor.config.redirect import Mark, Mode, RedirectSettings
 from interceptor.model.connection import Direction
-from interceptor.redirect.listing import ports
+from interceptor.redirect.listing import ports, taken
 from interceptor.redirect.plan import plan
-from interceptor.redirect.render import iptables
+from interceptor.redirect.render import iptables, nft
 
 
 def test_our_own_rendering_is_understood() -> None:
@@ -30,3 +30,11 @@ def test_nft_and_tproxy_and_what_is_not_ours() -> None:
         Direction.EGRESS: frozenset({15001}),
     }
     assert ports([]) == {Direction.INGRESS: frozenset(), Direction.EGRESS: frozenset()}
+
+
+def test_the_mark_of_what_tproxy_takes() -> None:
+    ruleset = plan(RedirectSettings(mode=Mode.TPROXY, strict=True))
+    for text in (iptables.render(ruleset), nft.render(ruleset)):
+        assert taken(["nothing", text]) == Mark(0x53A, 0xFFF)
+    assert taken([iptables.render(plan(RedirectSettings()))]) is None
+    assert taken(['ct mark 1 tproxy to :1 comment "interceptor:v1:abc:ingress-taken"']) is None

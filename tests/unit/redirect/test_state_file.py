@@ -20,7 +20,7 @@ def test_what_is_written_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", "{}", '{"version": 2}', '{"version": 1}', '{"version": 1, "place": {"inode": 1}}', "7"],
+    ["", "[]", "{", "{}", '{"version": 1}', '{"version": 2}', '{"version": 2, "place": {"inode": 1}}', "7"],
 )
 def test_what_is_no_state_file_is_not_believed(text: str) -> None:
     assert read(text) is None
@@ -28,11 +28,13 @@ def test_what_is_no_state_file_is_not_believed(text: str) -> None:
 
 @pytest.mark.parametrize(("uid", "gid"), [(1337, 9), (9, 5)])
 def test_a_proxy_that_fits(uid: int, gid: int) -> None:
-    assert list(TOLD.mismatches(ingress_port=15006, egress_port=15001, uid=uid, gid=gid)) == []
+    assert (
+        list(TOLD.mismatches(mode="redirect", ingress_port=15006, egress_port=15001, uid=uid, gid=gid)) == []
+    )
 
 
 def test_each_mismatch_is_a_sentence_with_a_remedy() -> None:
-    ingress, egress, ids = TOLD.mismatches(ingress_port=1, egress_port=2, uid=3, gid=4)
+    ingress, egress, ids = TOLD.mismatches(mode="redirect", ingress_port=1, egress_port=2, uid=3, gid=4)
     assert ingress.startswith("spec.ingress.port is 1, but the installed rules lead ingress to port 15006")
     assert egress.endswith("run 'sidecar-setup apply' with --egress-port 2")
     assert "uid 3 and gid 4" in ids
@@ -41,5 +43,11 @@ def test_each_mismatch_is_a_sentence_with_a_remedy() -> None:
 
 def test_rules_without_a_mark_do_not_speak_of_one() -> None:
     told = state(RedirectSettings(), PLACE, "legacy")
-    (ids,) = told.mismatches(ingress_port=15006, egress_port=15001, uid=3, gid=4)
+    (ids,) = told.mismatches(mode="redirect", ingress_port=15006, egress_port=15001, uid=3, gid=4)
     assert "leave alone uid 1337: " in ids
+
+
+def test_another_mode_is_a_sentence() -> None:
+    (mode,) = TOLD.mismatches(mode="tproxy", ingress_port=15006, egress_port=15001, uid=1337, gid=1)
+    assert mode.startswith("spec.ingress.mode is TPROXY, but the installed rules bring ingress by REDIRECT")
+    assert mode.endswith("run 'sidecar-setup apply' with --mode tproxy")

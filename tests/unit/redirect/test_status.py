@@ -71,3 +71,27 @@ def test_a_foreign_redirection_is_named() -> None:
     assert warning.startswith(
         "IPv4 output in nftables' table ip theirs takes connections before or after ours"
     )
+
+
+def test_without_the_redirects_that_are_told_elsewhere() -> None:
+    before = ("-p tcp -j ACCEPT", "-p tcp -j REDIRECT")
+    status = Status(
+        (chain(4, OURS, "OUTPUT", *before), chain(6)),
+        (
+            ForeignChain(
+                Backend.NFT,
+                (4,),
+                "ip nat",
+                "OUTPUT",
+                (ForeignRule("r", REDIRECT, ()),),
+                "output",
+                -100,
+                nat=True,
+            ),
+        ),
+    )
+    assert len(list(status.warnings())) == 3
+    assert [warning.rpartition(": ")[2] for warning in status.without({"legacy", "nft"}).warnings()] == [
+        before[0]
+    ]
+    assert status.without(()) == status

@@ -14,7 +14,7 @@ from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Chain, Detour, Hook, MarkConnection, MarkPacket, Return, Table, Tproxy
 from interceptor.redirect.simulate import Connection, explain
-from interceptor.redirect.tproxy import MASK, marks
+from interceptor.redirect.tproxy import MASK, marks, opens
 
 TPROXY = RedirectSettings(mode=Mode.TPROXY, exclude_ingress_ports=(PortRange(22, 22),))
 TAKEN, SPOOFED = Mark(0x53A, MASK), Mark(0x53B, MASK)
@@ -101,3 +101,21 @@ def test_name_queries_of_guests_are_left_to_the_nat_table() -> None:
     assert explain(ruleset, replace(query, destination=ip_address("10.0.0.53"))).verdict == "direct"
     assert explain(ruleset, replace(query, interface="eth0")).verdict == "ingress"
     assert explain(ruleset, replace(query, port=80)).verdict == "ingress"
+
+
+def test_what_takes_new_connections_and_what_keeps_old_ones() -> None:
+    ruleset = plan(TPROXY)
+    opening = {
+        rule.id
+        for each in ruleset.chains
+        if each.table is Table.MANGLE
+        for rule in each.rules
+        if opens(ruleset.comment(rule))
+    }
+    assert opening == {
+        "ingress-own-ports-1",
+        "ingress-exclude-ports-1",
+        "ingress-everything-mark",
+        "ingress-everything",
+    }
+    assert not opens("a rule of somebody else's")
