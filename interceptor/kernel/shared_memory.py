@@ -26,10 +26,10 @@ class SharedMemory:
         self.cells: memoryview[int] = memoryview(mmap.mmap(self._descriptor, cells * _CELL)).cast("q")
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """While no other process is in here. Never held across an await: it is this process that has the lock."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+    def locked(self, number: int = 0) -> Iterator[None]:
+        """While no other process holds the lock of this number. It is this process that holds it, not one of its threads."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, number)
         try:
             yield
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)

@@ -6,6 +6,7 @@ counted, and the data path never waits.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -24,6 +25,7 @@ from interceptor.model.connection import ResponseFlag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
@@ -149,6 +151,8 @@ class AccessLog:
         self._reopen = False
         self._ending = False
         self._limiter = trio.CapacityLimiter(1)
+        # Several processes with one log write in turn: a line longer than PIPE_BUF is no single write.
+        self.in_turn: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def write(self, flow: Flow) -> None:
         """Queue the line of a flow that ended, or drop and count it when the queue is full."""
@@ -208,7 +212,7 @@ class AccessLog:
         self._lines.clear()
         self._writing = len(lines)
         written, error = await trio.to_thread.run_sync(
-            _write, self._fd, lines, abandon_on_cancel=True, limiter=self._limiter
+            _write, self._fd, lines, self.in_turn, abandon_on_cancel=True, limiter=self._limiter
         )
         self._writing = 0
         if error is None:
@@ -251,7 +255,9 @@ def _open(path: str) -> int:
         ) from error
 
 
-def _write(fd: int, lines: list[bytes]) -> tuple[int, OSError | None]:
+def _write(
+    fd: int, lines: list[bytes], in_turn: Callable[[], AbstractContextManager[None]]
+) -> tuple[int, OSError | None]:
     """In the thread: how many lines were written, and what stopped it.
 
     Whole lines, at most PIPE_BUF at a time: such a write is atomic (pipe(7)), so the app beside us that writes to
@@ -264,7 +270,8 @@ def _write(fd: int, lines: list[bytes]) -> tuple[int, OSError | None]:
             size += len(lines[end])
             end += 1
         try:
-            _write_all(fd, b"".join(lines[done:end]))
+            with in_turn():
+                _write_all(fd, b"".join(lines[done:end]))
         except OSError as error:
             return done, error
         done = end

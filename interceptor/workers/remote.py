@@ -33,6 +33,7 @@ class Remote:
         self._channel = channel
         self._configuration = configuration  # that it has
         self._scope = trio.CancelScope()
+        self._over = False
         self._asked: dict[Kind, trio.Event] = {}
         self._answers: dict[Kind, object] = {}
 
@@ -43,6 +44,8 @@ class Remote:
     async def ask(self, kind: Kind, value: object = None) -> object:
         """Its answer; None where it ends instead. While one of a kind is under way no other is sent."""
         answered = self._asked.get(kind)
+        if self._over:
+            return None
         if answered is None:
             answered = self._asked[kind] = trio.Event()
             self._answers.pop(kind, None)
@@ -52,19 +55,24 @@ class Remote:
 
     async def run(self, store: Store) -> None:
         """Talk to it until ``end``."""
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._channel.run)
-                nursery.start_soon(self._hand_over, store)
-                while (message := await self._channel.receive()) is not None:
-                    if message.kind == "collect":
-                        self.series = message.value  # type: ignore[assignment]  # what a worker answers to this
-                    self._answers[message.kind] = message.value
-                    if (answered := self._asked.pop(message.kind, None)) is not None:
-                        answered.set()
-                nursery.cancel_scope.cancel()
-        self._channel.close()
-        self._release()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._channel.run)
+                    nursery.start_soon(self._hand_over, store)
+                    while (message := await self._channel.receive()) is not None:
+                        self._answered(message)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._channel.close()
+            self._release()
+
+    def _answered(self, message: Message) -> None:
+        if message.kind == "collect":
+            self.series = message.value  # type: ignore[assignment]  # what a worker answers to this
+        self._answers[message.kind] = message.value
+        if (answered := self._asked.pop(message.kind, None)) is not None:
+            answered.set()
 
     def end(self) -> None:
         """It has ended: nothing more will come."""
@@ -73,6 +81,7 @@ class Remote:
 
     def _release(self) -> None:
         """Nobody waits for what will not come."""
+        self._over = True
         for answered in self._asked.values():
             answered.set()
         self._asked.clear()

@@ -7,6 +7,7 @@ a worker. Two connections come to one worker or to two by the kernel's hash; no 
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -25,6 +26,7 @@ from interceptor.telemetry import logs, merge
 from interceptor.telemetry.worker_metrics import WorkerMetrics
 from interceptor.workers import restarts
 from interceptor.workers.channel import Channel
+from interceptor.workers.obey import obey
 from interceptor.workers.remote import ANSWER_SECONDS, Remote
 from interceptor.workers.worker import Worker, announce_versions, settle
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from interceptor.workers.message import Kind
 
 COLLECT_SECONDS: Final = 1.0  # what a worker counted in the last second is lost when it is killed
+LOG_LOCK: Final = 1  # of the memory's locks; 0 is for the last seat
 END_SECONDS: Final = 5.0  # from the reset of its last flow to a worker's end; 2 of them for its access log
 
 _log: Final = logging.getLogger(__name__)
@@ -79,9 +82,10 @@ class Supervisor:
                 for _, queue in queues if other != slot else ():
                     queue.close()
             logs.name_process(f"worker {slot}")
+            access_log.in_turn = functools.partial(memory.locked, LOG_LOCK)
             share = PartialShare(self._shares, slot)
             worker = Worker(configuration, listeners[slot], metrics, access_log, share)
-            trio.run(worker.obey, Channel(sock))
+            trio.run(obey, worker, Channel(sock))
 
         queues = [queue for own in listeners for _, queue in own]
         gc.freeze()  # the collector would write to pages that are one as long as nobody does

@@ -15,11 +15,10 @@ from interceptor.state import snapshot
 from interceptor.state.store import Store
 from interceptor.telemetry import logs
 from interceptor.telemetry.recorder import Recorder
-from interceptor.workers.message import Handover, Message
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from prometheus_client import Metric
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from interceptor.proxy.share import Share
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
-    from interceptor.workers.channel import Channel
 
 _log: Final = logging.getLogger(__name__)
 
@@ -86,10 +84,14 @@ class Worker:
         """The live flows, each as JSON."""
         return await connections.rows(self._proxy.connections(), trio.current_time(), os.getpid())
 
-    async def collect(self) -> Iterable[Metric]:
+    async def collect(self) -> list[Metric]:
         """Every series, as of now."""
         self._proxy.count()
-        return self._metrics.collect()
+        families: list[Metric] = []
+        for family in self._metrics.collect():  # some 5 us a sample: the data path gets its turns
+            families.append(family)
+            await trio.lowlevel.checkpoint()
+        return families
 
     def _reconsider(self, before: snapshot.Snapshot) -> None:
         """Open flows keep no permission that a new configuration takes; other addresses of a host take none."""
@@ -102,48 +104,6 @@ class Worker:
     def processes(self) -> list[dict[str, object]]:
         """Which processes serve: this one."""
         return [{"pid": os.getpid(), "version": self.store.current.version, "ready": True}]
-
-    async def obey(self, channel: Channel) -> None:
-        """Serve as a process of several, from the first snapshot that is handed over until drained or left alone."""
-        first = await channel.receive()
-        if first is None:
-            return
-        self._publish(first)
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as sending:
-                sending.start_soon(channel.run)
-                async with trio.open_nursery() as serving:
-                    await serving.start(self.run)
-                    channel.post(first)  # ready
-                    nursery.start_soon(self._listen, channel, nursery.cancel_scope)
-                channel.post(Message("collect", list(await self.collect())))  # what counts stays
-                channel.finish()
-            nursery.cancel_scope.cancel()
-
-    async def _listen(self, channel: Channel, scope: trio.CancelScope) -> None:
-        while (message := await channel.receive()) is not None:
-            match message.kind:
-                case "publish":
-                    self._publish(message)
-                    channel.post(message)
-                case "collect":
-                    channel.post(Message("collect", list(await self.collect())))
-                case "connections":
-                    channel.post(Message("connections", await self.connections()))
-                case "drain":
-                    self.stop_accepting()
-                case "abort":
-                    self.abort_all(str(message.value))
-                case "log_level":
-                    self.set_level(str(message.value))
-                case "reopen_log":
-                    self.reopen_log()
-        scope.cancel()  # whoever supervises is gone
-
-    def _publish(self, message: Message) -> None:
-        assert isinstance(message.value, Handover)
-        configuration = message.value.configuration or self.store.current.configuration
-        self.store.publish(snapshot.take(configuration, message.value.resolved))
 
 
 async def announce_versions(store: Store, metrics: Metrics) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 
 from interceptor.errors import ConfigError
+from interceptor.kernel.shared_memory import SharedMemory
 from interceptor.model.connection import Direction
 from interceptor.model.identity import SpiffeId
 from interceptor.telemetry import access_log
@@ -226,7 +229,7 @@ async def test_no_write_is_larger_than_a_pipe_takes_at_once() -> None:
     reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
     long_line = b"x" * 4095 + b"\n"
     lines = [json_line(flow()) for _ in range(12)] + [long_line, b"short\n"]
-    assert access_log._write(writer, lines) == (14, None)
+    assert access_log._write(writer, lines, contextlib.nullcontext) == (14, None)
     os.close(writer)
     packets = []
     while packet := os.read(reader, 65536):
@@ -235,6 +238,26 @@ async def test_no_write_is_larger_than_a_pipe_takes_at_once() -> None:
     assert b"".join(packets) == b"".join(lines)
     assert all(len(packet) <= 4096 and packet.endswith(b"\n") for packet in packets)
     assert len(packets) < len(lines)
+
+
+def test_lines_of_several_processes_never_mix_however_long_they_are() -> None:
+    reader, writer = os.pipe()
+    in_turn = functools.partial(SharedMemory(1).locked, 1)
+    children = []
+    for letter in (b"a", b"b", b"c"):
+        child = os.fork()
+        if child == 0:
+            _, error = access_log._write(writer, [letter * 100_000 + b"\n"] * 20, in_turn)
+            os._exit(error is not None)
+        children.append(child)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        lines = stream.read().splitlines()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert len(lines) == 60
+    assert {(line[:1], len(set(line)), len(line)) for line in lines} == {
+        (letter, 1, 100_000) for letter in (b"a", b"b", b"c")
+    }
 
 
 @pytest.fixture

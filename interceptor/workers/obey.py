@@ -1,0 +1,59 @@
+"""A worker as one of several processes: it does what the main process asks over a channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from interceptor.state.snapshot import take
+from interceptor.workers.message import Handover, Message
+
+if TYPE_CHECKING:
+    from interceptor.workers.channel import Channel
+    from interceptor.workers.worker import Worker
+
+
+async def obey(worker: Worker, channel: Channel) -> None:
+    """Serve from the first snapshot that is handed over until drained, or until left alone."""
+    first = await channel.receive()
+    if first is None:
+        return
+    _publish(worker, first)
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as sending:
+            sending.start_soon(channel.run)
+            async with trio.open_nursery() as serving:
+                await serving.start(worker.run)
+                channel.post(Message("publish"))  # ready
+                nursery.start_soon(_listen, worker, channel, nursery.cancel_scope)
+            channel.post(Message("collect", await worker.collect()))  # what counts stays
+            channel.finish()
+        nursery.cancel_scope.cancel()
+
+
+async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> None:
+    while (message := await channel.receive()) is not None:
+        match message.kind:
+            case "publish":
+                _publish(worker, message)
+                channel.post(Message("publish"))
+            case "collect":
+                channel.post(Message("collect", await worker.collect()))
+            case "connections":
+                channel.post(Message("connections", await worker.connections()))
+            case "drain":
+                worker.stop_accepting()
+            case "abort":
+                worker.abort_all(str(message.value))
+            case "log_level":
+                worker.set_level(str(message.value))
+            case "reopen_log":
+                worker.reopen_log()
+    scope.cancel()  # whoever supervises is gone
+
+
+def _publish(worker: Worker, message: Message) -> None:
+    assert isinstance(message.value, Handover)
+    configuration = message.value.configuration or worker.store.current.configuration
+    worker.store.publish(take(configuration, message.value.resolved))
