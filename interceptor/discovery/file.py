@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interceptor.config.documents import Loaded, load as load_documents
 from interceptor.config.problems import Problem, Source
+from interceptor.config.request_authentication import FILE, JwtRule, RequestAuthentication, key_set
 from interceptor.config.tree import MAX_CHARACTERS, too_large
 from interceptor.errors import ConfigError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration, DocumentStatus
 
 STDIN: Final = "-"
@@ -65,7 +67,41 @@ def _load(
     unreadable = [each for each in read if isinstance(each, Problem)]
     sources = [each for each in read if isinstance(each, Source)]
     # A file that cannot be read may well hold the Sidecar: do not claim that there is none.
-    return load_documents(sources, sidecar_required=sidecar_required and not unreadable), unreadable
+    loaded = load_documents(sources, sidecar_required=sidecar_required and not unreadable)
+    return _with_keys(loaded), unreadable
+
+
+def _with_keys(loaded: Loaded) -> Loaded:
+    """The same, with the keys that documents keep in files of their own."""
+    places = {(each.kind, each.namespace, each.name): each for each in loaded.documents}
+    accepted: list[Document] = []
+    problems: list[Problem] = []
+    for document in loaded.accepted:
+        if isinstance(document, RequestAuthentication):
+            metadata = document.metadata
+            place = places["RequestAuthentication", metadata.namespace, metadata.name]
+            rules = [
+                _read_keys(rule, index, place, problems) for index, rule in enumerate(document.spec.jwtRules)
+            ]
+            spec = document.spec.model_copy(update={"jwtRules": tuple(rules)})
+            accepted.append(document.model_copy(update={"spec": spec}))
+        else:
+            accepted.append(document)
+    return replace(loaded, accepted=tuple(accepted), problems=(*loaded.problems, *problems))
+
+
+def _read_keys(rule: JwtRule, index: int, place: DocumentStatus, problems: list[Problem]) -> JwtRule:
+    if rule.jwksUri is None:
+        return rule
+    try:
+        with Path(rule.jwksUri.removeprefix(FILE)).open("rb") as file:
+            return rule.model_copy(update={"jwks": key_set(file.read(_MAX_BYTES).decode())})
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; give the path of a file that this user may read"
+    except ValueError as error:
+        message = str(error)
+    problems.append(Problem(place.file, place.line, f"spec.jwtRules[{index}].jwksUri", message))
+    return rule
 
 
 def _read(path: str, stdin: BinaryIO | None, *, again: bool) -> Source | Problem:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from interceptor.model.connection import Direction
 from interceptor.model.identity import SpiffeId
-from interceptor.policy import authorization, peer_authentication
+from interceptor.policy import authorization, peer_authentication, tokens
 from interceptor.policy.facts import ConnectionFacts
 from interceptor.policy.peer_authentication import Mode
 from interceptor.policy.selection import Workload
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration
     from interceptor.model.connection import Flow
     from interceptor.policy.authorization import Authorizer
+    from interceptor.policy.paths import Normalization
     from interceptor.policy.peer_authentication import PeerModes
+    from interceptor.policy.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,9 @@ class Policies:
     ingress: Authorizer | None  # over peers' connections and requests to the app
     egress: Mapping[str, Authorizer]  # over the app's own, by the ServiceEntry that names the destination
     identity: SpiffeId  # the app's own: the source of what it opens
+    tokens: Tokens | None  # of peers' requests
+    normalization: Normalization
+    trusted_proxies: int
 
     def authorizer(self, direction: Direction, entry: str | None) -> Authorizer | None:
         """The policies about a flow; None where there are none."""
@@ -66,4 +71,7 @@ def compiled(configuration: Configuration) -> Policies:
         authorization.for_workload(documents, workload, trust_domains),
         authorization.for_destinations(documents, trust_domains),
         SpiffeId(spec.trustDomain, workload.namespace, spec.serviceAccount),
+        tokens.for_workload(configuration.request_authentications, workload),
+        spec.pathNormalization.normalization,
+        spec.gatewayTopology.numTrustedProxies,
     )

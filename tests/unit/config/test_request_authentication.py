@@ -4,8 +4,9 @@ import pytest
 
 from tests.support.documents import configuration, problems
 from tests.support.policies import security_text
+from tests.support.tokens import jwks
 
-KEYS = """'{"keys": [{"kty": "EC", "crv": "P-256", "x": "a", "y": "b"}]}'"""
+KEYS = f"'{jwks()}'"
 
 
 def text(rules: str) -> str:
@@ -53,6 +54,14 @@ def test_labels_select() -> None:
         (
             """{issuer: i, jwks: '{"keys": [{"kty": "RSA", "d": "x"}]}'}""",
             "spec.jwtRules[0].jwks: holds a private key",
+        ),
+        (
+            """{issuer: i, jwks: '{"keys": [{"kty": "EC", "crv": "P-256", "x": "a", "y": "b"}]}'}""",
+            "spec.jwtRules[0].jwks: holds a key that cannot be used, keys[0]: ",
+        ),
+        (
+            """{issuer: i, jwks: '{"keys": [{"kty": "EC", "crv": "P-1"}]}'}""",
+            "spec.jwtRules[0].jwks: holds a key that cannot be used, keys[0]: ",
         ),
         (
             f"{{issuer: i, jwks: {KEYS}, fromHeaders: [{{name: 'a b'}}]}}",

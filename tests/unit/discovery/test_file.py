@@ -10,6 +10,8 @@ from interceptor.discovery import file
 from interceptor.discovery.file import check, load
 from interceptor.errors import ConfigError
 from tests.support.documents import SIDECAR, service_entry_text
+from tests.support.policies import security_text
+from tests.support.tokens import jwks
 
 ENTRY = service_entry_text("{hosts: [a.b], ports: [{number: 443, name: x}]}")
 
@@ -110,3 +112,29 @@ def test_a_report_prints_problems_then_documents_then_notes(here: Path) -> None:
     ]
     assert lines[3].startswith("entry.yaml:1: spec.endpoints: both addresses and endpoints are known")
     assert len(lines) == 4
+
+
+def authentication(path: Path) -> str:
+    return security_text("RequestAuthentication", f"{{jwtRules: [{{issuer: i, jwksUri: 'file://{path}'}}]}}")
+
+
+def test_keys_in_a_file_of_their_own_are_read_with_the_document(here: Path) -> None:
+    (here / "keys.json").write_text(jwks())
+    (here / "jwt.yaml").write_text(authentication(here / "keys.json"))
+    [made] = load(["sidecar.yaml", "jwt.yaml"]).request_authentications
+    assert made.spec.jwtRules[0].jwks == jwks()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(None, "cannot be read: No such file"), (b"{}", "is not a JSON Web Key Set"), (b"\xff", "can't decode")],
+)
+def test_keys_that_cannot_be_had_are_the_documents_problem(
+    here: Path, content: bytes | None, found: str
+) -> None:
+    if content is not None:
+        (here / "keys.json").write_bytes(content)
+    (here / "jwt.yaml").write_text(authentication(here / "keys.json"))
+    [problem] = problems("sidecar.yaml", "jwt.yaml")
+    assert problem.startswith("jwt.yaml:1: spec.jwtRules[0].jwksUri: ")
+    assert found in problem

@@ -1,0 +1,212 @@
+"""The tokens of requests (JWT, RFC 7519): where they stand, whose they are, whether they hold.
+
+A request without a token passes and has no principal; one with a token that does not hold is refused, as in Istio.
+Only public keys verify, each only for algorithms of its own kind, so that no token can choose a weaker check. PyJWT and
+cryptography are imported where a document asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from urllib.parse import unquote_plus
+
+from interceptor.policy.selection import selects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jwt import PyJWK
+
+    from interceptor.config.request_authentication import JwtRule, RequestAuthentication
+    from interceptor.model.http import RequestHead
+    from interceptor.policy.selection import Workload
+
+LONGEST: Final = 16 * 1024  # bytes of a token; whole heads are seldom larger
+SKEW: Final = 60.0  # seconds that clocks may differ (Envoy's figure)
+REMEMBERED: Final = 1024  # tokens that were found good: a client sends the same one again and again
+_ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC": ("ES256", "ES384", "ES512"),
+    "OKP": ("EdDSA",),
+}
+
+Claims: TypeAlias = dict[str, object]
+
+
+class TokenError(Exception):
+    """A token that does not hold; the text is Envoy's, for the client."""
+
+
+class _Key(NamedTuple):
+    id: str | None
+    by_algorithm: Mapping[str, PyJWK]
+
+
+class _Issuer(NamedTuple):
+    rule: JwtRule
+    keys: tuple[_Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where tokens stand, and the issuers whose may stand there."""
+
+    header: bytes | None  # in lower case; None: the query
+    word: str  # what stands before the token in a header, or the parameter's name
+    issuers: list[_Issuer]
+
+    def tokens(self, head: RequestHead) -> list[tuple[str, bytes]]:
+        """Every token here, and the header or the part of the query that holds it."""
+        if self.header is None:
+            parts = head.target.partition(b"?")[2].split(b"&")
+            split = [(part.decode("latin-1").partition("="), part) for part in parts]
+            return [
+                (unquote_plus(value), part)
+                for (name, _, value), part in split
+                if unquote_plus(name) == self.word
+            ]
+        values = [value for name, value in head.headers if name.lower() == self.header]
+        texts = [(value.decode("latin-1"), value) for value in values]
+        begin = self.word.lower()
+        return [
+            (text[len(begin) :].strip(), value) for text, value in texts if text.lower().startswith(begin)
+        ]
+
+    def take_out(self, head: RequestHead, held: bytes) -> None:
+        """Remove a token from what is forwarded."""
+        if self.header is not None:
+            head.headers[:] = [
+                each for each in head.headers if (each[0].lower(), each[1]) != (self.header, held)
+            ]
+            return
+        path, _, query = head.target.partition(b"?")
+        rest = b"&".join(part for part in query.split(b"&") if part != held)
+        head.target = path + b"?" + rest if rest else path
+
+
+class Tokens:
+    """The issuers that a workload trusts."""
+
+    def __init__(self, rules: Iterable[JwtRule]) -> None:
+        places: dict[tuple[bytes | None, str], _Place] = {}
+        for rule in rules:
+            # A file of keys that nobody has read verifies nothing.
+            issuer = _Issuer(rule, tuple(map(_key, json.loads(rule.jwks)["keys"])) if rule.jwks else ())
+            for header, word in _places(rule):
+                places.setdefault((header, word), _Place(header, word, [])).issuers.append(issuer)
+        self._places = tuple(places.values())
+        self._good: dict[tuple[int, bytes], tuple[_Issuer, Claims, float]] = {}
+
+    def claims(self, head: RequestHead, now: float) -> Claims | None:
+        """What a request's token says, None where it has none; raises TokenError where one does not hold.
+
+        Of several tokens each must hold, and the first one counts. A token that is not to be forwarded is taken out.
+        """
+        found: Claims | None = None
+        for place in self._places:
+            for token, held in place.tokens(head):
+                issuer, claims = self._verified(place, token, now)
+                found = claims if found is None else found
+                if not issuer.rule.forwardOriginalToken:
+                    place.take_out(head, held)
+        return found
+
+    def _verified(self, place: _Place, token: str, now: float) -> tuple[_Issuer, Claims]:
+        key = id(place), hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._good.get(key)
+        if known is not None and now < known[2]:
+            return known[:2]
+        issuer, claims = _verify(token, place.issuers)
+        until = _valid_until(claims, now)
+        if len(self._good) >= REMEMBERED:
+            del self._good[next(iter(self._good))]  # the oldest
+        self._good[key] = issuer, claims, until
+        return issuer, claims
+
+
+def for_workload(documents: Sequence[RequestAuthentication], workload: Workload) -> Tokens | None:
+    """What all documents about a workload trust, together; None where there are none."""
+    rules = [rule for document in documents if selects(document, workload) for rule in document.spec.jwtRules]
+    return Tokens(rules) if rules else None
+
+
+def _places(rule: JwtRule) -> list[tuple[bytes | None, str]]:
+    """The places a document names, or Istio's own: ``Authorization: Bearer`` and ``?access_token=``."""
+    given: list[tuple[bytes | None, str]] = [
+        *((each.name.lower().encode(), each.prefix) for each in rule.fromHeaders),
+        *((None, name) for name in rule.fromParams),
+    ]
+    return given or [(b"authorization", "Bearer "), (None, "access_token")]
+
+
+def _key(jwk: Mapping[str, object]) -> _Key:
+    """A key, for the algorithms it may verify: the one it names, or those of its kind."""
+    from jwt import PyJWK  # noqa: PLC0415 (where a document asks for it)
+
+    named = jwk.get("alg")
+    algorithms = (str(named),) if named is not None else _ALGORITHMS[str(jwk["kty"])]
+    if jwk["kty"] == "EC":  # each curve has one
+        algorithms = (PyJWK(dict(jwk)).algorithm_name,)
+    by_algorithm = {
+        each: PyJWK(dict(jwk), each) for each in algorithms if each in _ALGORITHMS[str(jwk["kty"])]
+    }
+    name = jwk.get("kid")
+    return _Key(None if name is None else str(name), by_algorithm)
+
+
+def _verify(token: str, issuers: Sequence[_Issuer]) -> tuple[_Issuer, Claims]:
+    """Whose token it is and what it says, once its signature holds; its times are still to be looked at."""
+    import jwt  # noqa: PLC0415 (where a document asks for it)
+
+    if len(token) > LONGEST:
+        raise TokenError("Jwt is too long")
+    try:
+        header = jwt.get_unverified_header(token)
+        unverified = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise TokenError(
+            "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
+        ) from None
+    issuer = next((each for each in issuers if each.rule.issuer == unverified.get("iss")), None)
+    if issuer is None:
+        raise TokenError("Jwt issuer is not configured")
+    algorithm, name = str(header.get("alg")), header.get("kid")
+    for key in issuer.keys:
+        verifier = key.by_algorithm.get(algorithm)
+        if verifier is None or (name is not None and key.id is not None and name != key.id):
+            continue
+        try:
+            claims = jwt.decode(
+                token,
+                verifier,
+                algorithms=[algorithm],
+                # Times and audiences are looked at afterwards: with our own clock, and Envoy's words.
+                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False},
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            continue
+        _check_audience(claims, issuer.rule.audiences)
+        return issuer, claims
+    raise TokenError("Jwt verification fails")
+
+
+def _check_audience(claims: Claims, audiences: Sequence[str]) -> None:
+    given = claims.get("aud")
+    listed = given if isinstance(given, list) else [given]
+    if audiences and not set(audiences) & {each for each in listed if isinstance(each, str)}:
+        raise TokenError("Audiences in Jwt are not allowed")
+
+
+def _valid_until(claims: Claims, now: float) -> float:
+    """When it ends to hold; raises TokenError where it does not hold now."""
+    begins, ends = claims.get("nbf", 0), claims.get("exp", float("inf"))
+    if not isinstance(begins, int | float) or not isinstance(ends, int | float):
+        raise TokenError("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")
+    if now + SKEW < begins:
+        raise TokenError("Jwt not yet valid")
+    if now - SKEW >= ends:
+        raise TokenError("Jwt is expired")
+    return ends + SKEW
