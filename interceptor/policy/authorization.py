@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from interceptor.policy.index import Index
-from interceptor.policy.rules import compiled, for_tcp
+from interceptor.policy.rules import compiled, for_any, for_tcp
 from interceptor.policy.selection import age, selects
 
 if TYPE_CHECKING:
@@ -89,14 +89,20 @@ class Authorizer:
     def __init__(self, policies: Sequence[tuple[Policy, Sequence[Rule]]]) -> None:
         self.policies = policies  # as they are for requests; for explaining
         rules = [rule for _, each in policies for rule in each]
-        on_tcp = [narrowed for rule in rules if (narrowed := for_tcp(rule)) is not None]
         names = [policy for policy, _ in policies]
         self._http = _form(names, rules)
-        self._tcp = _form(names, on_tcp)
+        self._tcp = _form(names, [each for rule in rules if (each := for_tcp(rule)) is not None])
+        enforced = [policy for policy in names if not policy.dry_run]
+        self._any = _set(enforced, [each for rule in rules if (each := for_any(rule)) is not None])
 
     def decide(self, connection: ConnectionFacts, request: RequestFacts | None = None) -> Verdict:
         """The verdict over a request, or over a connection of which nothing more is known: opaque TCP."""
         return (self._tcp if request is None else self._http).decide(connection, request)
+
+    def refuses_all(self, connection: ConnectionFacts) -> Verdict | None:
+        """The refusal of a connection whatever is asked over it; None where some request may be let through."""
+        verdict = self._any.decide(connection, None)
+        return None if verdict.allowed else verdict
 
 
 def for_workload(

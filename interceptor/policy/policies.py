@@ -10,6 +10,7 @@ from interceptor.model.identity import SpiffeId
 from interceptor.policy import authorization, peer_authentication, tokens
 from interceptor.policy.facts import ConnectionFacts
 from interceptor.policy.peer_authentication import Mode
+from interceptor.policy.requests import RequestRules
 from interceptor.policy.selection import Workload
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
     from interceptor.model.connection import Flow
+    from interceptor.model.http import RequestHead
     from interceptor.policy.authorization import Authorizer
-    from interceptor.policy.paths import Normalization
     from interceptor.policy.peer_authentication import PeerModes
+    from interceptor.policy.requests import Answer
     from interceptor.policy.tokens import Tokens
 
 
@@ -32,8 +34,7 @@ class Policies:
     egress: Mapping[str, Authorizer]  # over the app's own, by the ServiceEntry that names the destination
     identity: SpiffeId  # the app's own: the source of what it opens
     tokens: Tokens | None  # of peers' requests
-    normalization: Normalization
-    trusted_proxies: int
+    requests: RequestRules
 
     def authorizer(self, direction: Direction, entry: str | None) -> Authorizer | None:
         """The policies about a flow; None where there are none."""
@@ -59,6 +60,15 @@ class Policies:
         ingress = flow.direction is Direction.INGRESS
         return ConnectionFacts(flow.peer, flow.original_dst, flow.peer_identity if ingress else self.identity)
 
+    def request(self, flow: Flow, entry: str | None, head: RequestHead, now: float) -> Answer:
+        """The verdict over a request of a flow; the head is changed to what may be forwarded.
+
+        ``entry`` is the ServiceEntry that names the destination on egress, ``now`` Unix time.
+        """
+        trusted = self.tokens if flow.direction is Direction.INGRESS else None
+        authorizer = self.authorizer(flow.direction, entry)
+        return self.requests.decide(authorizer, trusted, self.connection(flow), head, now)
+
 
 def compiled(configuration: Configuration) -> Policies:
     """The policies of a configuration."""
@@ -72,6 +82,5 @@ def compiled(configuration: Configuration) -> Policies:
         authorization.for_destinations(documents, trust_domains),
         SpiffeId(spec.trustDomain, workload.namespace, spec.serviceAccount),
         tokens.for_workload(configuration.request_authentications, workload),
-        spec.pathNormalization.normalization,
-        spec.gatewayTopology.numTrustedProxies,
+        RequestRules(spec.pathNormalization.normalization, spec.gatewayTopology.numTrustedProxies),
     )

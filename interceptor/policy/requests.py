@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.model.connection import Direction, ResponseFlag
+from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
 from interceptor.policy import paths
 from interceptor.policy.authorization import DENIED_BODY, Verdict
@@ -12,9 +12,11 @@ from interceptor.policy.facts import RequestFacts, remote_address
 from interceptor.policy.tokens import TokenError
 
 if TYPE_CHECKING:
-    from interceptor.model.connection import Flow
     from interceptor.model.http import RequestHead
-    from interceptor.policy.policies import Policies
+    from interceptor.policy.authorization import Authorizer
+    from interceptor.policy.facts import ConnectionFacts
+    from interceptor.policy.paths import Normalization
+    from interceptor.policy.tokens import Tokens
 
 _UNDECIDED: Final = Verdict(allowed=True, policy="-")
 
@@ -26,36 +28,38 @@ class Answer(NamedTuple):
     reply: LocalReply | None  # in the upstream's place, where it is refused
 
 
-def decide(policies: Policies, flow: Flow, entry: str | None, head: RequestHead, now: float) -> Answer:
-    """The verdict over a request of a flow; the head is changed to what may be forwarded.
+class RequestRules(NamedTuple):
+    """How requests are read before they are compared."""
 
-    ``entry`` is the ServiceEntry that names the destination on egress, ``now`` Unix time.
-    """
-    try:
-        paths.normalise(head, policies.normalization)
-    except ValueError as error:
-        reply = LocalReply(
-            400,
-            ResponseFlag.DOWNSTREAM_PROTOCOL,
-            "path_normalization_failed",
-            f"interceptor: {error}\n".encode(),
-        )
-        return Answer(_UNDECIDED, reply)
-    claims = None
-    if policies.tokens is not None and flow.direction is Direction.INGRESS:
+    normalization: Normalization
+    trusted_proxies: int
+
+    def decide(
+        self,
+        authorizer: Authorizer | None,
+        tokens: Tokens | None,
+        connection: ConnectionFacts,
+        head: RequestHead,
+        now: float,
+    ) -> Answer:
+        """The verdict over a request; the head is changed to what may be forwarded. ``now`` is Unix time."""
         try:
-            claims = policies.tokens.claims(head, now)
+            paths.normalise(head, self.normalization)
+        except ValueError as error:
+            body = f"interceptor: {error}\n".encode()
+            reply = LocalReply(400, ResponseFlag.DOWNSTREAM_PROTOCOL, "path_normalization_failed", body)
+            return Answer(_UNDECIDED, reply)
+        try:
+            claims = None if tokens is None else tokens.claims(head, now)
         except TokenError as error:
             return Answer(_UNDECIDED, _unauthorized(str(error)))
-    authorizer = policies.authorizer(flow.direction, entry)
-    if authorizer is None:
-        return Answer(_UNDECIDED, None)
-    remote = remote_address(head.headers, flow.peer.host, policies.trusted_proxies)
-    facts = RequestFacts(head, remote=remote, claims=claims)
-    verdict = authorizer.decide(policies.connection(flow), facts)
-    if verdict.allowed:
-        return Answer(verdict, None)
-    return Answer(verdict, LocalReply(403, ResponseFlag.DENY, verdict.details, DENIED_BODY))
+        if authorizer is None:
+            return Answer(_UNDECIDED, None)
+        remote = remote_address(head.headers, connection.peer.host, self.trusted_proxies)
+        verdict = authorizer.decide(connection, RequestFacts(head, remote=remote, claims=claims))
+        if verdict.allowed:
+            return Answer(verdict, None)
+        return Answer(verdict, LocalReply(403, ResponseFlag.DENY, verdict.details, DENIED_BODY))
 
 
 def _unauthorized(sentence: str) -> LocalReply:

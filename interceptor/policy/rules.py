@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from interceptor.policy.words import OPERATION, SOURCE, Scope, condition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.authorization_policy import (
         AuthorizationPolicy,
@@ -97,13 +97,28 @@ def compiled(document: AuthorizationPolicy, trust_domains: Sequence[str]) -> tup
 
 def for_tcp(rule: Rule) -> Rule | None:
     """A rule where there is no request; None where it must not match."""
-    checks = [check for group in rule.groups for alternative in group for check in alternative]
-    if not any(check.word.http_only for check in checks):
+    allow = rule.policy.action == "ALLOW"
+    return _without(rule, lambda check: check.word.http_only, dropped=allow)
+
+
+def for_any(rule: Rule) -> Rule | None:
+    """A rule by which no request at all would be let through: the opposite of ``for_tcp``.
+
+    A DENY rule counts where it matches whatever is asked, an ALLOW rule where it could match something.
+    """
+    deny = rule.policy.action != "ALLOW"
+    return _without(rule, lambda check: check.word.of_request, dropped=deny)
+
+
+def _without(rule: Rule, hidden: Callable[[Check], bool], *, dropped: bool) -> Rule | None:
+    """A rule where some checks cannot be made: without them, or none where it is to be dropped then."""
+    checks = (check for group in rule.groups for alternative in group for check in alternative)
+    if not any(map(hidden, checks)):
         return rule
-    if rule.policy.action == "ALLOW":
+    if dropped:
         return None
     groups = tuple(
-        tuple(tuple(check for check in alternative if not check.word.http_only) for alternative in group)
+        tuple(tuple(check for check in alternative if not hidden(check)) for alternative in group)
         for group in rule.groups
     )
     return replace(rule, groups=groups)

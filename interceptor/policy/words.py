@@ -21,6 +21,7 @@ Ask: TypeAlias = "Callable[[ConnectionFacts, RequestFacts], Sequence[Subject]]"
 _HEADER: Final = re.compile(r"request\.headers\[(.+)\]")
 _NAME: Final = re.compile(r"\[([^\[\]]+)\]")
 PSEUDO_TRUST_DOMAIN: Final = "cluster.local"  # Istio's word for the own one, whatever it is called
+_REMOTE: Final = "remote.ip"
 _SPACE_DELIMITED: Final = frozenset(
     {"scope", "permission"}
 )  # claims that are lists in one text (Istio's two)
@@ -41,6 +42,11 @@ class Word:
     ask: Ask
     matcher: Callable[[Sequence[str], Scope], Matcher]
     http_only: bool = False
+
+    @property
+    def of_request(self) -> bool:
+        """Whether one connection's requests may differ in it."""
+        return self.http_only or self.about == _REMOTE
 
 
 def _texts(values: Sequence[str], _: Scope) -> Matcher:
@@ -84,7 +90,7 @@ _PRINCIPAL: Final = Word("source.principal", lambda c, _: (c.principal,), _princ
 _NAMESPACE: Final = Word("source.namespace", lambda c, _: (c.namespace,), _texts)
 _ACCOUNT: Final = Word("source.serviceAccount", lambda c, _: (c.account,), _accounts)
 _SOURCE_IP: Final = Word("source.ip", lambda c, _: (c.address(c.peer.host),), _networks)
-_REMOTE_IP: Final = Word("remote.ip", _remote, _networks)
+_REMOTE_IP: Final = Word(_REMOTE, _remote, _networks)
 _REQUEST_PRINCIPAL: Final = Word(
     "request.auth.principal", lambda _, r: (r.principal,), _texts, http_only=True
 )

@@ -86,6 +86,8 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             return
         begun = None
         if _is_opaque(decision, services):
+            if not permission.lets_through(flow, decision, services.snapshot().policies):
+                return
             started = trio.current_time()
             begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
             if not begun.errno:
@@ -139,9 +141,13 @@ async def _find_out_and_serve(
     if found.detected is HTTP2 and flow.denied is None:
         await _serve_http2(flow, downstream, decision, found, services)
         return False
-    dialled = found.dialled or await _dial(flow, decision, services, begun)
-    if flow.denied is not None:
-        sockets.reset(dialled.sock)
+    dialled = found.dialled
+    if begun is not None or permission.lets_through(flow, decision, services.snapshot().policies):
+        dialled = dialled or await _dial(flow, decision, services, begun)
+        permission.lets_through(flow, decision, services.snapshot().policies, again=True)
+    if flow.denied is not None or dialled is None:
+        if dialled is not None:
+            sockets.reset(dialled.sock)
         return False
     _relay(flow, downstream, dialled, services)
     return True
@@ -184,8 +190,13 @@ async def _find_out(flow: Flow, downstream: socket.socket, decision: Decision, s
         return sniff.DECLARED[decision.protocol]
     if services.detect_timeout is None:
         return sniff.DECLARED["tcp"]
+    opaque = permission.opaque(flow, decision, services.snapshot().policies)
     found = await sniff.find_out(
-        flow, downstream, lambda: _dial(flow, decision, services), services.http, services.detect_timeout
+        flow,
+        downstream,
+        (lambda: _dial(flow, decision, services)) if opaque.denied is None else None,
+        services.http,
+        services.detect_timeout,
     )
     services.recorder.detected(flow, found.result)
     if found.detected.hello is not None:

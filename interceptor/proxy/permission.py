@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import OriginalDestination
     from interceptor.model.connection import Flow
+    from interceptor.model.http import LocalReply
+    from interceptor.model.request import RequestRecord
+    from interceptor.policy.authorization import Verdict
     from interceptor.policy.policies import Policies
     from interceptor.routing.destinations import Decision
 
 _log: Final = logging.getLogger(__name__)
+_NOT_OPAQUE: Final = frozenset(
+    ("-", "http")
+)  # relays: it is not known yet what the flow carries, or it is HTTP
 
 
 class SnapshotView(Protocol):
@@ -32,36 +38,61 @@ class SnapshotView(Protocol):
 
 
 def decided(flow: Flow, destination: OriginalDestination, view: SnapshotView) -> Decision:
-    """Where a flow goes by one version of the configuration, or why it is refused."""
+    """Where a flow goes by one version of the configuration, or why it is refused whatever it carries."""
     ingress = flow.direction is Direction.INGRESS
     decision = view.ingress(destination) if ingress else view.egress(destination)
-    if view.policies is None or decision.denied is not None:
+    if not ingress or view.policies is None or decision.denied is not None:
         return decision
-    return _permitted(flow, decision, view.policies)
+    refusal = view.policies.refuses_plaintext(flow)
+    return decision if refusal is None else _refused(decision, "plaintext", *refusal)
 
 
-def _permitted(flow: Flow, decision: Decision, policies: Policies) -> Decision:
-    """The decision, with the policy that lets the flow through or refuses it."""
-    assert flow.original_dst is not None
-    if flow.direction is Direction.INGRESS and (refusal := policies.refuses_plaintext(flow)) is not None:
-        return _refused(decision, "plaintext", *refusal)
-    authorizer = policies.authorizer(flow.direction, decision.entry)
-    if authorizer is None:
-        return decision
+def opaque(flow: Flow, decision: Decision, policies: Policies | None) -> Decision:
+    """The decision over a flow that is relayed as it is, with the policy that lets it through or refuses it."""
+    return _opaque(flow, decision, policies)[0]
+
+
+def lets_through(flow: Flow, decision: Decision, policies: Policies | None, *, again: bool = False) -> bool:
+    """Whether a flow may be relayed as it is; noted in the flow, and in the log what policies want to be said, once."""
+    if flow.denied is None and policies is not None:
+        decision, verdict = _opaque(flow, decision, policies)
+        flow.policy = decision.policy
+        if decision.denied is not None:
+            deny(flow, decision)
+        if verdict is not None and not again:
+            _say(verdict, flow, "")
+    return flow.denied is None
+
+
+def _opaque(flow: Flow, decision: Decision, policies: Policies | None) -> tuple[Decision, Verdict | None]:
+    authorizer = None if policies is None else policies.authorizer(flow.direction, decision.entry)
+    if policies is None or authorizer is None:
+        return decision, None
     verdict = authorizer.decide(policies.connection(flow))
-    for policy in verdict.audited:
-        _log.info("%s matched flow %d from %s to %s", policy, flow.id, flow.peer, flow.original_dst)
-    if verdict.shadow.startswith("denied"):
-        _log.info(
-            "dry run: flow %d from %s to %s would be %s",
-            flow.id,
-            flow.peer,
-            flow.original_dst,
-            verdict.shadow,
-        )
     if not verdict.allowed:
-        return _refused(decision, "policy", verdict.policy, verdict.details)
-    return decision if verdict.policy == "-" else replace(decision, policy=verdict.policy)
+        return _refused(decision, "policy", verdict.policy, verdict.details), verdict
+    return decision if verdict.policy == "-" else replace(decision, policy=verdict.policy), verdict
+
+
+def of_request(record: RequestRecord, decision: Decision, policies: Policies) -> LocalReply | None:
+    """The answer to a request that policies refuse, None where they do not; noted in its record.
+
+    The head is changed to what may be forwarded.
+    """
+    verdict, reply = policies.request(record.flow, decision.entry, record.head, record.started_at)
+    if verdict.policy != "-":
+        record.policy = verdict.policy
+    if verdict.audited or verdict.shadow != "-":  # so that the text is made only where it is wanted
+        _say(verdict, record.flow, f", {record.head.method!r} {record.head.target!r}")
+    return reply
+
+
+def _say(verdict: Verdict, flow: Flow, request: str) -> None:
+    about = f"flow {flow.id} from {flow.peer} to {flow.original_dst}{request}"
+    for policy in verdict.audited:
+        _log.info("%s matched %s", policy, about)
+    if verdict.shadow.startswith("denied"):
+        _log.info("dry run: %s would be %s", about, verdict.shadow)
 
 
 def _refused(decision: Decision, reason: str, policy: str, details: str) -> Decision:
@@ -71,19 +102,32 @@ def _refused(decision: Decision, reason: str, policy: str, details: str) -> Deci
 def revoke(flows: Iterable[Flow], view: SnapshotView) -> int:
     """Decide open flows again, and note the refusal in those that lost permission; how many did.
 
-    A flow is registered before it is decided, so it is decided by the new version or found here.
+    A flow is registered before it is decided, so it is decided by the new version or found here. Requests are decided
+    one by one: a flow of HTTP, or that may turn out to be, is ended here where nothing could be asked over it any more.
     """
     lost = 0
     for flow in flows:
         if flow.original_dst is None or flow.denied is not None:
             continue
         decision = decided(flow, flow.original_dst, view)
+        if decision.denied is None:
+            judge = _anything if flow.relay in _NOT_OPAQUE else opaque
+            decision = judge(flow, decision, view.policies)
         flow.policy = decision.policy
         if decision.denied is not None:
             deny(flow, decision)
             flow.details = f"permission was withdrawn by configuration: {flow.details}"
             lost += 1
     return lost
+
+
+def _anything(flow: Flow, decision: Decision, policies: Policies | None) -> Decision:
+    """The decision over a flow that may carry any request."""
+    authorizer = None if policies is None else policies.authorizer(flow.direction, decision.entry)
+    if policies is None or authorizer is None:
+        return decision
+    verdict = authorizer.refuses_all(policies.connection(flow))
+    return decision if verdict is None else _refused(decision, "policy", verdict.policy, verdict.details)
 
 
 def deny(flow: Flow, decision: Decision) -> None:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination, PeerAddress
     from interceptor.model.connection import Direction, Flow
+    from interceptor.model.http import LocalReply
+    from interceptor.model.request import RequestRecord
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder
+    from interceptor.routing.destinations import Decision
 
 
 class Proxy:
@@ -70,6 +73,7 @@ class Proxy:
                 head_timeout=timeouts.requestHead,
                 idle_timeout=timeouts.idle,
                 request_timeout=timeouts.request,
+                authorize=self._authorize,
             ),
             connect_timeout=timeouts.connect,
             detect_timeout=timeouts.detect if settings.spec.detection else None,
@@ -111,6 +115,11 @@ class Proxy:
         """Run a task of a flow's beside it, as long as flows may run."""
         assert self._flows is not None
         self._flows.start_soon(task)
+
+    def _authorize(self, record: RequestRecord, decision: Decision) -> LocalReply | None:
+        """The answer to a request that the policies of now refuse."""
+        policies = self._services.snapshot().policies
+        return None if policies is None else permission.of_request(record, decision, policies)
 
     def stop_accepting(self) -> None:
         """Accept what is already queued, then close the listeners; running flows go on, idle HTTP connections end."""

@@ -56,18 +56,21 @@ DECLARED: Final[dict[ProtocolName, Found]] = {
 async def find_out(
     flow: Flow,
     downstream: socket.socket,
-    dial: Callable[[], Awaitable[Dialled]],
+    dial: Callable[[], Awaitable[Dialled]] | None,
     serving: Serving,
     timeout: float,
 ) -> Found:
     """Wait until it is known, or the flow is denied. Raises DialError for a client that speaks no HTTP, and GoneError.
 
     The timeout is for the rest of what a client has begun to say. While nobody says anything there is nothing to decide.
+    Without a ``dial`` nothing is dialled: policies would let through HTTP alone, and its client has that time to begin.
     """
     hub = serving.hub
     detected = look(downstream)
     if detected is not None:
         return Found(detected, detected.kind)
+    if dial is None:
+        return await Race(flow, downstream, None, serving, timeout).run()
     try:
         dialled = await dial()
     except DialError:
@@ -97,7 +100,12 @@ class Race:
     """Waits for the first bytes of either side."""
 
     def __init__(
-        self, flow: Flow, downstream: socket.socket, dialled: Dialled, serving: Serving, timeout: float
+        self,
+        flow: Flow,
+        downstream: socket.socket,
+        dialled: Dialled | None,
+        serving: Serving,
+        timeout: float,
     ) -> None:
         self._flow = flow
         self._downstream = downstream
@@ -111,11 +119,14 @@ class Race:
         self.slot = 0  # of the timer wheel
 
     async def run(self) -> Found:
-        """Both sockets are nobody's again at the end; cancelled, the upstream's is closed."""
+        """The sockets are nobody's again at the end; cancelled, the upstream's is closed."""
         self._task = trio.lowlevel.current_task()
         self._live.add(self)
         self._hub.watch(self._downstream, self)
-        self._hub.watch(self._dialled.sock, _Upstream(self))
+        if self._dialled is None:
+            self._hub.schedule(self, self._hub.now + self._timeout)
+        else:
+            self._hub.watch(self._dialled.sock, _Upstream(self))
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._task = None
@@ -125,7 +136,8 @@ class Race:
             found: Found = await trio.lowlevel.wait_task_rescheduled(abort)
         except BaseException:
             self._leave()
-            sockets.reset(self._dialled.sock)
+            if self._dialled is not None:
+                sockets.reset(self._dialled.sock)
             raise
         self._leave()
         return found
@@ -134,7 +146,8 @@ class Race:
         self._live.discard(self)
         self._hub.unschedule(self)
         self._hub.release(self._downstream.fileno())
-        self._hub.release(self._dialled.sock.fileno())
+        if self._dialled is not None:
+            self._hub.release(self._dialled.sock.fileno())
 
     def handle(self, event: int) -> None:
         """The client said something, or nothing more."""
@@ -148,6 +161,7 @@ class Race:
             self.decide(detected, detected.kind)
         elif not self._begun:
             self._begun = True
+            self._hub.unschedule(self)
             self._hub.schedule(self, self._hub.now + self._timeout)
 
     def end_denied(self) -> None:

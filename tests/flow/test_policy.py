@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
 import trio
 
 from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import ProtocolName, ResponseFlag
 from interceptor.policy.policies import Policies, compiled
 from tests.support.documents import configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings, wait_until
-from tests.support.policies import policy_text
+from tests.support.policies import policy_text, security_text
+from tests.support.tokens import jwks, token
 
 ALLOW = policy_text("{rules: [{}]}", "{name: allow}")
 DENY = policy_text("{action: DENY, rules: [{from: [{source: {ipBlocks: [127.0.0.0/8]}}]}]}", "{name: deny}")
@@ -41,11 +43,19 @@ async def relayed(running: Running, server: socket.socket) -> tuple[socket.socke
     return peer, app
 
 
-async def test_a_refused_peer_gets_no_byte_and_the_policy_is_named() -> None:
+@pytest.mark.parametrize(
+    ("protocol", "said"), [("tcp", b""), ("auto", b"\0no request"), ("auto", b""), ("auto", b"GE")]
+)
+async def test_a_refused_peer_gets_no_byte_and_the_policy_is_named(
+    protocol: ProtocolName, said: bytes
+) -> None:
+    """One that says nothing may still begin with a request, which would be answered: it has spec.timeouts.detect."""
     server, address = listening()
     with server:
-        async with running_proxy(FixedView((address,), policies=policies(DENY))) as running:
+        view = FixedView((address,), policies=policies(DENY), protocol=protocol)
+        async with running_proxy(view, settings(detect=0.2)) as running:
             with running.connect() as peer:
+                peer.sendall(said)
                 await assert_reset(peer)
             (flow,) = await running.records.wait_closed()
     assert (flow.flag, flow.denied, flow.details) == (ResponseFlag.DENY, "policy", WORDS)
@@ -130,13 +140,14 @@ async def test_a_flow_that_loses_permission_while_it_is_dialled_never_reaches_th
     assert (flow.flag, flow.denied, flow.bytes_received) == (ResponseFlag.DENY, "policy", 0)
 
 
-async def test_no_flow_slips_between_a_change_and_its_decision() -> None:
+@pytest.mark.parametrize("protocol", ["tcp", "auto"])
+async def test_no_flow_slips_between_a_change_and_its_decision(protocol: ProtocolName) -> None:
     """Connections come while policies are swapped: whatever is open after a swap to DENY is gone."""
     server, address = listening(backlog=1000)  # nobody accepts what is dialled
-    view = FixedView((address,))
-    async with running_proxy(view, settings(connections=1000)) as running:
+    view = FixedView((address,), protocol=protocol)
+    async with running_proxy(view, settings(connections=1000, detect=0.02)) as running:
         with server:
-            swaps = 20
+            swaps = 20 if protocol == "tcp" else 3  # what may be a request has a second to become one
             for _ in range(swaps):
                 view.policies = None
                 peers = [running.connect() for _ in range(10)]
@@ -149,3 +160,148 @@ async def test_no_flow_slips_between_a_change_and_its_decision() -> None:
             flows = await running.records.wait_closed(10 * swaps)
     assert {flow.denied for flow in flows} == {"policy"}
     assert len(flows) == 10 * swaps
+
+
+# --- over HTTP ---
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+READ_ONLY = policy_text("{rules: [{to: [{operation: {methods: [GET], paths: ['/api/*']}}]}]}", "{name: read}")
+
+
+def asked(target: str, method: str = "GET", more: str = "") -> bytes:
+    return f"{method} {target} HTTP/1.1\r\nHost: web.shop\r\n{more}\r\n".encode()
+
+
+async def answered(peer: socket.socket) -> tuple[bytes, bytes, bytes]:
+    """One response: its status line, its headers, its body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = await receive(peer)
+        assert data, received
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    line, _, headers = head.partition(b"\r\n")
+    [length] = [
+        int(each[15:]) for each in headers.lower().split(b"\r\n") if each.startswith(b"content-length:")
+    ]
+    while len(body) < length:
+        body += await receive(peer)
+    return line, headers, body
+
+
+async def app_answers(server: socket.socket) -> tuple[socket.socket, bytes]:
+    """The next request that reaches the app, on a connection of its own, and its answer."""
+    app, _ = await trio.to_thread.run_sync(server.accept)
+    request = await receive(app)
+    app.sendall(ANSWER)
+    return app, request
+
+
+async def test_each_request_is_decided_and_a_refusal_is_istios() -> None:
+    server, address = listening()
+    async with running_proxy(FixedView((address,), policies=policies(READ_ONLY))) as running:
+        with server, running.connect() as peer:
+            peer.sendall(asked("/api/x"))
+            app, request = await app_answers(server)
+            assert request.startswith(b"GET /api/x ")
+            assert (await answered(peer))[2] == b"ok"
+            peer.sendall(asked("/api/x", "DELETE"))
+            line, _, body = await answered(peer)
+            assert (line, body) == (b"HTTP/1.1 403 Forbidden", b"RBAC: access denied")
+            peer.sendall(asked("/api/y"))  # the connection goes on
+            assert (await receive(app)).startswith(b"GET /api/y ")
+            app.sendall(ANSWER)
+            assert (await answered(peer))[2] == b"ok"
+            app.close()
+        await running.records.wait_closed()
+    allowed, refused, _ = running.records.requests
+    assert (allowed.policy, allowed.status) == ("AuthorizationPolicy default/read", 200)
+    assert (refused.policy, refused.status) == ("AuthorizationPolicy none", 403)
+    assert (refused.flag, refused.details) == (ResponseFlag.DENY, "rbac_access_denied_matched_policy[none]")
+
+
+@pytest.mark.parametrize(
+    "target", ["/api/../admin", "/admin", "//admin/../admin", "/%61dmin", "http://web.shop/admin"]
+)
+async def test_no_spelling_reaches_what_is_refused(target: str) -> None:
+    server, address = listening()
+    async with running_proxy(FixedView((address,), policies=policies(READ_ONLY))) as running:
+        with server, running.connect() as peer:
+            peer.sendall(asked(target))
+            assert (await answered(peer))[0] == b"HTTP/1.1 403 Forbidden"
+
+
+async def test_what_is_compared_is_what_the_app_gets() -> None:
+    server, address = listening()
+    async with running_proxy(FixedView((address,), policies=policies(READ_ONLY))) as running:
+        with server, running.connect() as peer:
+            peer.sendall(asked("/x/../api\\%61?q=/../x"))
+            app, request = await app_answers(server)
+            assert request.startswith(b"GET /api/a?q=/../x ")
+            assert (await answered(peer))[2] == b"ok"
+            app.close()
+
+
+async def test_the_next_request_meets_the_policies_of_its_time() -> None:
+    server, address = listening()
+    view = FixedView((address,))
+    async with running_proxy(view) as running:
+        with server, running.connect() as peer:
+            peer.sendall(asked("/other"))
+            app, _ = await app_answers(server)
+            await answered(peer)
+            view.policies = policies(READ_ONLY)
+            assert running.proxy.reconsider() == 0
+            peer.sendall(asked("/other"))
+            assert (await answered(peer))[0] == b"HTTP/1.1 403 Forbidden"
+            view.policies = policies(DENY)
+            assert running.proxy.reconsider() == 1  # nothing could be asked any more
+            await assert_reset(peer)
+            app.close()
+
+
+async def test_tokens_make_principals() -> None:
+    rule = policy_text("{rules: [{from: [{source: {requestPrincipals: [issuer/alice]}}]}]}", "{name: alice}")
+    trusted = security_text(
+        "RequestAuthentication",
+        json.dumps({"jwtRules": [{"issuer": "issuer", "jwks": jwks()}]}),
+        "{name: jwt}",
+    )
+    server, address = listening()
+    async with running_proxy(FixedView((address,), policies=policies(rule, trusted))) as running:
+        with server, running.connect() as peer:
+            peer.sendall(asked("/"))
+            assert (await answered(peer))[0] == b"HTTP/1.1 403 Forbidden"
+            peer.sendall(asked("/", more="Authorization: Bearer a.b.c\r\n"))
+            line, headers, body = await answered(peer)
+            assert line == b"HTTP/1.1 401 Unauthorized"
+            assert b'www-authenticate: Bearer error="invalid_token"' in headers
+            assert body.startswith(b"Jwt is not in the form of")
+            lasting = token({"exp": 32503680000})
+            peer.sendall(asked("/", more=f"Authorization: Bearer {lasting}\r\n"))
+            app, request = await app_answers(server)
+            assert b"Bearer" not in request
+            assert (await answered(peer))[2] == b"ok"
+            app.close()
+
+
+async def test_where_only_requests_are_let_through_nothing_is_dialled_before_there_is_one() -> None:
+    server, address = listening()
+    server.setblocking(False)
+    async with running_proxy(FixedView((address,), policies=policies(READ_ONLY))) as running:
+        with server, running.connect() as peer:
+            await wait_until(lambda: running.proxy.active == 1)
+            peer.sendall(b"GE")  # may become a request
+            await wait_until(lambda: bool(running.records.opened_flows))
+            with pytest.raises(BlockingIOError):
+                server.accept()
+            peer.sendall(asked("/api/x")[2:])
+            await wait_until(lambda: connected(server))
+
+
+def connected(server: socket.socket) -> bool:
+    try:
+        server.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True

@@ -141,6 +141,7 @@ def settings(
     connect: float = 10,
     idle: float = 60,
     linger: float = 60,
+    detect: float = 5,
     relay: RelayChoice = "auto",
 ) -> Sidecar:
     """Settings with the limits, timeouts and relay a test is about."""
@@ -149,7 +150,7 @@ def settings(
         spec=SidecarSpec(
             relay=relay,
             limits=Limits(connections=connections),
-            timeouts=Timeouts.model_construct(connect=connect, idle=idle, linger=linger),
+            timeouts=Timeouts.model_construct(connect=connect, idle=idle, linger=linger, detect=detect),
         ),
     )
 

@@ -107,7 +107,7 @@ class Requests:
         every = self.service.all
         record = call.context = Request(self, call)
         self._live.add(record)
-        denied = prepare(every, self.service.flow, call.request)
+        denied = prepare(self.service, record)
         if denied is not None:
             return denied
         if every.filters is None:

@@ -127,7 +127,7 @@ class Serving:
     idle_timeout: float
     request_timeout: float | None = None
     filters: Filters | None = None
-    authorize: Callable[[Flow, RequestHead], LocalReply | None] | None = None
+    authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request
 
@@ -160,8 +160,9 @@ class Service:
     sources: Iterator[SocketAddress] | None = None
 
 
-def prepare(every: Serving, flow: Flow, head: RequestHead) -> LocalReply | None:
+def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
     """Make a head into what the upstream is to see, and ask the policies about it; the answer where they refuse it."""
+    every, head = service.all, record.head
     names = {name.lower() for name, _ in head.headers}
     if not _IDENTITY_HEADERS.isdisjoint(names):
         head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
@@ -169,7 +170,7 @@ def prepare(every: Serving, flow: Flow, head: RequestHead) -> LocalReply | None:
         head.headers.append((b"x-request-id", every.request_id()))
     if b"x-forwarded-proto" not in names:
         head.headers.append((b"x-forwarded-proto", head.scheme))
-    return None if every.authorize is None else every.authorize(flow, head)
+    return None if every.authorize is None else every.authorize(record, service.decision)
 
 
 class Exchange(RequestRecord):
@@ -212,7 +213,7 @@ class Exchange(RequestRecord):
     def start(self) -> None:
         """Serve the request whose head is known."""
         every = self._service.all
-        if (denied := prepare(every, self.flow, self.head)) is not None:
+        if (denied := prepare(self._service, self)) is not None:
             self.reply(denied)
         elif every.filters is not None:
             every.filters.start(self)

@@ -153,6 +153,25 @@ def test_on_tcp_an_audit_rule_is_wider_too() -> None:
     assert not made.decide(connection(), request("POST")).audited
 
 
+@pytest.mark.parametrize(
+    ("spec", "refused"),
+    [
+        ("{action: DENY, rules: [{}]}", True),
+        ("{action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]}", False),
+        ("{action: DENY, rules: [{from: [{source: {remoteIpBlocks: [10.0.0.1]}}]}]}", False),
+        ("{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.1]}}]}]}", True),
+        ("{rules: []}", True),
+        ("{rules: [{to: [{operation: {methods: [GET], ports: ['8080']}}]}]}", False),
+        ("{rules: [{to: [{operation: {methods: [GET], ports: ['9']}}]}]}", True),
+        ("{rules: [{from: [{source: {remoteIpBlocks: [10.9.9.9]}}]}]}", False),
+        ("{action: AUDIT, rules: [{}]}", False),
+    ],
+)
+def test_a_connection_is_refused_whole_where_nothing_could_be_asked_over_it(spec: str, refused: bool) -> None:
+    verdict = authorizer(spec).refuses_all(connection())
+    assert (verdict is not None) is refused
+
+
 # --- selection, dry run, destinations ---
 
 
@@ -319,3 +338,5 @@ def test_a_decision_is_what_the_naive_reading_says(
     assert compiled is not None
     verdict = compiled.decide(subject, asked_for if http else None)
     assert verdict.allowed is naive_authorization.allowed(made, facts_of, http=http)
+    if verdict.allowed and http:
+        assert compiled.refuses_all(subject) is None

@@ -10,7 +10,7 @@ from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import RequestHead
 from interceptor.model.identity import SpiffeId
 from interceptor.policy.policies import compiled
-from interceptor.policy.requests import Answer, decide
+from interceptor.policy.requests import Answer
 from tests.support.documents import configuration
 from tests.support.policies import head, named, policy_text, security_text
 from tests.support.sample_flows import OK, flow
@@ -31,7 +31,7 @@ def asked(request: RequestHead, *texts: str, egress: bool = False) -> Answer:
     direction = Direction.EGRESS if egress else Direction.INGRESS
     policies = compiled(configuration(SIDECAR, *texts))
     entry = "shop/bank" if egress else None
-    return decide(policies, flow(OK, direction=direction, peer_identity=PEER), entry, request, NOW)
+    return policies.request(flow(OK, direction=direction, peer_identity=PEER), entry, request, NOW)
 
 
 def test_without_a_policy_about_it_a_request_passes() -> None:

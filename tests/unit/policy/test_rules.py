@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from interceptor.policy.rules import Rule, compiled, for_tcp
+from interceptor.policy.rules import Rule, compiled, for_any, for_tcp
 from tests.support.policies import TRUST_DOMAINS, connection, policies, request
 
 
@@ -48,3 +48,12 @@ def test_on_tcp_an_allow_rule_goes_and_others_lose_checks() -> None:
     [[first, second]] = narrowed.groups
     assert ([check.field for check in first], second) == (["to[0].operation.ports"], ())
     assert narrowed.matches(connection(port=1), None)
+
+
+def test_over_any_request_it_is_the_other_way_round() -> None:
+    assert for_any(rule(MIXED, "DENY")) is None
+    optimistic = for_any(rule(MIXED))
+    assert optimistic is not None
+    assert optimistic.matches(connection(port=1), None)
+    by_proxy = rule("from: [{source: {remoteIpBlocks: [10.0.0.1]}}]", "DENY")
+    assert (for_any(by_proxy), for_tcp(by_proxy)) == (None, by_proxy)

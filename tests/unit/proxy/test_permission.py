@@ -7,13 +7,16 @@ import logging
 import pytest
 
 from interceptor.config.configuration import Configuration
-from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
 from interceptor.model.identity import SpiffeId
-from interceptor.proxy.permission import decided, deny, revoke
+from interceptor.model.request import RequestRecord
+from interceptor.proxy import permission
+from interceptor.proxy.permission import deny, lets_through, of_request, revoke
+from interceptor.routing.destinations import Decision
 from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration, service_entry_text
-from tests.support.policies import named, policy_text, security_text
+from tests.support.policies import head, named, policy_text, security_text
 from tests.support.sample_flows import OK, flow
 
 SIDECAR = """
@@ -36,6 +39,12 @@ def view(*texts: str) -> Snapshot:
 
 def made(*texts: str) -> Configuration:
     return configuration(SIDECAR, BANK, *texts)
+
+
+def decided(flow: Flow, destination: OriginalDestination, made: Snapshot) -> Decision:
+    """Over a flow that is relayed as it is."""
+    decision = permission.decided(flow, destination, made)
+    return decision if decision.denied else permission.opaque(flow, decision, made.policies)
 
 
 def ingress(identity: SpiffeId | None = None, security: str = "none") -> Flow:
@@ -117,8 +126,9 @@ def test_audits_and_dry_runs_are_logged_and_decide_nothing(caplog: pytest.LogCap
         policy_text("{action: AUDIT, rules: [{}]}", named("audit")),
         policy_text("{action: DENY, rules: [{}]}", named("dry", more=dry)),
     )
+    made_view = view(*texts)
     with caplog.at_level(logging.INFO):
-        assert decided(ingress(), APP, view(*texts)).denied is None
+        assert lets_through(ingress(), permission.decided(ingress(), APP, made_view), made_view.policies)
     assert [record.getMessage() for record in caplog.records] == [
         "AuthorizationPolicy shop/audit matched flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080",
         "dry run: flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080 would be denied by AuthorizationPolicy shop/dry",
@@ -144,3 +154,63 @@ def test_an_open_flow_is_named_after_the_policy_that_lets_it_go_on() -> None:
     open_flow = ingress()
     revoke([open_flow], view(policy_text("{rules: [{}]}")))
     assert (open_flow.policy, open_flow.denied) == ("AuthorizationPolicy shop/p", None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "denied"),
+    [
+        ("{to: [{operation: {paths: [/admin]}}]}", [None, None, "policy"]),
+        ("{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}", ["policy", "policy", "policy"]),
+        ("{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}", [None, None, "policy"]),
+    ],
+)
+def test_a_flow_that_may_carry_a_request_that_is_allowed_goes_on(rule: str, denied: list[str | None]) -> None:
+    flows = [
+        flow(OK, direction=Direction.INGRESS, original_dst=APP, relay=relay)
+        for relay in ("-", "http", "copy")
+    ]
+    revoke(flows, view(policy_text(f"{{action: DENY, rules: [{rule}]}}")))
+    assert [each.denied for each in flows] == denied
+    revoke(flows, view(security_text("PeerAuthentication", "{mtls: {mode: STRICT}}")))
+    assert [each.denied for each in flows] == [each or "plaintext" for each in denied]
+
+
+def test_whether_a_flow_may_be_relayed_is_noted_in_it() -> None:
+    made_view = view(policy_text("{rules: [{from: [{source: {ipBlocks: [10.0.0.1]}}]}]}"))
+    decision = permission.decided(ingress(), APP, made_view)
+    allowed, refused = ingress(), flow(ingress(), peer=PeerAddress(SocketAddress("10.0.0.2", 1)))
+    assert lets_through(allowed, decision, made_view.policies)
+    assert allowed.policy == "AuthorizationPolicy shop/p"
+    assert not lets_through(refused, decision, made_view.policies)
+    assert (refused.denied, refused.flag, refused.policy) == (
+        "policy",
+        ResponseFlag.DENY,
+        "AuthorizationPolicy none",
+    )
+    assert not lets_through(refused, decision, None)  # once denied it stays so
+    assert lets_through(ingress(), decision, None)
+
+
+def test_a_request_is_decided_in_its_record(caplog: pytest.LogCaptureFixture) -> None:
+    texts = (
+        policy_text("{rules: [{to: [{operation: {methods: [GET]}}]}]}"),
+        policy_text("{action: AUDIT, rules: [{}]}", named("audit")),
+    )
+    made_view = view(*texts)
+    assert made_view.policies is not None
+    decision = permission.decided(ingress(), APP, made_view)
+    allowed, refused = (RequestRecord(ingress(), head(method), 0, 0) for method in ("GET", "PUT"))
+    with caplog.at_level(logging.INFO):
+        assert of_request(allowed, decision, made_view.policies) is None
+    assert allowed.policy == "AuthorizationPolicy shop/p"
+    assert caplog.messages == [
+        "AuthorizationPolicy shop/audit matched flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080, b'GET' b'/'"
+    ]
+    reply = of_request(refused, decision, made_view.policies)
+    assert reply is not None
+    assert (reply.status, refused.policy) == (403, "AuthorizationPolicy none")
+    egress_only = view(policy_text(f"{{{TARGET}}}")).policies
+    assert egress_only is not None
+    unasked = RequestRecord(ingress(), head(), 0, 0)
+    assert of_request(unasked, decision, egress_only) is None
+    assert unasked.policy is None
