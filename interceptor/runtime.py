@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
     from interceptor.config.sidecar import Sidecar
+    from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
 
 logger: Final = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ def run_proxy(
         from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
     if workers > 1:
         from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
+    read_credentials = _reader_of_credentials(configuration)
     if root:
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
@@ -90,11 +93,42 @@ def run_proxy(
     access_log = AccessLog(
         spec.accessLog.path, log_format or spec.accessLog.format, metrics.access_log_dropped
     )
+    # Read as who will read them again: a certificate that only root can read could not be rotated.
+    credentials = read_credentials()
     if workers == 1:
-        serving: Serving = Worker(configuration, bound.listeners(0), metrics, access_log)
+        serving: Serving = Worker(
+            configuration, bound.listeners(0), metrics, access_log, credentials=credentials
+        )
     else:
-        serving = _supervise(configuration, bound, metrics, access_log, control)
-    trio.run(Gateway(configuration, bound, serving, control).run)
+        serving = _supervise(configuration, bound, metrics, access_log, control, credentials)
+    certificates = Certificates(credentials, metrics)
+    trio.run(Gateway(configuration, bound, serving, control, certificates).run)
+
+
+def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
+    """What reads the certificates that a configuration names; without any, TLS costs no memory."""
+    if configuration.sidecar.spec.tls is None and not configuration.destination_rules:
+        return lambda: None
+    from interceptor.proxy import transport  # noqa: PLC0415 (ssl and cryptography are 15 MB)
+
+    return lambda: transport.Credentials(configuration, time.time)  # noqa: TID251 (certificates live by the wall clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the main process does about them: it shows and measures them; without workers it takes new versions too."""
+
+    credentials: Credentials | None
+    metrics: Metrics
+
+    async def watch(self) -> None:
+        """Until cancelled, where there are any."""
+        if self.credentials is not None:
+            await self.credentials.watch(self.metrics.certificate_expiry)
+
+    def dump(self) -> list[dict[str, object]]:
+        """For ``/certs``."""
+        return [] if self.credentials is None else [each.dump() for each in self.credentials.keepers]
 
 
 def _supervise(
@@ -103,13 +137,14 @@ def _supervise(
     metrics: Metrics,
     access_log: AccessLog,
     control: socket.socket | None,
+    credentials: Credentials | None,
 ) -> Serving:
     """Several workers as processes; this one, which serves no connections, then needs no capability."""
     from interceptor.workers.supervisor import Supervisor  # noqa: PLC0415 (as above)
 
     forget = (bound.admin, bound.telemetry, *(() if control is None else (control,)))
     listeners = [bound.listeners(worker) for worker in range(len(bound.ingress))]
-    supervisor = Supervisor(configuration, listeners, metrics, access_log, forget)
+    supervisor = Supervisor(configuration, listeners, metrics, access_log, forget, credentials)
     if os.geteuid() != 0:
         process.give_up_capabilities()
     return supervisor
@@ -202,7 +237,9 @@ class Gateway:
         bound: _Bound,
         serving: Serving,
         control: socket.socket | None,
+        certificates: Certificates,
     ) -> None:
+        self._certificates = certificates
         self._spec = configuration.sidecar.spec
         self._bound = bound
         self._serving = serving
@@ -222,6 +259,7 @@ class Gateway:
             config_dump=self._config_dump,
             listeners=self._listeners,
             clusters=self._clusters,
+            certs=self._certificates.dump,
             explain=self._explain,
             ready=self._not_ready,
             drain=self._stop.set,
@@ -238,6 +276,7 @@ class Gateway:
                     serve, admin.telemetry_app(self._serving.collect, self._not_ready), self._bound.telemetry
                 )
                 await nursery.start(self._resolver.run)
+                nursery.start_soon(self._certificates.watch)
                 await nursery.start(self._serve)
                 if self._serving.failure is None:
                     self._set_ready()

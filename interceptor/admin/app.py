@@ -37,6 +37,7 @@ class Controls:
     config_dump: Callable[[], Mapping[str, object]]
     listeners: Callable[[], Sequence[Mapping[str, object]]]
     clusters: Callable[[], Sequence[Mapping[str, object]]]
+    certs: Callable[[], Sequence[Mapping[str, object]]]  # without keys
     ready: Callable[[], str | None]  # None when ready, else what is pending
     drain: Callable[[], None]  # readiness off, stop accepting, let flows end
     explain: Callable[[Mapping[str, Sequence[str]]], Mapping[str, object]]  # ConfigError: not a question
@@ -63,6 +64,7 @@ def admin_app(controls: Controls) -> App:
         _Endpoint(
             "GET", "/explain", admin.explain, "?from=IP&to-port=P or ?to=HOST:PORT: what is decided, and why"
         ),
+        _Endpoint("GET", "/certs", admin.certs, "the certificates in use, and until when"),
         _Endpoint("GET", "/stats", admin.stats, "every counter and gauge, one a line"),
         _Endpoint("GET", "/stats/prometheus", admin.prometheus, "the metrics as Prometheus reads them"),
         _Endpoint("GET", "/ready", admin.ready, "200 when ready, else 503 and what is pending"),
@@ -134,6 +136,9 @@ class _Admin:
 
     async def clusters(self, _: Request) -> Response:
         return _json(self._controls.clusters())
+
+    async def certs(self, _: Request) -> Response:
+        return _json(self._controls.certs())
 
     async def explain(self, request: Request) -> Response:
         """Several values of one field stand on lines of their own."""

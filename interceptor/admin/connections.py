@@ -36,6 +36,8 @@ def _row(flow: Flow, now: float, worker: int) -> dict[str, object]:
         "upstream": _address(flow.upstream),
         "service": flow.destination_service,
         "policy": flow.policy,
+        "security": flow.security,
+        "peer_identity": None if flow.peer_identity is None else str(flow.peer_identity),
         "relay": flow.relay,
         "age": round(now - flow.opened, 3),
         "bytes_received": flow.bytes_received,

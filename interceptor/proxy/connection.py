@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import socket
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -13,21 +14,21 @@ from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
 from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
 from interceptor.proxy import endings, permission, sniff, upstream
-from interceptor.proxy.endings import DialError, GoneError
+from interceptor.proxy.endings import DialError, GoneError, HandshakeError
 from interceptor.proxy.http import http1
 from interceptor.proxy.http.client import Dialled
 from interceptor.proxy.http.serve import Service
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress
-    from interceptor.model.connection import Flow
+    from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.endings import Ended
     from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.hub import Hub
+    from interceptor.proxy.loop import Leg
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.sniff import Found
     from interceptor.proxy.tracker import Recorder, Tracker
@@ -46,6 +47,7 @@ class Services:
     hub: Hub
     http: Serving
     connect_timeout: float
+    handshake_timeout: float
     detect_timeout: float | None  # None: nothing is detected
     ports: frozenset[int]  # that our listeners accept on
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
@@ -58,6 +60,15 @@ class Services:
         """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
         self.recorder.internal_error()
         _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
+
+
+class Met(NamedTuple):
+    """A peer's connection, as it is spoken on from here, and what was decided of it."""
+
+    leg: Leg
+    decision: Decision
+    found: Found | None = None  # what its first bytes say, where they were looked at and are the app's
+    dialled: Dialled | None = None  # the upstream, where it was dialled meanwhile
 
 
 _NOT_REDIRECTED: Final = Decision(
@@ -80,6 +91,10 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
     passed_on = False
     try:
         decision = decide(flow, downstream, services)
+        if services.http.transport is not None and (mode := _mode(flow, decision, services)) is not None:
+            tasks.start_soon(_serve, flow, Met(downstream, decision), None, services, mode)
+            passed_on = True
+            return
         services.tracker.decided(flow)
         if decision.denied is not None:
             permission.deny(flow, decision)
@@ -93,7 +108,7 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             if not begun.errno:
                 _relay(flow, downstream, _dialled(flow, begun.sock, begun.address, started), services)
         if begun is None or begun.errno:
-            tasks.start_soon(_serve, flow, downstream, decision, begun, services)
+            tasks.start_soon(_serve, flow, Met(downstream, decision), begun, services)
         passed_on = True
     except DialError as failure:
         flow.upstream = failure.address
@@ -107,12 +122,20 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
 
 
 async def _serve(
-    flow: Flow, downstream: socket.socket, decision: Decision, begun: Dial | None, services: Services
+    flow: Flow, met: Met, begun: Dial | None, services: Services, mode: str | None = None
 ) -> None:
-    """Go on with a flow that has to wait for something."""
-    relayed = False
+    """Go on with a flow that has to wait for something; with a mode it is still to be met."""
+    relayed, downstream = False, met.leg
     try:
-        relayed = await _find_out_and_serve(flow, downstream, decision, begun, services)
+        if mode is not None:
+            met = await _meet(flow, met, services, strict=mode == "STRICT")
+            services.tracker.decided(flow)
+        if met.decision.denied is None:
+            relayed = await _find_out_and_serve(flow, met, begun, services)
+        else:
+            permission.deny(flow, met.decision)
+    except HandshakeError as failure:
+        permission.deny_handshake(flow, failure)
     except (DialError, GoneError) as failure:
         if flow.denied is None:
             flow.flag, flow.details = endings.of_failure(failure)
@@ -127,21 +150,63 @@ async def _serve(
             _end(flow, downstream, services)
 
 
-async def _find_out_and_serve(
-    flow: Flow, downstream: socket.socket, decision: Decision, begun: Dial | None, services: Services
-) -> bool:
+def _mode(flow: Flow, decision: Decision, services: Services) -> str | None:
+    """Whether a peer must or may speak mutual TLS here; None where it is not even looked for."""
+    transport, policies = services.http.transport, services.snapshot().policies
+    if (
+        flow.direction is Direction.EGRESS
+        or transport is None
+        or transport.workload is None
+        or decision.denied not in {None, "plaintext"}
+    ):
+        return None
+    assert flow.original_dst is not None
+    mode = "PERMISSIVE" if policies is None else policies.modes.mode(flow.original_dst.port).value
+    return None if mode == "DISABLE" else mode
+
+
+async def _meet(flow: Flow, met: Met, services: Services, *, strict: bool) -> Met:
+    """Let a peer that calls as one of the mesh prove who it is; a port that refuses plaintext waits for that.
+
+    Where plaintext is let in the peer may also be silent, and the app speak first; the app's own TLS passes through.
+    Raises HandshakeError, DialError and GoneError.
+    """
+    downstream, decision, serving = met.leg, met.decision, services.http
+    assert serving.transport is not None
+    assert isinstance(downstream, socket.socket)
+    dial = _dialler(flow, decision, services) if decision.denied is None else None
+    found = await sniff.find_out(flow, downstream, dial, serving, services.handshake_timeout)
+    hello = found.detected.hello
+    flow.server_name = None if hello is None else hello.server_name
+    if hello is None or not (strict or any(name.startswith(b"istio") for name in hello.alpn)):
+        return Met(downstream, decision, found, found.dialled)
+    try:
+        stream = await serving.transport.accept(flow, downstream)
+    except BaseException:
+        if found.dialled is not None:
+            sockets.reset(found.dialled.sock)
+        raise
+    assert flow.original_dst is not None
+    again = permission.decided(flow, flow.original_dst, services.snapshot())
+    _note(flow, again)
+    if again.denied is not None and found.dialled is not None:
+        sockets.reset(found.dialled.sock)
+    return Met(stream, again, None, found.dialled)
+
+
+async def _find_out_and_serve(flow: Flow, met: Met, begun: Dial | None, services: Services) -> bool:
     """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on.
 
     True: it is the hub's now. False: it is over.
     """
-    found = await _find_out(flow, downstream, decision, services)
+    found = await _find_out(flow, met, services)
     if found.detected is HTTP1 and flow.denied is None:
-        await _serve_http(flow, downstream, decision, found, services)
+        await _serve_http(flow, met, found, services)
         return False
     if found.detected is HTTP2 and flow.denied is None:
-        await _serve_http2(flow, downstream, decision, found, services)
+        await _serve_http2(flow, met, found, services)
         return False
-    dialled = found.dialled
+    decision, dialled = met.decision, found.dialled
     if begun is not None or permission.lets_through(flow, decision, services.snapshot().policies):
         dialled = dialled or await _dial(flow, decision, services, begun)
         permission.lets_through(flow, decision, services.snapshot().policies, again=True)
@@ -149,11 +214,11 @@ async def _find_out_and_serve(
         if dialled is not None:
             sockets.reset(dialled.sock)
         return False
-    _relay(flow, downstream, dialled, services)
+    _relay(flow, met.leg, dialled, services)
     return True
 
 
-def _relay(flow: Flow, downstream: socket.socket, dialled: Dialled, services: Services) -> None:
+def _relay(flow: Flow, downstream: Leg, dialled: Dialled, services: Services) -> None:
     """Hand both sockets over to the hub; the flow is recorded when it tells the end."""
 
     def done(ended: Ended) -> None:
@@ -167,7 +232,7 @@ def _relay(flow: Flow, downstream: socket.socket, dialled: Dialled, services: Se
     services.hub.start(flow, downstream, dialled.sock, done)
 
 
-def _end(flow: Flow, downstream: socket.socket, services: Services) -> None:
+def _end(flow: Flow, downstream: Leg, services: Services) -> None:
     """Record a flow that is over, or was never relayed; reset the connection if it is still open."""
     if downstream.fileno() != -1:
         sockets.reset(downstream)
@@ -179,32 +244,51 @@ def _end(flow: Flow, downstream: socket.socket, services: Services) -> None:
 
 def _is_opaque(decision: Decision, services: Services) -> bool:
     """Whether it is known from the start that the bytes are relayed as they are."""
+    if decision.tls is not None:
+        return False
     if decision.protocol == "auto":
         return services.detect_timeout is None
     return sniff.DECLARED[decision.protocol].detected is OPAQUE
 
 
-async def _find_out(flow: Flow, downstream: socket.socket, decision: Decision, services: Services) -> Found:
+async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     """What the flow carries: as it is declared, or else by its first bytes."""
-    if decision.protocol != "auto":
-        return sniff.DECLARED[decision.protocol]
+    found = met.found
+    if met.decision.protocol != "auto":
+        return replace(sniff.DECLARED[met.decision.protocol], dialled=met.dialled)
     if services.detect_timeout is None:
-        return sniff.DECLARED["tcp"]
-    opaque = permission.opaque(flow, decision, services.snapshot().policies)
-    found = await sniff.find_out(
-        flow,
-        downstream,
-        (lambda: _dial(flow, decision, services)) if opaque.denied is None else None,
-        services.http,
-        services.detect_timeout,
-    )
+        return replace(sniff.DECLARED["tcp"], dialled=met.dialled)
+    if found is None:
+        dial = _dialler(flow, met.decision, services, met.dialled)
+        found = await sniff.find_out(flow, met.leg, dial, services.http, services.detect_timeout)
+        if found.dialled is None and met.dialled is not None:
+            found = replace(found, dialled=met.dialled)
     services.recorder.detected(flow, found.result)
-    if found.detected.hello is not None:
+    if found.detected.hello is not None and flow.server_name is None:
         flow.server_name = found.detected.hello.server_name
     return found
 
 
-async def _dial(flow: Flow, decision: Decision, services: Services, begun: Dial | None = None) -> Dialled:
+def _dialler(
+    flow: Flow, decision: Decision, services: Services, dialled: Dialled | None = None
+) -> Callable[[], Awaitable[Dialled]] | None:
+    """What dials the upstream while the peer is silent; nothing, where a policy refuses what is no request."""
+    if permission.opaque(flow, decision, services.snapshot().policies).denied is not None:
+        return None
+
+    async def dial() -> Dialled:
+        return dialled or await _dial(flow, decision, services)
+
+    return dial
+
+
+async def _dial(
+    flow: Flow,
+    decision: Decision,
+    services: Services,
+    begun: Dial | None = None,
+    protocol: ProtocolName = "tcp",
+) -> Dialled:
     """Connect to the upstream, and note what became of it."""
     started = trio.current_time()
     try:
@@ -219,7 +303,9 @@ async def _dial(flow: Flow, decision: Decision, services: Services, begun: Dial 
     except DialError as failure:
         flow.upstream = failure.address
         raise
-    return _dialled(flow, sock, address, started)
+    dialled = _dialled(flow, sock, address, started)
+    leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
+    return dialled._replace(sock=leg)
 
 
 def _dialled(flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float) -> Dialled:
@@ -229,27 +315,30 @@ def _dialled(flow: Flow, sock: socket.socket, address: UpstreamAddress, started:
     return Dialled(sock, address, flow.upstream_local)
 
 
-async def _serve_http(
-    flow: Flow, downstream: socket.socket, decision: Decision, found: Found, services: Services
-) -> None:
+async def _serve_http(flow: Flow, met: Met, found: Found, services: Services) -> None:
     """Serve the flow's requests. Connections to the upstream are shared, but where the app is to see its peer's address."""
     flow.http, flow.relay = True, "http"
     sources = _sources(flow, services)
-    key = decision.upstreams if sources is None else (decision.upstreams, flow.id)
+    decision = met.decision
+    key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
+    if sources is not None:
+        key = (key, flow.id)
     if found.dialled is not None:
         services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
-    await http1.serve(Service(services.http, flow, decision, key, sources), downstream)
+    await http1.serve(Service(services.http, flow, decision, key, sources), met.leg)
 
 
-async def _serve_http2(
-    flow: Flow, downstream: socket.socket, decision: Decision, found: Found, services: Services
-) -> None:
+async def _serve_http2(flow: Flow, met: Met, found: Found, services: Services) -> None:
     """Serve the flow's requests, over one connection to the upstream."""
     from interceptor.proxy.http import http2  # noqa: PLC0415 (costs nothing until the first client speaks it)
 
     flow.http, flow.relay = True, "http"
-    service = Service(services.http, flow, decision, None)
-    await http2.serve(service, downstream, found.dialled, lambda: _dial(flow, decision, services))
+    service = Service(services.http, flow, met.decision, None)
+
+    async def dial() -> Dialled:
+        return await _dial(flow, met.decision, services, protocol="http2")
+
+    await http2.serve(service, met.leg, found.dialled, dial)
 
 
 def _sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:
@@ -275,11 +364,15 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
         flow.original_dst = destination
         decision = permission.decided(flow, destination, view)
     flow.original_dst = destination
+    _note(flow, decision)
+    return decision
+
+
+def _note(flow: Flow, decision: Decision) -> None:
     flow.upstream_cluster = decision.cluster
     flow.destination_service = decision.service
     flow.destination_namespace = decision.namespace
     flow.policy = decision.policy
-    return decision
 
 
 def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:

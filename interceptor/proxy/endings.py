@@ -53,6 +53,25 @@ class DialError(PeerError):
         self.hint = "-"  # one more sentence for the operator
 
 
+class TlsDialError(DialError):
+    """The upstream took the connection, and could not be spoken to by TLS."""
+
+    def __init__(self, address: UpstreamAddress, details: str) -> None:
+        super().__init__(address, errno.EPROTO)
+        self.details = details
+
+
+class HandshakeError(PeerError):
+    """The other end could not or would not prove who it is."""
+
+    def __init__(
+        self, reason: str, sentence: str, flag: ResponseFlag = ResponseFlag.DOWNSTREAM_PROTOCOL
+    ) -> None:
+        super().__init__(sentence)
+        self.reason = reason  # one of a fixed set of words, for a label
+        self.flag = flag
+
+
 class GoneError(PeerError):
     """The peer's connection broke before anything was relayed."""
 
@@ -111,6 +130,8 @@ _DIAL: Final = {
 }
 _OTHER_DIAL: Final = Outcome(ResponseFlag.UPSTREAM_FAILURE, "the connection to {upstream} failed: {errno}")
 
+_RECORDS: Final = "its TLS records were damaged, or it ended without saying so (a truncation)"
+
 _IN_ORDER: Final = Outcome(ResponseFlag.NONE, "-")
 _RELAY: Final = {
     (Side.DOWNSTREAM, Ending.FIN): _IN_ORDER,
@@ -135,12 +156,14 @@ _RELAY: Final = {
 
 
 def of_denial(reason: str, details: str) -> Outcome:
-    """A flow that was not let through: to itself there is no route, anything else is policy."""
-    return Outcome(ResponseFlag.NO_ROUTE if reason == "loop" else ResponseFlag.DENY, details)
+    """A flow that was not let through: to itself, and in the clear to who takes mutual TLS only, there is no route."""
+    return Outcome(ResponseFlag.NO_ROUTE if reason in {"loop", "plaintext"} else ResponseFlag.DENY, details)
 
 
 def of_dial(failure: DialError) -> Outcome:
     """A flow whose upstream could not be reached."""
+    if isinstance(failure, TlsDialError):
+        return Outcome(ResponseFlag.UPSTREAM_FAILURE, failure.details)
     flag, details = _DIAL.get(failure.errno, _OTHER_DIAL)
     details = details.format(upstream=failure.address, errno=_name(failure.errno))
     return Outcome(flag, details if failure.hint == "-" else f"{details}; {failure.hint}")
@@ -156,7 +179,12 @@ def of_failure(failure: DialError | GoneError) -> Outcome:
 def of_relay(ended: Ended) -> Outcome:
     """A flow that was relayed."""
     flag, details = _RELAY[ended.side, ended.how]
-    return Outcome(flag, details.format(errno=_name(ended.errno), reason=ended.reason))
+    return Outcome(
+        flag,
+        details.format(
+            errno=_RECORDS if ended.errno == errno.EPROTO else _name(ended.errno), reason=ended.reason
+        ),
+    )
 
 
 def of_abort(reason: str) -> Outcome:

@@ -230,7 +230,7 @@ class Hub(Loop):
     def _read_message(self, end: End) -> None:
         """Read what there is up to a message's length, to be written at the end of the batch."""
         try:
-            data = end.sock.recv(MESSAGE)  # type: ignore[union-attr]  # a TLS stream is always full
+            data = end.sock.recv(MESSAGE)
         except BlockingIOError:
             return
         except OSError as error:

@@ -130,7 +130,7 @@ class Loop:
         del self._calls[sock.fileno()]
         self._epoll.unregister(sock.fileno())
 
-    async def wait_readable(self, sock: socket.socket) -> None:
+    async def wait_readable(self, sock: Leg) -> None:
         """As trio's, for a socket that no flow has yet, and without a turn of trio's own epoll."""
         await self._wait(sock.fileno(), select.EPOLLIN)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.policy.authorization import Verdict
     from interceptor.policy.policies import Policies
+    from interceptor.proxy.endings import HandshakeError
     from interceptor.routing.destinations import Decision
 
 _log: Final = logging.getLogger(__name__)
@@ -45,6 +46,11 @@ def decided(flow: Flow, destination: OriginalDestination, view: SnapshotView) ->
         return decision
     refusal = view.policies.refuses_plaintext(flow)
     return decision if refusal is None else _refused(decision, "plaintext", *refusal)
+
+
+def deny_handshake(flow: Flow, failure: HandshakeError) -> None:
+    """Note in its flow that a peer did not prove who it is."""
+    flow.denied, flow.flag, flow.details = failure.reason, failure.flag, str(failure)
 
 
 def opaque(flow: Flow, decision: Decision, policies: Policies | None) -> Decision:

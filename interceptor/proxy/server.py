@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder
+    from interceptor.proxy.transport import Transport
     from interceptor.routing.destinations import Decision
 
 
@@ -47,6 +48,7 @@ class Proxy:
             [socket.socket, PeerAddress], OriginalDestination | None
         ] = sockets.original_destination,
         wall_clock: Callable[[], float] = time.time,  # noqa: TID251 (for the log only; a test gives its own)
+        transport: Callable[[Hub], Transport] | None = None,
     ) -> None:
         timeouts = settings.spec.timeouts
         self._sockets = listeners
@@ -74,8 +76,10 @@ class Proxy:
                 idle_timeout=timeouts.idle,
                 request_timeout=timeouts.request,
                 authorize=self._authorize,
+                transport=None if transport is None else transport(hub),
             ),
             connect_timeout=timeouts.connect,
+            handshake_timeout=timeouts.handshake,
             detect_timeout=timeouts.detect if settings.spec.detection else None,
             ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
@@ -138,7 +142,7 @@ class Proxy:
     def reconsider(self) -> int:
         """Decide every open flow again by the current snapshot, and reset those it refuses; how many."""
         services = self._services
-        lost = permission.revoke(services.tracker.flows(), services.snapshot())
+        lost = permission.revoke(services.tracker.decided_flows(), services.snapshot())
         if lost:
             services.hub.end_denied()
             services.http.end_denied()

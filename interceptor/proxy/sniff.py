@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.http.serve import Serving
+    from interceptor.proxy.loop import Leg
 
 # How long a client may wait with its request when its upstream could not be reached, to be told so by HTTP: one that
 # speaks first does so within a round trip, and any other is reset that much later.
@@ -55,7 +56,7 @@ DECLARED: Final[dict[ProtocolName, Found]] = {
 
 async def find_out(
     flow: Flow,
-    downstream: socket.socket,
+    downstream: Leg,
     dial: Callable[[], Awaitable[Dialled]] | None,
     serving: Serving,
     timeout: float,
@@ -85,7 +86,7 @@ async def find_out(
     return await Race(flow, downstream, dialled, serving, timeout).run()
 
 
-def look(downstream: socket.socket) -> Detected | None:
+def look(downstream: Leg) -> Detected | None:
     """What the bytes that have arrived say; an end is for the relay to find. Raises GoneError."""
     try:
         data = downstream.recv(MAX_BYTES, socket.MSG_PEEK)
@@ -97,12 +98,12 @@ def look(downstream: socket.socket) -> Detected | None:
 
 
 class Race:
-    """Waits for the first bytes of either side."""
+    """Waits for the first bytes of either side; without an upstream for the client's, and not for ever."""
 
     def __init__(
         self,
         flow: Flow,
-        downstream: socket.socket,
+        downstream: Leg,
         dialled: Dialled | None,
         serving: Serving,
         timeout: float,
@@ -124,9 +125,9 @@ class Race:
         self._live.add(self)
         self._hub.watch(self._downstream, self)
         if self._dialled is None:
-            self._hub.schedule(self, self._hub.now + self._timeout)
+            self._begin()
         else:
-            self._hub.watch(self._dialled.sock, _Upstream(self))
+            self._hub.watch(self._dialled.sock, _Upstream(self, self._dialled.sock))
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._task = None
@@ -160,9 +161,12 @@ class Race:
         if detected is not None:
             self.decide(detected, detected.kind)
         elif not self._begun:
-            self._begun = True
-            self._hub.unschedule(self)
-            self._hub.schedule(self, self._hub.now + self._timeout)
+            self._begin()
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._hub.unschedule(self)
+        self._hub.schedule(self, trio.current_time() + self._timeout)
 
     def end_denied(self) -> None:
         """The flow may have lost permission meanwhile."""
@@ -192,13 +196,26 @@ class Race:
 class _Upstream:
     """The other side of a race: whatever happens there decides it."""
 
-    def __init__(self, race: Race) -> None:
+    def __init__(self, race: Race, sock: Leg) -> None:
         self._race = race
+        self._sock = sock
         self.drain = False
 
     def handle(self, event: int) -> None:
-        if event & ~select.EPOLLOUT:
+        if event & ~select.EPOLLOUT and self._spoke():
             self._race.decide(OPAQUE, "opaque")
+
+    def _spoke(self) -> bool:
+        """Records of TLS itself, such as a ticket, are no word of the upstream's."""
+        if isinstance(self._sock, socket.socket):
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:  # for the relay to find
+            pass
+        return True
 
     def fail(self, error: Exception) -> None:
         self._race.fail(error)

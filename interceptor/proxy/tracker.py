@@ -68,6 +68,10 @@ class Tracker:
         """The live flows, oldest first."""
         return list(self._live.values())
 
+    def decided_flows(self) -> list[Flow]:
+        """Those whose destination is decided; the others will be, by the configuration of that moment."""
+        return [flow for flow in self._live.values() if flow.id in self._announced]
+
     def admit(self, direction: Direction, peer: PeerAddress) -> Flow | None:
         """Begin a flow; None where the limit on connections is reached."""
         return self._register(direction, peer) if self._share.take_seat(peer.port) else None

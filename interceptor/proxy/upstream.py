@@ -10,14 +10,18 @@ import trio
 
 from interceptor.config.addresses import is_loopback
 from interceptor.kernel import sockets
-from interceptor.proxy.endings import DialError
+from interceptor.proxy.endings import DialError, TlsDialError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
 
     from interceptor.model.address import SocketAddress, UpstreamAddress
+    from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.hub import Hub
+    from interceptor.proxy.loop import Leg
+    from interceptor.proxy.transport import Transport
+    from interceptor.routing.destinations import Decision
 
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
 
@@ -72,6 +76,26 @@ async def dial(
                 raise
             begun = None
     raise AssertionError  # the last one returned or raised
+
+
+async def secured(
+    sock: socket.socket,
+    address: UpstreamAddress,
+    flow: Flow,
+    decision: Decision,
+    transport: Transport | None,
+    *,
+    protocol: ProtocolName,
+) -> Leg:
+    """An upstream's connection as it is to be spoken to: in the clear, or by TLS. Raises TlsDialError."""
+    if decision.tls is None:
+        return sock
+    if transport is None:
+        sockets.reset(sock)
+        raise TlsDialError(
+            address, f"{decision.tls.policy} asks for TLS, which this proxy was started without"
+        )
+    return await transport.connect(flow, sock, address, decision.tls, protocol)
 
 
 async def _complete(dial: Dial, hub: Hub, deadline: float) -> socket.socket:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.connection import Direction
 
 if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
-    from interceptor.model.connection import ResponseFlag
+    from interceptor.model.connection import Flow, ResponseFlag
+    from interceptor.model.identity import Security, SpiffeId
 
 UNKNOWN: Final = "unknown"  # Istio's word for an absent value; a label is never left out
 
@@ -28,13 +29,52 @@ ISTIO_TCP_LABELS: Final = (
 )
 
 
+MOST_IDENTITIES: Final = 1000  # of peers: an authority may issue without end, a metric may not
+
+
+class Certified(NamedTuple):
+    """What certificates proved of a flow."""
+
+    security: Security
+    other: SpiffeId | None  # the peer on ingress, the upstream on egress
+
+
+class Certifications:
+    """Reads it from flows, for as many identities as a metric may have."""
+
+    def __init__(self) -> None:
+        self._known: set[SpiffeId] = set()
+
+    def __call__(self, flow: Flow) -> Certified:
+        other = flow.upstream_identity if flow.direction is Direction.EGRESS else flow.peer_identity
+        if other is not None and other not in self._known:
+            if len(self._known) >= MOST_IDENTITIES:
+                other = None
+            else:
+                self._known.add(other)
+        return Certified(flow.security, other)
+
+
+UNCERTIFIED: Final = Certified("none", None)
+
+
 def tcp_labels(
-    sidecar: Sidecar, direction: Direction, service: str, namespace: str, flag: ResponseFlag
+    sidecar: Sidecar,
+    direction: Direction,
+    service: str,
+    namespace: str,
+    flag: ResponseFlag,
+    certified: Certified = UNCERTIFIED,
 ) -> dict[str, str]:
     """Istio's labels of a TCP flow: our workload is the source on egress and the destination on ingress."""
     egress = direction is Direction.EGRESS
     ours = _workload(sidecar)
     unknown = dict.fromkeys(_WORKLOAD_LABELS, UNKNOWN)
+    if certified.other is not None:
+        unknown |= {
+            "principal": str(certified.other),
+            "workload_namespace": certified.other.namespace,
+        }
     source, destination = (ours, unknown) if egress else (unknown, ours)
     host, name, host_namespace = _service(sidecar, direction, service, namespace)
     return {
@@ -47,7 +87,7 @@ def tcp_labels(
         "request_protocol": "tcp",
         "response_flags": flag.value,
         # Only the end that terminates can tell: Istio's source reporter says unknown.
-        "connection_security_policy": UNKNOWN if egress else "none",
+        "connection_security_policy": UNKNOWN if egress else certified.security,
     }
 
 

@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from interceptor.model.connection import Direction, ResponseFlag
-from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, tcp_labels
+from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
 from interceptor.telemetry.request_metrics import RequestMetrics
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class _Side:
     connect: Histogram
     duration: Histogram
     active: int = 0
-    series: dict[tuple[str, str, ResponseFlag], _Series] = field(default_factory=dict)
+    series: dict[tuple[str, str, ResponseFlag, Certified], _Series] = field(default_factory=dict)
     relays: dict[str, _Tally] = field(default_factory=dict)
 
 
@@ -106,6 +106,7 @@ class Metrics:
         # What was counted of a live flow: (received, sent), or None before it counted as opened.
         self._live: dict[Flow, tuple[int, int] | None] = {}
         self._tallies: list[_Tally] = []
+        self._certified = Certifications()
         self._istio = tuple(
             Counter(name, help_, ISTIO_TCP_LABELS, registry=registry)
             for name, help_ in (
@@ -166,6 +167,12 @@ class Metrics:
         self._config = Info("interceptor_config_version", "The configuration in force.", registry=registry)
         self.config_version(UNKNOWN)
         Info("interceptor_build", "This build.", registry=registry).info({"version": version("interceptor")})
+        self._expiry = Gauge(
+            "interceptor_certificate_expiry_seconds",
+            "Time until the first certificate of a file expires; negative once it has.",
+            ("file",),
+            registry=registry,
+        )
         self._log_dropped = Counter(
             "interceptor_access_log_dropped_total",
             "Access log lines lost because their reader was slow or gone.",
@@ -231,6 +238,11 @@ class Metrics:
         """Access log lines were lost."""
         self._log_dropped.inc(lines)
 
+    def certificate_expiry(self, seconds: dict[str, float]) -> None:
+        """In how many seconds the certificates of some files expire."""
+        for file, left in seconds.items():
+            self._expiry.labels(file).set(left)
+
     def accept_error(self, number: int) -> None:
         """An accept failed with this errno."""
         self._accept_errors.labels(errno.errorcode.get(number, UNKNOWN)).inc()
@@ -285,7 +297,8 @@ class Metrics:
         return series
 
     def _series(self, side: _Side, flow: Flow) -> _Series:
-        key = (flow.destination_service, flow.destination_namespace, flow.flag)
+        certified = self._certified(flow)
+        key = (flow.destination_service, flow.destination_namespace, flow.flag, certified)
         series = side.series.get(key)
         if series is None:
             labels = tcp_labels(self._sidecar, side.direction, *key)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, tcp_labels
+from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +77,8 @@ class RequestMetrics(Collector):
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
-        self._series: dict[tuple[Direction, str, str, ResponseFlag, int, str | None], _Series] = {}
+        self._certified = Certifications()
+        self._series: dict[tuple[Direction, str, str, ResponseFlag, int, str | None, Certified], _Series] = {}
 
     def observe(self, record: RequestRecord) -> None:
         """Count a request that is over."""
@@ -91,6 +92,7 @@ class RequestMetrics(Collector):
                 record.status,
             ),
             record.grpc_status,
+            self._certified(flow),
         )
         series = self._series.get(key)
         if series is None:
@@ -104,7 +106,7 @@ class RequestMetrics(Collector):
         series.received[bisect_left(BUCKETS, record.bytes_received)] += 1
         series.sent[bisect_left(BUCKETS, record.bytes_sent)] += 1
 
-    def _labels(
+    def _labels(  # noqa: PLR0913, PLR0917 (a key, taken apart)
         self,
         direction: Direction,
         service: str,
@@ -112,9 +114,10 @@ class RequestMetrics(Collector):
         flag: ResponseFlag,
         status: int,
         grpc_status: str | None,
+        certified: Certified,
     ) -> list[str]:
         labels = {
-            **tcp_labels(self._sidecar, direction, service, namespace, flag),
+            **tcp_labels(self._sidecar, direction, service, namespace, flag, certified),
             "request_protocol": "http" if grpc_status is None else "grpc",
             "response_code": str(status),
             "grpc_response_status": UNKNOWN if grpc_status is None else grpc_status,

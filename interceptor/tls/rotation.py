@@ -18,7 +18,7 @@ from interceptor.tls import certificates, judgement
 from interceptor.tls.contexts import Contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from interceptor.model.identity import CertificateFiles
     from interceptor.tls.judgement import Facts, Refusal
@@ -129,17 +129,14 @@ class Keeper:
         )
 
 
-async def watch(
-    keepers: Iterable[Keeper], looked: Callable[[Keeper], None], changed: Callable[[Keeper], None]
-) -> None:
-    """Look at the files of all, until cancelled; ``looked`` is called after each look, ``changed`` after a new version."""
-    everyone = tuple(keepers)
+async def watch(keepers: Sequence[Keeper], expiries: Callable[[dict[str, float]], None]) -> None:
+    """Look at the files of all, until cancelled; after each look it is told when they expire."""
     while True:
-        for keeper in everyone:
-            if keeper.changed and await _quiet(keeper) and keeper.reload():
-                changed(keeper)
+        for keeper in keepers:
+            if keeper.changed and await _quiet(keeper):
+                keeper.reload()
             keeper.remind()
-            looked(keeper)
+            expiries(keeper.expiries())
         await trio.sleep(LOOK)
 
 

@@ -47,8 +47,8 @@ class TlsStream:
     """One TLS connection over a non-blocking socket, which belongs to it."""
 
     __slots__ = (
-        "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls", "reader",
-        "sock",
+        "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls",
+        "on_ticket", "reader", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -59,11 +59,12 @@ class TlsStream:
         server_side: bool,
         server_name: str | None = None,
         session: ssl.SSLSession | None = None,
-        first: bytes = b"",
     ) -> None:
-        """``first`` is what was already read from the socket."""
         self.sock = sock
         self.reader: Reader | None = None
+        self.on_ticket: Callable[[ssl.SSLSession | None], None] | None = (
+            None  # called once, after the first read
+        )
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -75,7 +76,6 @@ class TlsStream:
         )
         # typeshed has only the form without a buffer, which returns bytes
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)
-        self._incoming.write(first)
         self._held = memoryview(b"")  # records that the kernel did not take
         self._owed = 0  # 1: the last byte that was encrypted counts as not taken
         self._plain = memoryview(b"")  # decrypted before a shutdown, and not read yet
@@ -158,7 +158,18 @@ class TlsStream:
             more = size == RAW
         if not filled and not self._ended:
             raise BlockingIOError
+        if self.on_ticket is not None:  # TLS 1.3 sends it behind the handshake
+            tell, self.on_ticket = self.on_ticket, None
+            tell(self._tls.session)
         return filled
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As a socket's; with MSG_PEEK what is returned is returned again by the next read."""
+        buffer = bytearray(size)
+        received = bytes(buffer[: self.recv_into(buffer)])
+        if flags & socket.MSG_PEEK and received:
+            self._plain = memoryview(received + bytes(self._plain))
+        return received
 
     @property
     def _stopped(self) -> bool:

@@ -21,6 +21,8 @@ async def obey(worker: Worker, channel: Channel) -> None:
         return
     _publish(worker, first)
     async with trio.open_nursery() as nursery:
+        if worker.credentials is not None:
+            nursery.start_soon(worker.credentials.watch)
         async with trio.open_nursery() as sending:
             sending.start_soon(channel.run)
             async with trio.open_nursery() as serving:

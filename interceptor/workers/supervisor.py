@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
     from interceptor.model.connection import Direction
+    from interceptor.proxy.transport import Credentials
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
     from interceptor.workers.message import Kind
@@ -58,6 +59,7 @@ class Supervisor:
         metrics: Metrics,
         access_log: AccessLog,
         forget: Iterable[socket.socket],  # what is the main process's alone
+        credentials: Credentials | None = None,
     ) -> None:
         self.store = Store(take(configuration))
         self._configuration = configuration  # what a worker is forked with
@@ -84,7 +86,7 @@ class Supervisor:
             logs.name_process(f"worker {slot}")
             access_log.in_turn = functools.partial(memory.locked, LOG_LOCK)
             share = PartialShare(self._shares, slot)
-            worker = Worker(configuration, listeners[slot], metrics, access_log, share)
+            worker = Worker(configuration, listeners[slot], metrics, access_log, share, credentials)
             trio.run(obey, worker, Channel(sock))
 
         queues = [queue for own in listeners for _, queue in own]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration
     from interceptor.model.connection import Direction
     from interceptor.proxy.share import Share
+    from interceptor.proxy.transport import Credentials
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
 
@@ -47,7 +48,9 @@ class Worker:
         metrics: Metrics,
         access_log: AccessLog,
         share: Share | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
+        self.credentials = credentials
         self.store = Store(snapshot.take(configuration))
         self._metrics = metrics
         self._access_log = access_log
@@ -57,6 +60,7 @@ class Worker:
             lambda: self.store.current,
             Recorder(metrics, access_log),
             share=share,
+            transport=None if credentials is None else credentials.transport,
         )
         self.store.watch(self._reconsider)
         self.reopen_log = access_log.reopen

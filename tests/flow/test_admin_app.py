@@ -24,7 +24,7 @@ from tests.support.raw_http import Answer, request
 from tests.support.sample_flows import DENIED, flow
 
 GETS = [
-    *("/config_dump", "/connections", "/listeners", "/clusters", "/explain"),
+    *("/config_dump", "/connections", "/listeners", "/clusters", "/explain", "/certs"),
     *("/stats", "/stats/prometheus", "/ready"),
 ]
 POSTS = ["/logging", "/drain", "/quitquitquit"]
@@ -52,6 +52,7 @@ class FakeRuntime:
             },
             listeners=lambda: [{"name": "egress", "address": "[::]:15001"}],
             clusters=lambda: [{"name": "outbound|443||example.com"}],
+            certs=lambda: [{"identity": "spiffe://td/ns/a/sa/b"}],
             explain=self.explain,
             ready=lambda: self.pending,
             drain=lambda: self.called.append("drain"),
@@ -138,6 +139,8 @@ async def test_connections_are_the_live_flows(admin: tuple[str, int], runtime: F
         "upstream": "93.184.216.34:443",
         "service": "example.com",
         "policy": "ServiceEntry shop/example",
+        "security": "none",
+        "peer_identity": None,
         "relay": "splice",
         "age": 3.25,
         "bytes_received": 100,

@@ -23,8 +23,11 @@ from interceptor.model.address import (
 from interceptor.model.connection import Direction, Flow, ProtocolName, RelayChoice
 from interceptor.model.request import RequestRecord
 from interceptor.policy.policies import Policies
+from interceptor.proxy.hub import Hub
 from interceptor.proxy.server import Proxy
+from interceptor.proxy.transport import Transport
 from interceptor.routing.destinations import Decision
+from interceptor.routing.security import UpstreamTls
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -75,6 +78,7 @@ class FixedView:
     denied: str | None = None
     policies: Policies | None = None
     protocol: ProtocolName = "auto"
+    tls: UpstreamTls | None = None
 
     def _decide(self, destination: OriginalDestination) -> Decision:
         upstreams = tuple(UpstreamAddress(upstream) for upstream in self.upstreams or (destination,))
@@ -82,7 +86,11 @@ class FixedView:
             return Decision(
                 (), "BlackHoleCluster", "BlackHoleCluster", "test", self.denied, "not allowed here"
             )
-        return Decision(upstreams, "PassthroughCluster", "PassthroughCluster", "test", protocol=self.protocol)
+        return Decision(
+            *(upstreams, "PassthroughCluster", "PassthroughCluster", "test"),
+            protocol=self.protocol,
+            tls=self.tls,
+        )
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         return self._decide(destination)
@@ -175,6 +183,8 @@ async def running_proxy(
     *,
     original: Callable[[socket.socket, PeerAddress], OriginalDestination | None] | None = None,
     records: Records | None = None,
+    transport: Callable[[Hub], Transport] | None = None,
+    direction: Direction = Direction.INGRESS,
 ) -> AsyncIterator[Running]:
     """A proxy on loopback whose connections were all made to 192.0.2.1:80, whatever the kernel says."""
     listener = sockets.open_listener(0)
@@ -182,12 +192,13 @@ async def running_proxy(
     records = records or Records()
     proxy = Proxy(
         given or settings(),
-        [(Direction.INGRESS, listener)],
+        [(direction, listener)],
         lambda: view,
         records,
         original_destination=original
         or (lambda _sock, _peer: OriginalDestination(SocketAddress("192.0.2.1", 80))),
         wall_clock=lambda: 1000.0,
+        transport=transport,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve)

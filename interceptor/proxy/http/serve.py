@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
+    from interceptor.proxy.transport import Transport
     from interceptor.routing.destinations import Decision
 
 _log: Final = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Serving:
     head_timeout: float
     idle_timeout: float
     request_timeout: float | None = None
+    transport: Transport | None = None  # where TLS is configured
     filters: Filters | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
     live: set[Live] = field(default_factory=set)  # connections that no relay has
@@ -384,7 +386,16 @@ class Exchange(RequestRecord):
             sockets.reset(sock)
             return
         self.flow.connect_seconds = service.all.clock() - started
-        dialled = Dialled(sock, address, LocalAddress(sockets.local_address(sock)))
+        local = LocalAddress(sockets.local_address(sock))
+        try:
+            leg = await upstream.secured(
+                sock, address, service.flow, service.decision, service.all.transport, protocol="http"
+            )
+        except DialError as failure:
+            self.upstream = failure.address
+            self.reply(replies.of_dial(failure))
+            return
+        dialled = Dialled(leg, address, local)
         self._carry(service.all.pool.adopt(service.key, dialled))
         if self.flush() and self._connection is not None:
             self._downstream.resume()

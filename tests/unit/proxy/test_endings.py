@@ -10,7 +10,7 @@ from interceptor.errors import PeerError
 from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.model.connection import ResponseFlag
 from interceptor.proxy import endings
-from interceptor.proxy.endings import DialError, Ended, Ending, Side
+from interceptor.proxy.endings import DialError, Ended, Ending, Side, TlsDialError
 
 UPSTREAM = UpstreamAddress(SocketAddress("10.0.0.9", 80))
 
@@ -76,3 +76,16 @@ def test_a_loop_has_no_route_and_any_other_denial_is_policy(reason: str, flag: R
 
 def test_an_abort_is_ours() -> None:
     assert endings.of_abort("drained") == (ResponseFlag.LOCAL_RESET, "drained")
+
+
+def test_a_tls_stream_that_was_cut_off_is_called_so() -> None:
+    outcome = endings.of_relay(Ended(Side.DOWNSTREAM, Ending.RESET, errno.EPROTO))
+    assert "ended without saying so" in outcome.details
+
+
+def test_a_handshake_with_an_upstream_fails_with_its_own_words() -> None:
+    assert endings.of_failure(TlsDialError(UPSTREAM, "no TLS")) == (ResponseFlag.UPSTREAM_FAILURE, "no TLS")
+
+
+def test_plaintext_to_a_strict_port_has_no_route() -> None:
+    assert endings.of_denial("plaintext", "-").flag is ResponseFlag.NO_ROUTE

@@ -1,0 +1,225 @@
+"""TLS on the path: who a peer of ours is, and how an upstream is spoken to. Imported only where TLS is configured.
+
+Certificates are taken at the moment of a handshake, so a rotation is in force for the next one. A handshake is driven
+by what the socket tells; whatever a peer sends, and however slowly, costs it its connection and us nothing else.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.model.connection import ResponseFlag
+from interceptor.proxy.endings import HandshakeError, TlsDialError
+from interceptor.tls import certificates, judgement, rotation
+from interceptor.tls.contexts import Upstream
+from interceptor.tls.judgement import PeerCertificate, Refusal
+from interceptor.tls.rotation import Keeper
+from interceptor.tls.stream import TlsStream
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Mapping
+
+    from interceptor.config.configuration import Configuration
+    from interceptor.config.destination_rule import ClientTls, DestinationRule
+    from interceptor.model.address import UpstreamAddress
+    from interceptor.model.connection import Flow, ProtocolName
+    from interceptor.model.identity import CertificateFiles
+    from interceptor.proxy.hub import Hub
+    from interceptor.routing.security import UpstreamTls
+    from interceptor.tls.contexts import Contexts
+
+# What we take of a peer's list. Istio's proxies also take istio-peer-exchange, and exchange metadata in front of a
+# TCP stream then; we do not speak that, so we never agree to it.
+ACCEPTED: Final = ("h2", "http/1.1")
+# What we offer in the mesh: the first word tells the other proxy that it is one of ours who calls.
+OFFERED: Final[Mapping[ProtocolName, tuple[str, ...]]] = {
+    "http": ("istio-http/1.1", "istio", "http/1.1"),
+    "http2": ("istio-h2", "istio", "h2"),
+    "grpc": ("istio-h2", "istio", "h2"),
+    "tcp": ("istio",),
+    "tls": ("istio",),
+    "auto": ("istio",),
+}
+# The same outside of it.
+_OUTSIDE: Final[Mapping[ProtocolName, tuple[str, ...]]] = {
+    "http": ("http/1.1",),
+    "http2": ("h2",),
+    "grpc": ("h2",),
+}
+
+
+@dataclass(slots=True)
+class Transport:
+    """The certificates of this proxy, and handshakes by them."""
+
+    workload: Keeper | None  # our own: None where only others' are verified
+    others: Mapping[CertificateFiles, Keeper]  # that DestinationRules name
+    trust_domains: Mapping[str, str]  # each with the primary that it is written as
+    hub: Hub
+    timeout: float
+
+    async def accept(self, flow: Flow, sock: socket.socket) -> TlsStream:
+        """Let a peer prove who it is, and note it in the flow. Raises HandshakeError; the socket is the caller's then."""
+        keeper = self.workload
+        assert keeper is not None
+        if (own := keeper.refusal()) is not None:
+            raise HandshakeError("own_certificate", f"{own}; until then peers are refused")
+        contexts = keeper.current
+        stream = TlsStream(sock, contexts.server(ACCEPTED), server_side=True)
+        await self._shake(stream, "the peer")
+        judged = self._judge(stream, contexts, keeper.now())
+        if isinstance(judged, Refusal):
+            raise HandshakeError(judged.reason, judged.sentence, ResponseFlag.DENY)
+        flow.security, flow.peer_identity = "mutual_tls", judged.identity
+        return stream
+
+    async def connect(
+        self,
+        flow: Flow,
+        sock: socket.socket,
+        address: UpstreamAddress,
+        tls: UpstreamTls,
+        protocol: ProtocolName,
+    ) -> TlsStream:
+        """Speak TLS to an upstream that took our connection. Raises TlsDialError, and closes the socket then."""
+        try:
+            stream, upstream, contexts = self._begin(sock, address, tls, protocol)
+            await self._shake(stream, "the upstream")
+            self._expect(flow, stream, contexts, tls)
+        except HandshakeError as error:
+            sockets.reset(sock)
+            raise TlsDialError(
+                address, f"no TLS to {address} as {tls.policy} asks for it: {error}"
+            ) from error
+        except BaseException:
+            sockets.reset(sock)
+            raise
+        stream.on_ticket = lambda session: contexts.keep(upstream, session)
+        return stream
+
+    def _begin(
+        self, sock: socket.socket, address: UpstreamAddress, tls: UpstreamTls, protocol: ProtocolName
+    ) -> tuple[TlsStream, Upstream, Contexts]:
+        keeper = self.workload if tls.files is None else self.others[tls.files]
+        assert keeper is not None  # the configuration was refused without
+        if (own := keeper.refusal()) is not None:
+            raise HandshakeError("own_certificate", str(own))
+        contexts = keeper.current
+        mesh = tls.kind == "mesh"
+        alpn = OFFERED[protocol] if mesh else _OUTSIDE.get(protocol, ())
+        check_host = not mesh and not tls.expected
+        if check_host and tls.server_name is None:
+            raise HandshakeError(
+                "san", "nothing says which name its certificate must have: give subjectAltNames or sni"
+            )
+        upstream = Upstream(str(address), tls.server_name, tls.expected, alpn)
+        stream = TlsStream(
+            sock,
+            contexts.client(alpn, check_host=check_host),
+            server_side=False,
+            server_name=tls.server_name,
+            session=contexts.session(upstream),
+        )
+        return stream, upstream, contexts
+
+    def _expect(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> None:
+        """Compare who answered with whom we meant to call."""
+        if tls.kind != "mesh":
+            flow.security = "mutual_tls" if tls.kind == "mutual" else "tls"
+            peer, _ = _presented(stream)
+            wrong = judgement.judge_names(peer.names, tls.expected)
+        else:
+            judged = self._judge(stream, contexts, self.workload.now() if self.workload else 0.0)
+            if isinstance(judged, Refusal):
+                raise HandshakeError(judged.reason, judged.sentence.replace("peer", "upstream"))
+            wrong = judgement.judge_names(judged.names, tls.expected)
+            flow.security, flow.upstream_identity = "mutual_tls", judged.identity
+        if wrong is not None:
+            raise HandshakeError(wrong.reason, wrong.sentence)
+
+    def _judge(self, stream: TlsStream, contexts: Contexts, now: float) -> PeerCertificate | Refusal:
+        peer, uris = _presented(stream)
+        return judgement.judge_peer(peer, uris, self.trust_domains, contexts.material.revoked, now)
+
+    async def _shake(self, stream: TlsStream, who: str) -> None:
+        """Drive a handshake to its end. Raises HandshakeError."""
+        try:
+            with trio.fail_after(self.timeout):
+                while not stream.handshake() or stream.holds:
+                    if stream.holds:
+                        await self.hub.wait_writable(stream.sock)
+                    else:
+                        await self.hub.wait_readable(stream.sock)
+        except trio.TooSlowError:
+            raise HandshakeError(
+                "handshake", f"{who} did not complete the TLS handshake within spec.timeouts.handshake"
+            ) from None
+        except ssl.SSLCertVerificationError as error:
+            raise HandshakeError(
+                "certificate",
+                f"{who}'s certificate does not stand against the trust bundle: {error.verify_message}",
+                ResponseFlag.DENY,
+            ) from None
+        except ssl.SSLError as error:
+            raise HandshakeError(
+                "handshake", f"the TLS handshake with {who} failed: {_said(error)}"
+            ) from None
+        except OSError as error:
+            raise HandshakeError(
+                "handshake", f"{who} broke off the TLS handshake: {error.strerror}"
+            ) from None
+
+
+def _presented(stream: TlsStream) -> tuple[PeerCertificate, tuple[str, ...]]:
+    der = stream.certificate()
+    assert der is not None  # OpenSSL asked for it
+    return certificates.peer(der)
+
+
+def _said(error: ssl.SSLError) -> str:
+    """OpenSSL's reason in words: a fixed set of its own, nothing that a peer wrote."""
+    return (error.reason or "the connection ended").lower().replace("_", " ")
+
+
+class Credentials:
+    """Every certificate that a configuration names, read and judged: the workload's, and those of DestinationRules."""
+
+    def __init__(self, configuration: Configuration, wall_clock: Callable[[], float]) -> None:
+        """Raises ConfigError where one cannot be used: the proxy does not begin without."""
+        spec = configuration.sidecar.spec
+        self._timeout = spec.timeouts.handshake
+        self._trust_domains = dict.fromkeys((spec.trustDomain, *spec.trustDomainAliases), spec.trustDomain)
+        self.workload = (
+            None
+            if spec.tls is None
+            else Keeper(spec.tls.files, trust_domain=spec.trustDomain, wall_clock=wall_clock)
+        )
+        named = {tls.files for rule in configuration.destination_rules for tls in _settings(rule)}
+        self.others = {
+            files: Keeper(files, trust_domain=None, wall_clock=wall_clock) for files in sorted(named, key=str)
+        }
+
+    @property
+    def keepers(self) -> tuple[Keeper, ...]:
+        """All of them."""
+        return (*(() if self.workload is None else (self.workload,)), *self.others.values())
+
+    async def watch(self, expiries: Callable[[dict[str, float]], None] = lambda _: None) -> None:
+        """Take new versions of the files, until cancelled."""
+        await rotation.watch(self.keepers, expiries)
+
+    def transport(self, hub: Hub) -> Transport:
+        """What the path does handshakes with."""
+        return Transport(self.workload, self.others, self._trust_domains, hub, self._timeout)
+
+
+def _settings(rule: DestinationRule) -> Iterable[ClientTls]:
+    """The TLS settings of a rule that name files of their own."""
+    settings = (rule.spec.trafficPolicy.tls, *rule.port_tls.values())
+    return (tls for tls in settings if tls is not None and tls.mode in {"SIMPLE", "MUTUAL"})

@@ -1,0 +1,512 @@
+"""Mutual TLS on the path: who comes in, what goes out, and what is done about everything else."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from interceptor.model.address import SocketAddress
+from interceptor.model.connection import Direction, ResponseFlag
+from interceptor.model.identity import CertificateFiles, SpiffeId
+from interceptor.policy.peer_authentication import Mode
+from interceptor.policy.policies import compiled
+from interceptor.proxy.hub import Hub
+from interceptor.proxy.transport import Transport
+from interceptor.routing.security import UpstreamTls
+from interceptor.tls.authority import Pair
+from interceptor.tls.rotation import Keeper
+from tests.support.documents import configuration
+from tests.support.flows import FixedView, Running, listening, running_proxy, settings
+from tests.support.identities import DB, WEB, Root, contexts, write
+
+ISTIO = ("istio",)
+
+
+@pytest.fixture(scope="module")
+def root() -> Root:
+    return Root()
+
+
+def view(address: SocketAddress, mode: Mode = Mode.PERMISSIVE, tls: UpstreamTls | None = None) -> FixedView:
+    head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: mode}\n"
+    policies = compiled(configuration(f"{head}spec: {{mtls: {{mode: {mode.value}}}}}\n"))
+    return FixedView((address,), policies=policies, tls=tls)
+
+
+class Gateways:
+    """Makes the transport of a proxy whose identity is in a directory."""
+
+    def __init__(
+        self, directory: Path, pair: Pair, *roots: Root, timeout: float = 10, aliases: tuple[str, ...] = ()
+    ) -> None:
+        self.files = write(directory, pair, *roots)
+        self.now = time.time()
+        self.keeper = Keeper(self.files, trust_domain="cluster.local", wall_clock=lambda: self.now)
+        self.others: dict[CertificateFiles, Keeper] = {}
+        self.timeout = timeout
+        self.trusted = dict.fromkeys(("cluster.local", *aliases), "cluster.local")
+
+    def __call__(self, hub: Hub) -> Transport:
+        return Transport(self.keeper, self.others, self.trusted, hub, self.timeout)
+
+
+def client(directory: Path, pair: Pair | None, root: Root, alpn: tuple[str, ...] = ISTIO) -> ssl.SSLContext:
+    """A peer's context, which verifies nothing: what it presents is what is tested."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.load_verify_locations(cadata=root.pair.certificate.decode())
+    made.set_alpn_protocols(list(alpn))
+    if pair is not None:
+        files = write(directory, pair, root, name="client")
+        assert files.certificate
+        made.load_cert_chain(files.certificate, files.private_key)
+    return made
+
+
+async def shake(running: Running, context: ssl.SSLContext, name: str | None = None) -> ssl.SSLSocket:
+    raw = running.connect()
+    return await trio.to_thread.run_sync(
+        lambda: context.wrap_socket(raw, server_hostname=name, suppress_ragged_eofs=False)
+    )
+
+
+async def ask(peer: socket.socket, data: bytes = b"question") -> bytes:
+    def work() -> bytes:
+        peer.sendall(data)
+        return peer.recv(1000)
+
+    return await trio.to_thread.run_sync(work)
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[SocketAddress]:
+    """An app that says back what it hears, in upper case."""
+    server, address = listening()
+    server.setblocking(False)
+    stream = trio.SocketListener(trio.socket.from_stdlib_socket(server))
+
+    async def serve(connection: trio.SocketStream) -> None:
+        try:
+            async for data in connection:
+                await connection.send_all(data.upper())
+        except trio.BrokenResourceError:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [stream])
+        yield address
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("mode", [Mode.PERMISSIVE, Mode.STRICT])
+async def test_a_peer_of_the_mesh_is_who_its_certificate_says(tmp_path: Path, root: Root, mode: Mode) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    async with echo() as app, running_proxy(view(app, mode), transport=gateway) as running:
+        with await shake(running, client(tmp_path, root.issue(WEB), root), "outbound_.80_._.db") as peer:
+            assert await ask(peer) == b"QUESTION"
+            assert await ask(peer) == b"QUESTION"
+        (flow,) = await running.records.wait_closed()
+    assert (flow.peer_identity, flow.security, flow.relay) == (WEB, "mutual_tls", "tls")
+    assert flow.server_name == "outbound_.80_._.db"
+    assert (flow.bytes_received, flow.bytes_sent) == (16, 16)
+
+
+async def test_http_inside_is_served_as_http(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    async with running_proxy(view(address, Mode.STRICT), transport=gateway) as running:
+        context = client(tmp_path, root.issue(WEB), root, ("istio-http/1.1", "istio", "http/1.1"))
+        with server, await shake(running, context) as peer:
+            assert peer.selected_alpn_protocol() == "http/1.1"
+            peer.sendall(b"GET /a HTTP/1.1\r\nHost: db\r\n\r\n")
+            app, _ = await trio.to_thread.run_sync(server.accept)
+            assert (await trio.to_thread.run_sync(app.recv, 1000)).startswith(b"GET /a HTTP/1.1\r\n")
+            app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            assert (await trio.to_thread.run_sync(peer.recv, 1000)).endswith(b"ok")
+            app.close()
+        (flow,) = await running.records.wait_closed()
+    assert (flow.relay, flow.peer_identity) == ("http", WEB)
+
+
+async def test_plaintext_passes_where_it_may_and_a_server_may_speak_first(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    async with running_proxy(view(address), transport=gateway) as running:
+        with server, running.connect() as peer:
+            app, _ = await trio.to_thread.run_sync(server.accept)
+            app.sendall(b"220 hello")
+            assert await trio.to_thread.run_sync(peer.recv, 100) == b"220 hello"
+            app.close()
+        (flow,) = await running.records.wait_closed()
+    assert (flow.security, flow.peer_identity) == ("none", None)
+
+
+@pytest.mark.parametrize("mode", [Mode.PERMISSIVE, Mode.DISABLE])
+async def test_the_apps_own_tls_passes_through_untouched(tmp_path: Path, root: Root, mode: Mode) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    hello = bytearray()
+    async with running_proxy(view(address, mode), transport=gateway) as running:
+        context = client(tmp_path, None, root, ("h2",))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing, server_hostname="own.example").do_handshake()
+        sent = outgoing.read()
+        with server, running.connect() as peer:
+            peer.sendall(sent)
+            app, _ = await trio.to_thread.run_sync(server.accept)
+            while len(hello) < len(sent):
+                hello += await trio.to_thread.run_sync(app.recv, 65536)
+            app.close()
+        (flow,) = await running.records.wait_closed()
+    assert hello == sent
+    assert flow.security == "none"
+
+
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05junk!", b"\x00" * 50, b"\x80\x2e\x01\x00\x02"]
+)
+async def test_plaintext_to_a_strict_port_is_closed_without_a_byte(
+    tmp_path: Path, root: Root, said: bytes
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with running.connect() as peer:
+            peer.sendall(said)
+            with pytest.raises(ConnectionResetError):
+                await trio.to_thread.run_sync(peer.recv, 1)
+        (flow,) = await running.records.wait_closed()
+    assert (flow.flag, flow.denied, flow.bytes_sent) == (ResponseFlag.NO_ROUTE, "plaintext", 0)
+    assert "STRICT" in flow.details
+
+
+Make = Callable[[Root], Pair | None]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: None, "handshake"),
+        (lambda root: root.odd(ends=-60), "certificate"),
+        (lambda root: root.odd(begins=600), "certificate"),
+        (lambda root: root.odd(self_signed=True), "certificate"),
+        (lambda _: Root().issue(), "certificate"),
+        (lambda root: root.odd(purposes=(ExtendedKeyUsageOID.SERVER_AUTH,)), "certificate"),
+        (lambda root: root.odd(uris=()), "no_san"),
+        (lambda root: root.odd(uris=(str(WEB), str(DB))), "two_sans"),
+        (lambda root: root.odd(uris=("spiffe://other/ns/a/sa/b",)), "trust_domain"),
+        (lambda root: root.odd(uris=("spiffe://cluster.local/web",)), "san"),
+        (lambda root: chain(root, 1), "certificate"),
+        (lambda root: chain(root, 300), "handshake"),
+    ],
+    ids=[
+        *(
+            "none",
+            "expired",
+            "not yet valid",
+            "self-signed",
+            "another root",
+            "usage",
+            "no san",
+            "two sans",
+            "trust domain",
+        ),
+        *("san", "longer than the root allows", "endless chain"),
+    ],
+)
+async def test_a_peer_that_proves_nothing_gets_nothing(
+    tmp_path: Path, root: Root, make: Make, reason: str
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with pytest.raises((OSError, ssl.SSLError)):
+            with await shake(running, client(tmp_path, make(root), root)) as peer:
+                await ask(peer)
+        (flow,) = await running.records.wait_closed()
+    assert flow.denied == reason
+    assert (flow.bytes_sent, flow.upstream, flow.peer_identity) == (0, None, None)
+
+
+def chain(root: Root, length: int) -> Pair:
+    """A leaf below authorities that the root's path length forbids."""
+    above, certificates = root.pair, b""
+    for _ in range(length):
+        above = root.odd(uris=(), purposes=(), is_authority=True, issuer=above)
+        certificates = above.certificate + certificates
+    leaf = root.odd(issuer=above)
+    return Pair(leaf.certificate + certificates, leaf.key)
+
+
+async def test_a_peer_of_an_alias_is_written_as_of_the_primary(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root, aliases=("old.local",))
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        pair = root.issue(SpiffeId("old.local", "shop", "web"))
+        with await shake(running, client(tmp_path, pair, root)) as peer:
+            assert await ask(peer) == b"QUESTION"
+        (flow,) = await running.records.wait_closed()
+    assert flow.peer_identity == WEB
+
+
+async def test_a_revoked_peer_gets_nothing(tmp_path: Path, root: Root) -> None:
+    pair = root.issue(WEB)
+    (tmp_path / "crl.pem").write_bytes(root.revocation_list(pair))
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    gateway.keeper = Keeper(
+        gateway.files._replace(revocation_list=str(tmp_path / "crl.pem")),
+        trust_domain="cluster.local",
+        wall_clock=time.time,
+    )
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with pytest.raises(OSError):
+            with await shake(running, client(tmp_path, pair, root)) as peer:
+                await ask(peer)
+        (flow,) = await running.records.wait_closed()
+    assert (flow.denied, flow.flag) == ("revoked", ResponseFlag.DENY)
+
+
+async def test_after_our_own_certificate_expired_nobody_is_let_in(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    gateway.now += 7200
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with pytest.raises(OSError):
+            with await shake(running, client(tmp_path, root.issue(WEB), root)):
+                pass
+        (flow,) = await running.records.wait_closed()
+    assert flow.denied == "own_certificate"
+    assert "expired" in flow.details
+
+
+@pytest.mark.parametrize("sent", ["nothing", "half a hello", "a hello and then nothing"])
+async def test_a_slow_handshake_ends_in_time_and_holds_up_nobody(
+    tmp_path: Path, root: Root, sent: str
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root, timeout=0.3)
+    context = client(tmp_path, root.issue(WEB), root)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing).do_handshake()
+    hello = outgoing.read()
+    given = settings()
+    given.spec.timeouts.__dict__["handshake"] = 0.3
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), given, transport=gateway) as running:
+        with running.connect() as slow:
+            slow.sendall(
+                {"nothing": b"", "half a hello": hello[:50], "a hello and then nothing": hello}[sent]
+            )
+            with await shake(running, context) as peer:
+                assert await ask(peer) == b"QUESTION"
+            flows = await running.records.wait_closed(2)
+    late = next(flow for flow in flows if flow.denied)
+    assert late.denied == ("handshake" if sent.endswith("then nothing") else "plaintext")
+
+
+async def test_a_hello_in_single_bytes_is_understood(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    context = client(tmp_path, root.issue(WEB), root)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="a")
+    async with echo() as app, running_proxy(view(app), transport=gateway) as running:
+        with running.connect() as peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            done = False
+            while not done:
+                try:
+                    tls.do_handshake()
+                    tls.write(b"question")
+                    done = True
+                except ssl.SSLWantReadError:
+                    pass
+                for byte in outgoing.read():
+                    peer.sendall(bytes([byte]))
+                    await trio.lowlevel.checkpoint()
+                if not done:
+                    incoming.write(await trio.to_thread.run_sync(peer.recv, 65536))
+            answer = b""
+            while not answer:
+                incoming.write(await trio.to_thread.run_sync(peer.recv, 65536))
+                with suppress(ssl.SSLWantReadError):
+                    answer = tls.read()
+            assert answer == b"QUESTION"
+
+
+async def test_a_new_pair_is_used_at_once_and_who_is_in_stays_in(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    context = client(tmp_path, root.issue(WEB), root)
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with await shake(running, context) as before:
+            first = before.getpeercert(binary_form=True)
+            half = running.connect()  # in the middle of its handshake while the pair changes
+            write(tmp_path, root.issue(DB), root)
+            assert gateway.keeper.reload()
+            during = await trio.to_thread.run_sync(lambda: context.wrap_socket(half))
+            with during, await shake(running, context) as after:
+                assert after.getpeercert(binary_form=True) != first
+                for peer in (before, during, after):
+                    assert await ask(peer) == b"QUESTION"
+
+
+MESH = UpstreamTls("DestinationRule a/b", "mesh", None, "outbound_.80_._.db.shop", (str(DB),))
+
+
+class Server:
+    """An upstream that takes TLS and answers one line, in a thread; it notes who called."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.listener, self.address = listening()
+        self.context = context
+        self.peers: list[tuple[str | None, bool | None, str | None]] = []
+        self.names: list[str] = []
+        context.sni_callback = lambda _sock, name, _context: self.names.append(name)
+
+    def serve(self) -> None:
+        accepted, _ = self.listener.accept()
+        try:
+            with self.context.wrap_socket(accepted, server_side=True) as tls:
+                certificate = tls.getpeercert() or {}
+                names = certificate.get("subjectAltName", ())
+                self.peers.append((str(names), tls.session_reused, tls.selected_alpn_protocol()))
+                while data := tls.recv(1000):
+                    tls.sendall(data.upper())
+        except OSError:
+            pass
+
+
+def server(directory: Path, pair: Pair, root: Root, *, asks: bool = True) -> Server:
+    made = contexts(directory, pair, root, trust_domain=None).server(())
+    if not asks:
+        made.verify_mode = ssl.CERT_NONE
+    made.set_alpn_protocols(["h2", "http/1.1"])
+    return Server(made)
+
+
+@asynccontextmanager
+async def egress(gateway: Gateways, upstream: Server, tls: UpstreamTls) -> AsyncIterator[Running]:
+    fixed = FixedView((upstream.address,), tls=tls, protocol="tcp")
+    async with running_proxy(fixed, transport=gateway, direction=Direction.EGRESS) as running:
+        with upstream.listener:
+            yield running
+
+
+async def call(running: Running, upstream: Server) -> bytes:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, upstream.serve)
+        with running.connect() as app:
+            app.sendall(b"question")
+            try:
+                return await trio.to_thread.run_sync(app.recv, 1000)
+            except ConnectionResetError:
+                return b"reset"
+
+
+async def test_an_upstream_of_the_mesh_is_called_by_mutual_tls_and_resumed(
+    tmp_path: Path, root: Root
+) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    upstream = server(tmp_path / "db", root.issue(DB), root)
+    async with egress(gateway, upstream, MESH) as running:
+        for _ in range(2):
+            assert await call(running, upstream) == b"QUESTION"
+        flows = await running.records.wait_closed(2)
+    assert upstream.names == ["outbound_.80_._.db.shop"] * 2
+    assert [str(WEB) in str(names) for names, _, _ in upstream.peers] == [True, True]
+    assert [reused for _, reused, _ in upstream.peers] == [False, True]
+    assert [(flow.upstream_identity, flow.security, flow.relay) for flow in flows] == [
+        (DB, "mutual_tls", "tls")
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda root: root.issue(WEB), "none of the expected subjectAltNames"),
+        (lambda root: root.odd(uris=(str(DB),), ends=-60), "certificate has expired"),
+        (lambda root: root.odd(uris=(str(DB),), self_signed=True), "does not stand against the trust bundle"),
+        (lambda root: root.odd(uris=(str(DB), str(WEB))), "exactly one"),
+        (lambda root: root.odd(uris=("spiffe://other/ns/shop/sa/db",)), "trust domain 'other'"),
+        (
+            lambda root: root.odd(uris=(str(DB),), purposes=(ExtendedKeyUsageOID.CLIENT_AUTH,)),
+            "unsuitable certificate purpose",
+        ),
+    ],
+)
+async def test_an_upstream_that_is_not_who_we_called_gets_nothing(
+    tmp_path: Path, root: Root, make: Callable[[Root], Pair], found: str
+) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    (tmp_path / "db").mkdir()
+    pair = make(root)
+    files = write(tmp_path / "db", pair, root)
+    assert files.certificate
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.private_key)
+    upstream = Server(context)
+    async with egress(gateway, upstream, MESH) as running:
+        assert await call(running, upstream) == b"reset"
+        (flow,) = await running.records.wait_closed()
+    assert flow.flag is ResponseFlag.UPSTREAM_FAILURE
+    assert found in flow.details
+    assert "DestinationRule a/b" in flow.details
+
+
+async def test_outside_the_mesh_the_name_is_compared(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    files = CertificateFiles(None, None, gateway.files.trust_bundle)
+    gateway.others[files] = Keeper(files, trust_domain=None, wall_clock=time.time)
+    results = []
+    for name in ("db.example", "other.example"):
+        upstream = server(tmp_path / "db", root.odd(uris=(), dns_names=("db.example",)), root, asks=False)
+        tls = UpstreamTls("DestinationRule a/b", "simple", files, name)
+        async with egress(gateway, upstream, tls) as running:
+            results.append(await call(running, upstream))
+            (flow,) = await running.records.wait_closed()
+            assert name == "db.example" or "Hostname mismatch" in flow.details
+            assert name != "db.example" or flow.security == "tls"
+    assert results == [b"QUESTION", b"reset"]
+
+
+async def test_an_upstream_that_speaks_no_tls_is_a_failure_with_a_reason(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    async with echo() as app:
+        fixed = FixedView((app,), tls=MESH, protocol="tcp")
+        async with running_proxy(fixed, transport=gateway, direction=Direction.EGRESS) as running:
+            with running.connect() as peer, pytest.raises(ConnectionResetError):
+                await trio.to_thread.run_sync(peer.recv, 1)
+            (flow,) = await running.records.wait_closed()
+    assert flow.flag is ResponseFlag.UPSTREAM_FAILURE
+    assert "the TLS handshake with the upstream failed: unexpected message" in flow.details
+
+
+async def test_without_certificates_an_upstream_that_needs_them_is_not_called_in_the_clear() -> None:
+    async with echo() as app:
+        fixed = FixedView((app,), tls=MESH, protocol="tcp")
+        async with running_proxy(fixed, direction=Direction.EGRESS) as running:
+            with running.connect() as peer, pytest.raises(ConnectionResetError):
+                await trio.to_thread.run_sync(peer.recv, 1)
+            (flow,) = await running.records.wait_closed()
+    assert "started without" in flow.details
+
+
+async def test_two_gateways_with_an_app_on_each_side(tmp_path: Path, root: Root) -> None:
+    web, db = (
+        Gateways(tmp_path / "web", root.issue(WEB), root),
+        Gateways(tmp_path / "db", root.issue(DB), root),
+    )
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=db) as inner:
+        fixed = FixedView((SocketAddress("127.0.0.1", inner.address.port),), tls=MESH)
+        async with running_proxy(fixed, transport=web, direction=Direction.EGRESS) as outer:
+            with outer.connect() as caller:
+                assert await ask(caller, b"plain") == b"PLAIN"
+                caller.shutdown(socket.SHUT_WR)
+                assert await trio.to_thread.run_sync(caller.recv, 1) == b""
+            (out,) = await outer.records.wait_closed()
+            (into,) = await inner.records.wait_closed()
+    assert (out.upstream_identity, into.peer_identity) == (DB, WEB)
+    assert (out.flag, into.flag) == (ResponseFlag.NONE, ResponseFlag.NONE)
