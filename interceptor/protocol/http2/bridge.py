@@ -27,7 +27,7 @@ from interceptor.protocol.http2.stream import Call
 
 if TYPE_CHECKING:
     from interceptor.model.http import ResponseHead
-    from interceptor.protocol.http2.hpack import Field
+    from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
 
 _DEBUG: Final = 256  # bytes of a GOAWAY's debug data that are passed on
@@ -174,9 +174,9 @@ class Bridge:
             del self._waiting[call]
             self.upstream.open(call.upstream, heads.request_fields(call.request, call.protocol))
 
-    def begin(self, stream: Stream, fields: list[Field], *, fits: bool, end: bool) -> None:
+    def begin(self, stream: Stream, block: Block, *, end: bool) -> None:
         """A new request."""
-        head, length, protocol = heads.request(fields, extended_connect=self.upstream.peer.connect_protocol)
+        head, length, protocol = heads.request(block, extended_connect=self.upstream.peer.connect_protocol)
         if end and length:
             raise StreamError(PROTOCOL_ERROR, "a request without the body that its Content-Length announces")
         stream.remaining = length
@@ -184,7 +184,7 @@ class Bridge:
         twin.pending_end = end
         call = stream.call = twin.call = Call(head, protocol, stream, twin)
         stream.twin, twin.twin = twin, stream
-        verdict = self._hooks.request(call) if fits else replies.TOO_LARGE
+        verdict = self._hooks.request(call) if block.fits else replies.TOO_LARGE
         if verdict is None:
             self.forward(call)
         elif isinstance(verdict, LocalReply):
@@ -240,13 +240,13 @@ class _Requests:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
-    def headers(self, stream: Stream, fields: list[Field], *, fits: bool, end: bool) -> None:
+    def headers(self, stream: Stream, block: Block, *, end: bool) -> None:
         call = stream.call
         if call is None:
-            self._bridge.begin(stream, fields, fits=fits, end=end)
+            self._bridge.begin(stream, block, end=end)
             return
-        _check_trailers(stream, fits=fits, end=end)
-        trailers = heads.trailers(fields)
+        _check_trailers(stream, fits=block.fits, end=end)
+        trailers = heads.trailers(block.fields)
         if not call.upstream.out_closed:
             self._bridge.upstream.writer.headers(call.upstream, trailers, end=True)
 
@@ -292,18 +292,18 @@ class _Responses:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
-    def headers(self, stream: Stream, fields: list[Field], *, fits: bool, end: bool) -> None:
+    def headers(self, stream: Stream, block: Block, *, end: bool) -> None:
         call = stream.call
         assert call is not None
         if call.response is not None:
-            _check_trailers(stream, fits=fits, end=end)
-            trailers = heads.trailers(fields)
+            _check_trailers(stream, fits=block.fits, end=end)
+            trailers = heads.trailers(block.fields)
             if call.grpc:
                 call.grpc_status = grpc.status(trailers)
             self._bridge.downstream.writer.headers(call.downstream, trailers, end=True)
             return
-        head, length = heads.response(fields)
-        if not fits:
+        head, length = heads.response(block)
+        if not block.fits:
             raise StreamError(PROTOCOL_ERROR, "a response with too many or too long headers")
         if head.status < 200:
             if end:

@@ -14,7 +14,7 @@ from interceptor.protocol.http2.codes import PROTOCOL_ERROR, StreamError
 
 if TYPE_CHECKING:
     from interceptor.model.http import Headers
-    from interceptor.protocol.http2.hpack import Field
+    from interceptor.protocol.http2.hpack import Block, Field
 
 
 class Request(NamedTuple):
@@ -23,6 +23,13 @@ class Request(NamedTuple):
     head: RequestHead
     length: int | None  # of its body, where it says so
     protocol: bytes | None  # of an extended CONNECT (RFC 8441)
+
+
+class Response(NamedTuple):
+    """A response that may be passed on."""
+
+    head: ResponseHead
+    length: int | None  # of its body, where it says so
 
 
 _PLAIN, _TE, _LENGTH, _HOST, _FORBIDDEN, _BAD = range(6)  # the last two are never passed on
@@ -53,8 +60,19 @@ _REQUEST: Final = frozenset((b":method", b":scheme", b":authority", b":path", b"
 _RESPONSE: Final = frozenset((b":status",))
 
 
-def request(fields: list[Field], *, extended_connect: bool) -> Request:
-    """Read a request; StreamError where it is malformed."""
+def request(block: Block, *, extended_connect: bool) -> Request:
+    """Read a request; StreamError where it is malformed. The head is the caller's to alter."""
+    known = block.meaning
+    if not isinstance(known, Request):
+        known = _request(block.fields, extended_connect=extended_connect)
+        if known.protocol is None:  # else it is valid only where that was offered
+            block.meaning = known
+    head = known.head
+    copy = RequestHead(head.method, head.target, head.authority, head.scheme, b"2", head.headers.copy())
+    return Request(copy, known.length, known.protocol)
+
+
+def _request(fields: list[Field], *, extended_connect: bool) -> Request:
     pseudo, headers = _split(fields, _REQUEST)
     length, host = _check(headers)
     method = pseudo.get(b":method", b"")
@@ -82,14 +100,22 @@ def request(fields: list[Field], *, extended_connect: bool) -> Request:
     return Request(RequestHead(method, path, authority, scheme, b"2", headers), length, protocol)
 
 
-def response(fields: list[Field]) -> tuple[ResponseHead, int | None]:
-    """Read a response, final or informational, and the length it announces; StreamError where it is malformed."""
+def response(block: Block) -> Response:
+    """Read a response, final or informational; StreamError where it is malformed. The head is the caller's to alter."""
+    known = block.meaning
+    if not isinstance(known, Response):
+        known = block.meaning = _response(block.fields)
+    head = known.head
+    return Response(ResponseHead(head.status, b"", head.headers.copy()), known.length)
+
+
+def _response(fields: list[Field]) -> Response:
     pseudo, headers = _split(fields, _RESPONSE)
     length, _ = _check(headers)
     status = pseudo.get(b":status", b"")
     if not _STATUS(status) or status == b"101":
         raise StreamError(PROTOCOL_ERROR, "a response without a valid :status")
-    return ResponseHead(int(status), b"", headers), length
+    return Response(ResponseHead(int(status), b"", headers), length)
 
 
 def trailers(fields: list[Field]) -> Headers:

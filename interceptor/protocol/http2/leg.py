@@ -32,7 +32,7 @@ from interceptor.protocol.http2.stream import Stream
 from interceptor.protocol.http2.writer import Writer
 
 if TYPE_CHECKING:
-    from interceptor.protocol.http2.hpack import Field
+    from interceptor.protocol.http2.hpack import Block, Field
 
 
 class Limits(NamedTuple):
@@ -47,8 +47,8 @@ class Limits(NamedTuple):
 class Events(Protocol):
     """Who is told what a leg's peer did."""
 
-    def headers(self, stream: Stream, fields: list[Field], *, fits: bool, end: bool) -> None:
-        """A head or trailers; cut off where they were over the limit. May raise StreamError."""
+    def headers(self, stream: Stream, block: Block, *, end: bool) -> None:
+        """A head or trailers. May raise StreamError."""
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Some of a body; the stream takes it or its source's window stays closed."""
@@ -140,11 +140,11 @@ class Leg:
         """Take what the peer sent. A fault of its connection is answered with GOAWAY and left in ``dead``."""
         if self.dead is not None:
             return
-        self._patience.pass_time(now)
+        self._patience.now = now
         handlers = self._handlers
         try:
-            for _kind, flags, number, payload, size in self._reader.read(data):
-                handler = handlers.get(_kind)
+            for kind, flags, number, payload, size in self._reader.read(data):
+                handler = handlers.get(kind)
                 if handler is None:  # unknown: ignored (section 5.5)
                     self._patience.waste()
                 else:
@@ -242,7 +242,7 @@ class Leg:
                 self.consumed(stream, size - len(payload))
 
     def _headers(self, flags: int, number: int, block: bytes, _size: int) -> None:
-        fields, fits = self._decoder.decode(block)
+        decoded = self._decoder.decode(block)
         stream = self.streams.get(number)
         if stream is None:
             stream = self._new(number)
@@ -254,7 +254,7 @@ class Leg:
             return
         try:
             stream.in_closed = end
-            self._events.headers(stream, fields, fits=fits, end=end)
+            self._events.headers(stream, decoded, end=end)
             if end and stream.out_closed:
                 self.writer.close(stream)
         except StreamError as fault:

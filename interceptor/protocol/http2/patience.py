@@ -21,32 +21,35 @@ RESETS_A_SECOND: Final = 33
 class Patience:
     """What is left of it, for one connection."""
 
-    __slots__ = ("_frames", "_resets", "_then")
+    __slots__ = ("_frames", "_resets", "_then", "now")
 
     def __init__(self, now: float) -> None:
         self._frames = float(FRAMES)
         self._resets = float(RESETS)
-        self._then = now
-
-    def pass_time(self, now: float) -> None:
-        """Time restores some."""
-        passed = now - self._then
-        self._then = now
-        self._frames = min(FRAMES, self._frames + passed * FRAMES_A_SECOND)
-        self._resets = min(RESETS, self._resets + passed * RESETS_A_SECOND)
+        self._then = now  # when time last restored some
+        self.now = now  # set by the owner, with what it received then
 
     def useful(self) -> None:
         """A frame that opens a stream or carries some of a body."""
-        self._frames += FRAMES_FOR_ONE_USEFUL
+        if self._frames < FRAMES:
+            self._frames += FRAMES_FOR_ONE_USEFUL
 
     def waste(self) -> None:
         """A frame that may be there for nothing."""
         self._frames -= 1
-        if self._frames < 0:
+        if self._frames < 0 and not self._wait_helps():
             raise LegError(ENHANCE_YOUR_CALM, "a flood of frames that ask for nothing")
 
     def reset(self) -> None:
         """A stream that came to nothing."""
         self._resets -= 1
-        if self._resets < 0:
+        if self._resets < 0 and not self._wait_helps():
             raise LegError(ENHANCE_YOUR_CALM, "a flood of streams that are reset")
+
+    def _wait_helps(self) -> bool:
+        """Whether enough time has passed since it was last asked for; none of it is counted before it is needed."""
+        passed = self.now - self._then
+        self._then = self.now
+        self._frames = min(FRAMES, self._frames + passed * FRAMES_A_SECOND)
+        self._resets = min(RESETS, self._resets + passed * RESETS_A_SECOND)
+        return self._frames >= 0 and self._resets >= 0

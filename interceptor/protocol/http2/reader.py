@@ -35,6 +35,11 @@ PIECES: Final = 64  # frames of one header block
 _HEADER: Final = struct.Struct(">BHBBL").unpack_from
 
 
+# Most frames are what they are: of these flags, DATA have none and HEADERS only the one.
+_AS_IT_IS: Final = {DATA: PADDED, HEADERS: PADDED | PRIORITIZED | END_HEADERS}
+_IS: Final = {DATA: 0, HEADERS: END_HEADERS}
+
+
 class Frame(NamedTuple):
     """One frame. Padding and priority are taken off; HEADERS have their whole block, END_HEADERS or not."""
 
@@ -77,7 +82,7 @@ class Reader:
             or (bool(rest) and (len(rest) < HEADER or rest[3] != DATA))
         )
 
-    def read(self, data: bytes) -> Iterator[Frame]:
+    def read(self, data: bytes) -> Iterator[Frame | tuple[int, int, int, bytes, int]]:
         """The frames that these bytes complete. Raises LegError, after the frames before the fault."""
         if self._rest:
             data = self._rest + data
@@ -99,6 +104,9 @@ class Reader:
             if end - begin < size:
                 break
             at = begin + size
+            if self._settled and self._block is None and flags & _AS_IT_IS.get(kind, 0) == _IS.get(kind):
+                yield kind, flags, stream & LARGEST, data[begin:at], size
+                continue
             frame = self._frame(Frame(kind, flags, stream & LARGEST, data[begin:at], size))
             if frame is not None:
                 yield frame

@@ -156,11 +156,17 @@ class Session:
             self._finish()
 
     def _flush(self) -> bool:
-        """Send to both sides; whether there are any left."""
-        if not self._over:
+        """Send to both sides; whether there are any left.
+
+        The upstream first: that it is gone has to be told to the client. What the client takes opens windows of the
+        upstream, which has to be told in turn.
+        """
+        while not self._over:
+            if self._up is not None:
+                self._up.flush()
             self._down.flush()
-        if self._up is not None:
-            self._up.flush()
+            if self._up is None or not self._up.due:
+                break
         return not self._over
 
     def fail(self, error: Exception) -> None:

@@ -32,7 +32,7 @@ class Request(RequestRecord):
 
     def __init__(self, requests: Requests, call: Call) -> None:
         every = requests.service.all
-        super().__init__(requests.service.flow, call.request, every.wall_clock(), every.clock())
+        super().__init__(requests.service.flow, call.request, every.wall_clock(), every.hub.now)
         self._requests = requests
         self._call = call
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
@@ -121,7 +121,7 @@ class Requests:
         assert isinstance(record, Request)
         if call.flag is ResponseFlag.NONE:
             record.details = VIA_UPSTREAM
-            record.service_seconds = every.clock() - record.began
+            record.service_seconds = every.hub.now - record.began
             if self.dialled is not None:
                 record.upstream, record.upstream_local = self.dialled.address, self.dialled.local
         if every.filters is not None:

@@ -74,6 +74,11 @@ class Side:
         """Bytes that wait for the kernel."""
         return self._writer.size + (0 if self._blocked is None else len(self._blocked))
 
+    @property
+    def due(self) -> bool:
+        """Whether there is something to send that the kernel has not refused."""
+        return self._writer.size > 0 and self._blocked is None
+
     def handle(self, event: int) -> None:
         """Something happened at the socket."""
         if event & _DRAIN:
@@ -92,9 +97,9 @@ class Side:
 
     def flush(self) -> None:
         """Send what there is, until the kernel has no room."""
-        while self._blocked is None and (data := self._writer.take()):
-            if not self._send(memoryview(data)):
-                break
+        writer = self._writer
+        while writer.size and self._blocked is None and self._send(memoryview(writer.take())):
+            pass
 
     def _send(self, data: memoryview) -> bool:
         try:

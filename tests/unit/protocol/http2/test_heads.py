@@ -8,12 +8,16 @@ from hypothesis import given, strategies as st
 from interceptor.model.http import RequestHead, ResponseHead
 from interceptor.protocol.http2 import heads
 from interceptor.protocol.http2.codes import PROTOCOL_ERROR, StreamError
-from interceptor.protocol.http2.hpack import NeverIndexed
+from interceptor.protocol.http2.hpack import Block, NeverIndexed
 
 Fields = list[tuple[bytes, bytes]]
 
 GET: Fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"app:80"), (b":path", b"/a?b=c")]
 CONNECT: Fields = [(b":method", b"CONNECT"), (b":authority", b"db:5432")]
+
+
+def block(fields: Fields) -> Block:
+    return Block(fields, fits=True)
 
 
 def without(*names: bytes) -> Fields:
@@ -23,7 +27,7 @@ def without(*names: bytes) -> Fields:
 def test_a_request_is_read() -> None:
     secret = NeverIndexed((b"authorization", b"x"))
     request = heads.request(
-        [*GET, (b"content-length", b"7"), (b"te", b"trailers"), secret], extended_connect=False
+        block([*GET, (b"content-length", b"7"), (b"te", b"trailers"), secret]), extended_connect=False
     )
     assert request.head == RequestHead(
         b"GET", b"/a?b=c", b"app:80", b"http", b"2", [(b"content-length", b"7"), (b"te", b"trailers"), secret]
@@ -33,31 +37,31 @@ def test_a_request_is_read() -> None:
 
 
 def test_host_is_the_authority_where_there_is_no_other() -> None:
-    request = heads.request([*without(b":authority"), (b"host", b"h")], extended_connect=False)
+    request = heads.request(block([*without(b":authority"), (b"host", b"h")]), extended_connect=False)
     assert request.head.authority == b"h"
-    heads.request([*GET, (b"host", b"APP:80")], extended_connect=False)
+    heads.request(block([*GET, (b"host", b"APP:80")]), extended_connect=False)
 
 
 def test_options_may_ask_about_the_server() -> None:
     fields = [(b":method", b"OPTIONS"), *without(b":method", b":path"), (b":path", b"*")]
-    assert heads.request(fields, extended_connect=False).head.target == b"*"
+    assert heads.request(block(fields), extended_connect=False).head.target == b"*"
 
 
 def test_a_connect_has_an_authority_only() -> None:
-    request = heads.request(CONNECT, extended_connect=False)
+    request = heads.request(block(CONNECT), extended_connect=False)
     assert (request.head.target, request.head.authority, request.head.scheme) == (b"db:5432", b"db:5432", b"")
     assert heads.request_fields(request.head) == CONNECT
 
 
 def test_an_extended_connect_where_it_was_offered() -> None:
     fields = [(b":method", b"CONNECT"), *without(b":method"), (b":protocol", b"websocket")]
-    request = heads.request(fields, extended_connect=True)
+    request = heads.request(block(fields), extended_connect=True)
     assert request.protocol == b"websocket"
     assert heads.request_fields(request.head, request.protocol) == fields
     with pytest.raises(StreamError):
-        heads.request(fields, extended_connect=False)
+        heads.request(block(fields), extended_connect=False)
     with pytest.raises(StreamError):
-        heads.request([*GET, (b":protocol", b"websocket")], extended_connect=True)
+        heads.request(block([*GET, (b":protocol", b"websocket")]), extended_connect=True)
 
 
 MALFORMED: dict[str, Fields] = {
@@ -120,12 +124,12 @@ MALFORMED: dict[str, Fields] = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_request(name: str) -> None:
     with pytest.raises(StreamError) as error:
-        heads.request(MALFORMED[name], extended_connect=True)
+        heads.request(block(MALFORMED[name]), extended_connect=True)
     assert error.value.code == PROTOCOL_ERROR
 
 
 def test_a_response_is_read() -> None:
-    head, length = heads.response([(b":status", b"404"), (b"content-length", b"0")])
+    head, length = heads.response(block([(b":status", b"404"), (b"content-length", b"0")]))
     assert head == ResponseHead(404, b"", [(b"content-length", b"0")])
     assert length == 0
 
@@ -150,7 +154,7 @@ def test_a_response_is_read() -> None:
 )
 def test_a_malformed_response(fields: Fields) -> None:
     with pytest.raises(StreamError):
-        heads.response(fields)
+        heads.response(block(fields))
 
 
 def test_trailers_have_no_pseudo_headers() -> None:
@@ -182,7 +186,26 @@ def test_names_are_remembered_up_to_a_number() -> None:
 @given(st.lists(st.tuples(st.sampled_from([b":method", b":path", b"host", b"te", b"x"]) | st.binary(max_size=9), st.binary(max_size=9)), max_size=8))  # fmt: skip
 def test_any_fields_are_a_request_or_a_stream_error(fields: Fields) -> None:
     try:
-        request = heads.request(fields, extended_connect=True)
+        request = heads.request(block(fields), extended_connect=True)
     except StreamError:
         return
-    assert heads.request(heads.request_fields(*request[::2]), extended_connect=True)[1:] == request[1:]
+    assert heads.request(block(heads.request_fields(*request[::2])), extended_connect=True)[1:] == request[1:]
+
+
+def test_a_head_that_comes_again_is_a_copy() -> None:
+    again = block([*GET, (b"x", b"y")])
+    first = heads.request(again, extended_connect=False).head
+    first.headers.clear()
+    first.target = b"/other"
+    second = heads.request(again, extended_connect=False).head
+    assert (second.target, second.headers) == (b"/a?b=c", [(b"x", b"y")])
+    answer = block([(b":status", b"200"), (b"x", b"y")])
+    heads.response(answer).head.headers.clear()
+    assert heads.response(answer).head.headers == [(b"x", b"y")]
+
+
+def test_an_extended_connect_that_comes_again_is_asked_again() -> None:
+    again = block([(b":method", b"CONNECT"), *without(b":method"), (b":protocol", b"websocket")])
+    heads.request(again, extended_connect=True)
+    with pytest.raises(StreamError):
+        heads.request(again, extended_connect=False)
