@@ -1,0 +1,75 @@
+"""How long policies take to decide: ``.venv/bin/python -m scripts.benchmark.policy``.
+
+A thousand policies about one workload, each of its own principal, path and method, all for one port: what an index is
+for. Besides, a thousand that no index helps with, because they say only what must not be.
+"""
+
+from __future__ import annotations
+
+import time
+
+from interceptor.config.configuration import Configuration
+from interceptor.config.documents import load
+from interceptor.config.plain import plain
+from interceptor.config.problems import Source
+from interceptor.model.address import SocketAddress
+from interceptor.model.http import RequestHead
+from interceptor.model.identity import SpiffeId
+from interceptor.policy.facts import ConnectionFacts, RequestFacts
+from interceptor.policy.policies import compiled
+
+POLICIES = 1000
+ROUNDS = 5000
+PEER = SpiffeId("cluster.local", "shop", "reader500")
+INDEXED = """
+  rules:
+  - from: [{{source: {{principals: [cluster.local/ns/shop/sa/reader{number}]}}}}]
+    to: [{{operation: {{methods: [GET], ports: ["8080"], paths: ["/api/v{number}/*"]}}}}]
+"""
+NEGATED = """
+  rules:
+  - from: [{{source: {{notPrincipals: ["cluster.local/*"]}}}}]
+"""
+
+
+def configuration(rules: str) -> Configuration:
+    """POLICIES policies, every second one a DENY."""
+    texts = ["apiVersion: interceptor/v1\nkind: Sidecar\nmetadata: {name: app}\n"]
+    for number in range(POLICIES):
+        action = "DENY" if number % 2 else "ALLOW"
+        head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        spec = f"spec:\n  action: {action}{rules.format(number=number)}"
+        texts.append(f"{head}metadata: {{name: policy{number}}}\n{spec}")
+    return plain(load([Source("policies", "---\n".join(texts))]).configuration())
+
+
+def microseconds(began: float) -> float:
+    """Since then."""
+    return (time.perf_counter() - began) * 1e6
+
+
+def main() -> None:
+    """Print what a decision costs."""
+    for name, rules in (("indexed", INDEXED), ("negated only", NEGATED)):
+        began = time.perf_counter()
+        made = configuration(rules)
+        loaded = microseconds(began) / 1e6
+        began = time.perf_counter()
+        authorizer = compiled(made).ingress
+        print(
+            f"{POLICIES} policies, {name}: read in {loaded:.2f} s, compiled in {microseconds(began) / 1e6:.2f} s"
+        )
+        assert authorizer is not None
+        for what, path in (("a request", b"/api/v500/x"), ("a request", b"/nothing"), ("a connection", None)):
+            rounds = ROUNDS if name == "indexed" else ROUNDS // 10
+            began = time.perf_counter()
+            for _ in range(rounds):
+                facts = ConnectionFacts(SocketAddress("10.0.0.1", 1), SocketAddress("10.0.0.2", 8080), PEER)
+                head = path and RequestHead(b"GET", path, b"web.shop:8080", b"http", b"1.1", [])
+                verdict = authorizer.decide(facts, RequestFacts(head) if head else None)
+            each = microseconds(began) / rounds
+            print(f"  {what} {(path or b'').decode():<12} {each:6.1f} us, facts included: {verdict.policy}")
+
+
+if __name__ == "__main__":
+    main()
