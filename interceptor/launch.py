@@ -23,6 +23,7 @@ from interceptor.discovery import file
 from interceptor.errors import ConfigError, KernelError
 from interceptor.kernel import child, installation, netns, probe, process, rules, users
 from interceptor.redirect import probes
+from interceptor.tls import trust_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ class Launch:
     settings: redirect.RedirectSettings
     namespace: Path | None
     user: process.Identity | None  # None: as we are
+    trust_bundle: str | None  # which the app is to believe as well
     wait: float = 5.0
 
 
@@ -71,9 +73,10 @@ def run(launch: Launch, *, say: Callable[[str], None]) -> int:
     events = process.SignalEvents((*FORWARDED, signal.SIGCHLD))
     children = _Children()
     try:
-        with _rules(launch, say) as applied, _proxy(launch, events, children):
+        trusted = trust_store.given(launch.trust_bundle, os.environ)
+        with trusted as variables, _rules(launch, say) as applied, _proxy(launch, events, children):
             _prove(launch, applied, say)
-            return _app(launch, events, children)
+            return _app(launch, events, children, {**os.environ, **variables})
     finally:
         events.close()
 
@@ -152,8 +155,9 @@ def _prove(launch: Launch, applied: rules.Applied, say: Callable[[str], None]) -
     say("verified: " + ", ".join(f"{o.probe.direction.value} IPv{o.probe.family}" for o in outcomes))
 
 
-def _app(launch: Launch, events: process.SignalEvents, children: _Children) -> int:
-    environment = dict(os.environ)
+def _app(
+    launch: Launch, events: process.SignalEvents, children: _Children, environment: dict[str, str]
+) -> int:
     if launch.user is not None and launch.user.name:
         environment |= {"HOME": launch.user.home, "USER": launch.user.name, "LOGNAME": launch.user.name}
     children.app = process.spawn(
@@ -271,6 +275,9 @@ def main(asked: Asked, *, say: Callable[[str], None]) -> int:
             settings=settings,
             namespace=None if namespace is None else netns.resolve(namespace),
             user=identity,
+            trust_bundle=None
+            if configuration.sidecar.spec.tls is None
+            else configuration.sidecar.spec.tls.trustBundle,
             wait=flags.wait,
         )
         return run(launch, say=say)

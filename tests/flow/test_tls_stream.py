@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import selectors
 import socket
@@ -246,3 +247,93 @@ async def test_an_app_that_resets_resets_the_peer_without_a_close_notify(joined:
         with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
             await trio.to_thread.run_sync(joined.peer.recv, 1)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [6_000_000])
+async def test_a_peer_that_reads_late_gets_every_byte_and_the_end(mesh: Contexts, size: int) -> None:
+    """The kernel has no room for records, nor for the close_notify behind them: all wait, and all arrive."""
+    joined = Joined(mesh, buffers=4096)
+    async with trio.open_nursery() as nursery:
+        await running(joined, nursery)
+        answer = pattern(size, 3)
+
+        async def say_all() -> None:
+            await send(joined.app, answer)
+            joined.app.shutdown(socket.SHUT_WR)
+
+        nursery.start_soon(say_all)
+        await wait_all_tasks_blocked(0.1)  # everything is full by now
+        assert joined.flow.bytes_sent < size
+        assert await thread_exactly(joined.peer, size) == answer
+        assert await trio.to_thread.run_sync(joined.peer.recv, 1) == b""
+        joined.hub.count()
+        assert joined.flow.bytes_sent == size
+        nursery.cancel_scope.cancel()
+    joined.close()
+
+
+class FullSocket:
+    """Takes so many bytes, then none until there is room again."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = bytearray()
+        self.finished = False
+
+    def send(self, data: memoryview) -> int:
+        if not self.room:
+            raise BlockingIOError
+        size = min(self.room, len(data))
+        self.room -= size
+        self.taken += data[:size]
+        return size
+
+    def recv_into(self, _buffer: bytearray, _size: int) -> int:
+        raise BlockingIOError
+
+    def shutdown(self, how: int) -> None:
+        assert how == socket.SHUT_WR
+        self.finished = True
+
+
+def shaken(mesh: Contexts, sock: FullSocket) -> tuple[TlsStream, ssl.SSLObject, ssl.MemoryBIO]:
+    """A stream over a socket of the test's, after its handshake with a client in memory."""
+    stream = TlsStream(sock, mesh.server(()), server_side=True)  # type: ignore[arg-type]  # a fake
+    to_client, from_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = mesh.client(()).wrap_bio(to_client, from_client)
+    for _ in range(4):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        stream._incoming.write(from_client.read())
+        stream.handshake()
+        to_client.write(bytes(sock.taken))
+        sock.taken.clear()
+    return stream, client, to_client
+
+
+def test_what_the_kernel_refuses_is_offered_again_and_encrypted_once(mesh: Contexts) -> None:
+    sock = FullSocket(1 << 20)
+    stream, client, to_client = shaken(mesh, sock)
+    message, sent = pattern(100_000, 5), 0
+    sock.room = 0
+    while sent < len(message):
+        try:
+            sent += stream.send(memoryview(message)[sent:])
+        except BlockingIOError:
+            sock.room = 777
+    while stream.holds:
+        sock.room = 777
+        stream._offer()
+    sock.room = 0
+    with pytest.raises(BlockingIOError):
+        stream.shutdown(socket.SHUT_WR)
+    finished = [sock.finished]
+    sock.room = 1000
+    assert stream.send(b"?") == 1  # stands for the end, and is never sent
+    stream.shutdown(socket.SHUT_WR)
+    assert [*finished, sock.finished] == [False, True]
+    to_client.write(bytes(sock.taken))
+    received = bytearray()
+    while data := client.read(1 << 16):
+        received += data
+    assert bytes(received) == message
