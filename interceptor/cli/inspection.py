@@ -29,7 +29,8 @@ OutputOption = Annotated[Output, typer.Option(help="How to print it.")]
 
 def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
     """Try every path with real connections: captured, or exempt, as the flags given here say."""
-    from interceptor.kernel import probe, rules  # noqa: PLC0415 (not for --help)
+    from interceptor.config.redirect import Dns  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import probe, rules  # noqa: PLC0415
     from interceptor.redirect.probes import matrix  # noqa: PLC0415
     from interceptor.redirect.render import verify as render  # noqa: PLC0415
 
@@ -37,7 +38,8 @@ def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     settings, namespace = invocation.settings, find_namespace(invocation)
     planned = rules.apply(settings, namespace, backend=invocation.backend, wait=invocation.wait, dry_run=True)
     paths = matrix(planned.ruleset, settings)
-    listeners = (settings.ingress_port, settings.egress_port)
+    queries = (settings.dns_port,) if settings.dns is Dns.CAPTURE else ()
+    listeners = (settings.ingress_port, settings.egress_port, *queries)
     outcomes = probe.run(namespace, paths.probes, listeners=listeners, partial=True)
     without_ipv6 = {path.family for path in paths.probes} - {outcome.probe.family for outcome in outcomes}
     report = render.Report(

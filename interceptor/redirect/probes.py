@@ -11,14 +11,16 @@ from ipaddress import ip_address
 from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from interceptor.config.redirect import Dns, Quic
 from interceptor.model.connection import Direction
+from interceptor.redirect.parts import DNS
 from interceptor.redirect.rules import FAMILIES
 from interceptor.redirect.simulate import Connection, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from interceptor.config.redirect import RedirectSettings
+    from interceptor.config.redirect import PortRange, RedirectSettings
     from interceptor.redirect.rules import Family, Network, Ruleset
 
 INTERFACE: Final = "icp-probe"
@@ -100,17 +102,18 @@ def choose(ruleset: Ruleset, settings: RedirectSettings) -> tuple[Probe, ...]:
 def matrix(ruleset: Ruleset, settings: RedirectSettings) -> Matrix:
     """Every path there is: captured, and exempt for each of the reasons the settings give."""
     probes: list[Probe] = []
-    untried = [
-        f"the excluded interface {name}: the probe's link cannot have its name"
-        for name in settings.exclude_interfaces
-    ]
+    untried = list(_never_tried(settings))
     for family in FAMILIES:
         for direction in Direction:
             main = _main(ruleset, settings, direction, family)
             if main is None:
                 untried.append(f"{direction.value} over IPv{family}: nothing is captured that could be tried")
                 continue
-            more = _egress(settings, main) if direction is Direction.EGRESS else _ingress(settings, main)
+            more = (
+                [*_egress(settings, main)] if direction is Direction.EGRESS else [*_ingress(settings, main)]
+            )
+            if settings.dns is Dns.CAPTURE and direction is Direction.EGRESS:
+                more.append(replace(main, path="name query over TCP", port=DNS[0].first))
             probes += (main, *(_expecting(ruleset, probe) for probe in more))
     untried += [
         f"all but {OF_A_KIND} of {flag}"
@@ -120,11 +123,26 @@ def matrix(ruleset: Ruleset, settings: RedirectSettings) -> Matrix:
             ("--exclude-uids", len(settings.exclude_uids)),
             ("--exclude-gids", len(settings.exclude_gids)),
             ("--exclude-egress-ports", len(settings.exclude_egress_ports)),
+            ("--exclude-egress-ports-for-uids", len(_ports_of_users(settings))),
             ("--exclude-ingress-ports", len(settings.exclude_ingress_ports)),
         )
         if number > OF_A_KIND
     ]
     return Matrix(tuple(probes), tuple(untried))
+
+
+def _never_tried(settings: RedirectSettings) -> Iterator[str]:
+    """What the flags ask for and a TCP connection over the probe's link cannot show."""
+    for name in settings.exclude_interfaces:
+        yield f"the excluded interface {name}: the probe's link cannot have its name"
+    for name in settings.virtual_interfaces:
+        yield f"guests behind {name}: there is none here to connect from"
+    if settings.supplementary_groups:
+        yield "supplementary groups: the probe's user has one group only"
+    if settings.dns is Dns.CAPTURE:
+        yield "name queries over UDP: only TCP is tried, which the same flag captures by a rule of its own"
+    if settings.quic is Quic.BLOCK:
+        yield "QUIC: only TCP is tried"
 
 
 def _egress(settings: RedirectSettings, main: Probe) -> Iterator[Probe]:
@@ -141,9 +159,15 @@ def _egress(settings: RedirectSettings, main: Probe) -> Iterator[Probe]:
         yield replace(main, path=f"excluded gid {gid}", gid=gid)
     for ports in settings.exclude_egress_ports[:OF_A_KIND]:
         yield replace(main, path=f"excluded port {ports}", port=ports.first)
+    for uid, ports in _ports_of_users(settings)[:OF_A_KIND]:
+        yield replace(main, path=f"excluded port {ports} for uid {uid}", port=ports.first, uid=uid)
     for network in _usable(settings.exclude_egress_cidrs, main.family):
         yield replace(main, path=f"excluded CIDR {network}", host=_inside(network))
     yield replace(main, path="own address", host=NEAR[main.family])
+
+
+def _ports_of_users(settings: RedirectSettings) -> list[tuple[int, PortRange]]:
+    return [(uid, ports) for uid, ranges in settings.exclude_egress_ports_for_uids for ports in ranges]
 
 
 def _ingress(settings: RedirectSettings, main: Probe) -> Iterator[Probe]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.benchmark import outputs, plot, report
+from scripts.benchmark import outputs, plot, report, rules
 from scripts.benchmark.contestants import CONTESTANTS, Place
 from scripts.benchmark.load import LOADS, check_path
 from scripts.benchmark.measures import OURS, Direction
@@ -26,6 +26,7 @@ from scripts.benchmark.results import Discarded, Results, Sample
 from scripts.benchmark.stage import APP, TICKS, WORK, StageError, interrupt_on, run, stage
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+RULE_ROUNDS = 7  # of a command that takes a fraction of a second
 FAILURES = (
     OutputError,
     StageError,
@@ -57,6 +58,12 @@ def main() -> int:
     try:
         for number, direction, name in options.visits():
             visit(results, options, number, direction, name)
+        if options.rules:
+            console.print("rules")
+            try:
+                results.rules += rules.measure(RULE_ROUNDS)
+            except FAILURES as error:
+                console.print(f"No timing of rules: {error}", markup=False)
         if options.profile:
             try:
                 profile(options, console)
@@ -156,6 +163,8 @@ def save(results: Results, options: Options, machine: Machine) -> None:
                 f"\n{direction}: medians of {options.rounds} round(s), in brackets the ratio us/peer"
             )
             console.print(report.terminal(results, direction, options.workers))
+    for line in report.timings(results):
+        console.print(line, markup=False)
     for note in report.notes(results):
         console.print(f"- {note}", markup=False)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ DEFAULT_OUTPUT: Final = Path("build/bench")
 # What a step takes beside its measured seconds: starting and ending the tools and the contestant.
 SET_UP_SECONDS: Final = 3.0
 RUN_OVERHEAD_SECONDS: Final = 0.4
+RULES_SECONDS: Final = 25.0
 IDLE_SECONDS_PER_THOUSAND: Final = 0.8
 
 
@@ -40,11 +41,12 @@ class Options:
     workers: int
     output: Path
     profile: bool
+    rules: bool
 
     def visits(self) -> Iterator[tuple[int, Direction, str]]:
         """Round, direction and contestant in the order they run: each round starts with another contestant."""
         for number in range(self.rounds):
-            turn = number % len(self.names)
+            turn = number % max(len(self.names), 1)
             for direction in self.directions:
                 for name in (*self.names[turn:], *self.names[:turn]):
                     yield number, direction, name
@@ -62,7 +64,8 @@ class Options:
         visit = SET_UP_SECONDS + count * (self.seconds + RUN_OVERHEAD_SECONDS)
         if "memory" in self.measures:
             visit += IDLE_SECONDS_PER_THOUSAND * self.idle / 1000
-        return visit * (len(self.names) * len(self.directions) * self.rounds + self.profile)
+        visits = len(self.names) * len(self.directions) * self.rounds + self.profile
+        return visit * visits + RULES_SECONDS * self.rules
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -107,11 +110,16 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--profile", action="store_true", help="afterwards, one more run of ours under py-spy or cProfile"
     )
+    parser.add_argument(
+        "--rules",
+        choices=("yes", "no", "only"),
+        help="time sidecar-setup and iptables-restore as well [yes; with --quick no]",
+    )
     given = parser.parse_args(argv)
     direction = given.direction or ("ingress" if given.quick else "both")
     directions = tuple(way for way in DIRECTIONS if direction in {way, "both"})
     return Options(
-        names=given.only,
+        names=() if given.rules == "only" else given.only,
         measures=given.measures,
         directions=directions,
         rounds=given.rounds or (1 if given.quick else 3),
@@ -120,6 +128,7 @@ def parse(argv: Sequence[str]) -> Options:
         workers=given.workers,
         output=given.output,
         profile=given.profile,
+        rules=given.rules in {"yes", "only"} or (given.rules is None and not given.quick),
     )
 
 

@@ -89,12 +89,19 @@ def notes(results: Results) -> list[str]:
     return [*features, *thrown]
 
 
+def timings(results: Results) -> list[str]:
+    """What the redirect rules took, a line each."""
+    return [f"{timing.title}: {timing.milliseconds:.0f} ms" for timing in results.rules]
+
+
 def markdown(results: Results, options: Options, machine: Machine) -> str:
     """The report as a page."""
     parts = ["# Benchmark", "", *(f"- {line}" for line in machine.lines()), f"- {_how(options)}", ""]
     for direction in options.directions:
         header, rows = table(results, direction, options.workers)
         parts += [f"## {direction}", "", _row(header), _row(["---"] * len(header)), *map(_row, rows), ""]
+    if results.rules:
+        parts += ["## Redirect rules", "", *(f"- {line}" for line in timings(results)), ""]
     parts += ["Medians; in brackets the ratio us/peer.", "", "## What was on", ""]
     return "\n".join([*parts, *(f"- {note}" for note in notes(results)), "", "![plot](plot.svg)", ""])
 

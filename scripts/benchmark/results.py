@@ -30,12 +30,21 @@ class Discarded:
     reason: str
 
 
+@dataclass(frozen=True)
+class Timing:
+    """What was timed once, beside the contestants, and the median."""
+
+    title: str
+    milliseconds: float
+
+
 @dataclass
 class Results:
     """Everything that was measured."""
 
     samples: list[Sample] = field(default_factory=list)
     discarded: list[Discarded] = field(default_factory=list)
+    rules: list[Timing] = field(default_factory=list)
 
     def values(self, direction: Direction, name: str, metric: str) -> list[float]:
         wanted = (direction, name, metric)
@@ -99,6 +108,7 @@ class Results:
             ],
             "samples": [asdict(sample) for sample in self.samples],
             "discarded": [asdict(discarded) for discarded in self.discarded],
+            "rules": [asdict(timing) for timing in self.rules],
         }
 
 

@@ -71,6 +71,32 @@ def test_every_path_as_planned(bed: Topology) -> None:
     assert len(paths) == 24
 
 
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_ports_of_users_and_name_queries(bed: Topology, backend: str) -> None:
+    flags = (
+        "--backend",
+        backend,
+        "--exclude-egress-ports-for-uids",
+        "443:1000",
+        "--dns",
+        "capture",
+        "--virtual-interfaces",
+        "v+",
+    )
+    applied(bed, *flags)
+    status, paths, _ = verified(bed, *flags)
+    assert status == 0, paths
+    for family in (4, 6):
+        assert paths[family, "egress: excluded port 443 for uid 1000"]["result"] == "direct"
+        assert paths[family, "egress: name query over TCP"]["note"] == "with its original destination"
+    said = run(sidecar_setup("verify", "--netns", bed.app.name, *flags)).stdout
+    assert "not tried  name queries over UDP: only TCP is tried" in said
+    assert "not tried  guests behind v+: there is none here to connect from" in said
+    rules.remove(bed.app.path)
+    status, paths, _ = verified(bed, *flags)
+    assert (status, paths[4, "egress: name query over TCP"]["result"]) == (3, "direct")
+
+
 def test_without_rules_nothing_is_captured(bed: Topology) -> None:
     status, paths, installed = verified(bed)
     assert (status, installed) == (3, "nothing")

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from interceptor.config.redirect import Ipv6Policy, Mark, PortRange, RedirectSettings
+from interceptor.config.redirect import Dns, Ipv6Policy, Mark, PortRange, Quic, RedirectSettings, UserPorts
 from interceptor.model.connection import Direction
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
@@ -158,3 +158,31 @@ INGRESS_6 = paths(RedirectSettings())[6, "ingress", "ingress"]
 )
 def test_what_an_answer_proves(probe: Probe, answer: Answer, judged: Judged) -> None:
     assert judge(probe, answer, 40000) == judged
+
+
+def test_ports_of_users_and_captured_name_queries_are_paths() -> None:
+    of_users = (
+        UserPorts(1000, (PortRange(443, 443), PortRange(8000, 8100))),
+        UserPorts(7, (PortRange(53, 53),)),
+    )
+    found = paths(RedirectSettings(exclude_egress_ports_for_uids=of_users, dns=Dns.CAPTURE))
+    asked = [
+        found[4, "egress", f"excluded port {port}"]
+        for port in ("443 for uid 1000", "8000-8100 for uid 1000", "53 for uid 7")
+    ]
+    assert [(probe.port, probe.uid, probe.expected) for probe in asked] == [
+        (443, 1000, "direct"), (8000, 1000, "direct"), (53, 7, "direct")
+    ]  # fmt: skip
+    query = found[6, "egress", "name query over TCP"]
+    assert (query.port, query.expected, query.rule) == (53, "captured", "egress-dns-tcp")
+
+
+def test_what_no_probe_can_show_is_said() -> None:
+    settings = RedirectSettings(
+        exclude_interfaces=("docker0",), virtual_interfaces=("vnet+",), exclude_gids=(7,), supplementary_groups=True,
+        dns=Dns.CAPTURE, quic=Quic.BLOCK,
+    )  # fmt: skip
+    said = matrix(plan(settings), settings).untried
+    assert [sentence.partition(":")[0] for sentence in said] == [
+        "the excluded interface docker0", "guests behind vnet+", "supplementary groups", "name queries over UDP", "QUIC"
+    ]  # fmt: skip

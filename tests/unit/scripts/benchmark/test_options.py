@@ -9,12 +9,16 @@ from scripts.benchmark.options import DEFAULT_OUTPUT, Options, parse
 
 
 def test_without_options_everything_is_measured_in_both_directions() -> None:
-    assert parse([]) == Options(NAMES, MEASURES, DIRECTIONS, 3, 4, 5000, 1, DEFAULT_OUTPUT, profile=False)
+    assert parse([]) == Options(
+        NAMES, MEASURES, DIRECTIONS, 3, 4, 5000, 1, DEFAULT_OUTPUT, profile=False, rules=True
+    )
 
 
 def test_quick_is_one_short_round_of_ingress_under_two_minutes() -> None:
     options = parse(["--quick"])
-    assert options == Options(NAMES, MEASURES, ("ingress",), 1, 1, 1000, 1, DEFAULT_OUTPUT, profile=False)
+    assert options == Options(
+        NAMES, MEASURES, ("ingress",), 1, 1, 1000, 1, DEFAULT_OUTPUT, profile=False, rules=False
+    )
     assert options.estimated_seconds() < 120
 
 
@@ -72,10 +76,17 @@ def test_each_direction_is_visited_in_each_round() -> None:
 
 def test_the_estimate_grows_with_what_is_asked() -> None:
     def estimate(*argv: str) -> float:
-        return parse(["--only", "envoy", *argv]).estimated_seconds()
+        return parse(["--only", "envoy", "--rules", "no", *argv]).estimated_seconds()
 
     assert estimate("--rounds", "6") == pytest.approx(2 * estimate())
     assert estimate("--seconds", "8") > estimate()
     assert estimate("--measures", "requests") < estimate()
     assert estimate("--measures", "memory", "--idle", "10") < estimate("--measures", "memory")
     assert estimate("--profile") > estimate()
+    assert estimate("--rules", "yes") > estimate() > estimate("--rules", "only") > 0
+
+
+def test_the_rules_can_be_timed_alone() -> None:
+    options = parse(["--rules", "only"])
+    assert (list(options.visits()), options.rules) == ([], True)
+    assert not parse(["--rules", "no"]).rules

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from scripts.benchmark import report
 from scripts.benchmark.options import parse
-from scripts.benchmark.results import Discarded, Results, Sample
+from scripts.benchmark.results import Discarded, Results, Sample, Timing
 
 MACHINE = report.Machine(2, "A | B", 24.6, "6.18", "cubic", 0.5, {"envoy": "1.40", "interceptor": "0.1"})
 
@@ -97,3 +97,13 @@ def test_the_terminal_shows_the_cells_of_a_direction() -> None:
         console.print(report.terminal(measured(), "ingress", 1))
     assert "20 000 (1.50)" in shown.get()
     assert "10 000 (0.50)" not in shown.get()
+
+
+def test_what_was_timed_beside_the_contestants_is_in_every_form() -> None:
+    results = Results(rules=[Timing("apply, nft", 304.4)])
+    assert report.timings(results) == ["apply, nft: 304 ms"]
+    assert "## Redirect rules\n\n- apply, nft: 304 ms" in report.markdown(results, parse([]), MACHINE)
+    assert json.loads(report.as_json(results, parse([]), MACHINE))["rules"] == [
+        {"title": "apply, nft", "milliseconds": 304.4}
+    ]
+    assert "Redirect rules" not in report.markdown(measured(), parse([]), MACHINE)
