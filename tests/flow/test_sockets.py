@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 import socket
@@ -38,9 +39,11 @@ def test_an_accepted_socket_inherits_the_options_of_a_leg(listener: socket.socke
             assert [(level, name, accepted.getsockopt(level, name)) for level, name, _ in LEG] == LEG
 
 
-def test_an_upstream_socket_has_the_options_of_a_leg() -> None:
+def test_an_upstream_socket_has_the_options_of_a_leg_once_its_flow_is_kept() -> None:
     for host in ("127.0.0.1", "::1"):
         with sockets.open_upstream(UpstreamAddress(SocketAddress(host, 80))) as upstream:
+            assert upstream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+            sockets.keep_alive(upstream)
             assert [(level, name, upstream.getsockopt(level, name)) for level, name, _ in LEG] == LEG
             assert not upstream.getblocking()
 
@@ -76,6 +79,26 @@ def test_a_port_in_use_is_named_with_the_remedy(listener: socket.socket) -> None
     port = listener.getsockname()[1]
     with pytest.raises(KernelError, match=rf"port {port} is in use by another program; 'ss -ltnp"):
         sockets.open_listener(port)
+
+
+def test_several_queues_share_one_port_and_nobody_else_has_it() -> None:
+    queues = sockets.open_listeners(0, 3)
+    port = queues[0].getsockname()[1]
+    assert {queue.getsockname()[1] for queue in queues} == {port}
+    for number in (1, 3):
+        with pytest.raises(KernelError, match=f"port {port} is in use by another program"):
+            sockets.open_listeners(port, number)
+    peers = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    taken = [0, 0, 0]
+    for at, queue in enumerate(queues):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                queue.accept()[0].close()
+                taken[at] += 1
+    assert sum(taken) == 60
+    assert all(taken)
+    for sock in (*queues, *peers):
+        sock.close()
 
 
 def test_a_port_in_use_for_ipv4_only_is_named_too() -> None:
