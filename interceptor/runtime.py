@@ -77,6 +77,11 @@ def run_proxy(
     codecs.lookup("idna")
     if snapshot.policy_documents(configuration):
         from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
+    if spec.middleware:
+        from interceptor.middleware import build  # noqa: PLC0415 (as above)
+        from interceptor.proxy.http import filters  # noqa: F401, PLC0415
+
+        build.preload(spec.middleware)
     if workers > 1:
         from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
     read_credentials = _reader_of_credentials(configuration)

@@ -12,6 +12,7 @@ from interceptor.config.authorization_policy import AuthorizationPolicy
 from interceptor.config.base import Document, Metadata
 from interceptor.config.configuration import Configuration, DocumentStatus
 from interceptor.config.destination_rule import DestinationRule
+from interceptor.config.middleware import ModuleItem
 from interceptor.config.peer_authentication import PeerAuthentication
 from interceptor.config.problems import Problem
 from interceptor.config.request_authentication import RequestAuthentication
@@ -22,7 +23,7 @@ from interceptor.config.tree import parse
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.problems import Source
     from interceptor.config.tree import Location, Node
@@ -83,8 +84,16 @@ def default_configuration(name: str) -> Configuration:
     return Configuration(Sidecar(metadata=Metadata(name=made or DEFAULT_NAME)))
 
 
-def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
-    """Read and validate every document of every source; never raises for what they say."""
+def load(
+    sources: Sequence[Source],
+    *,
+    sidecar_required: bool = True,
+    module_problem: Callable[[ModuleItem], str | None] = lambda _: None,
+) -> Loaded:
+    """Read and validate every document of every source; never raises for what they say.
+
+    What is wrong with the user's own modules only an import can tell: who calls this may be able to.
+    """
     outside: list[Problem] = []
     found: list[_Found] = []
     for source in sources:
@@ -96,6 +105,8 @@ def load(sources: Sequence[Source], *, sidecar_required: bool = True) -> Loaded:
             )
         found += [_read(source.name, node, problems) for node, problems in tree.documents]
     _refuse_duplicates(found)
+    for each in found:
+        _try_modules(each, module_problem)
     sidecars = [each for each in found if each.kind == "Sidecar" and each.honoured]
     if sidecar_required and not sidecars and not outside:  # what could not be read may be the Sidecar
         file = sources[0].name if sources else "configuration"
@@ -243,6 +254,16 @@ def _refuse_without_identity(found: Sequence[_Found]) -> None:
                 "the mode ISTIO_MUTUAL presents the workload's own certificate; name it in the Sidecar's spec.tls",
             )
             each.value = None
+
+
+def _try_modules(found: _Found, module_problem: Callable[[ModuleItem], str | None]) -> None:
+    """Refuse a Sidecar that names a module which cannot be used."""
+    items = found.value.spec.middleware if isinstance(found.value, Sidecar) else ()
+    for index, item in enumerate(items):
+        message = module_problem(item) if isinstance(item, ModuleItem) else None
+        if message is not None:
+            found.refuse(("spec", "middleware", index, "use"), message)
+            found.value = None
 
 
 def _honoured(found: Sequence[_Found]) -> Iterator[_Found]:

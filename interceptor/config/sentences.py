@@ -6,6 +6,8 @@ import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from pydantic import Tag
+
 from interceptor.config.base import Strict
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _WANTED: Final = {
     "dict_type": "must be a mapping with fields of its own, not {got}",
     "tuple_type": "must be a list, not {got}",
     "missing": "is required; add it",
+    "bool_type": "must be true or false, not {got}",
+    "float_type": "must be a number, not {got}",
     "string_too_short": "must not be empty",
     "string_too_long": "is longer than {max_length} characters",
     "greater_than_equal": "{value} is out of bounds; it must be at least {ge}",
@@ -48,9 +52,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def sentence(model: type[Strict], error: ErrorDetails) -> tuple[Location, str]:
     """One of pydantic's errors as a location in the document and a sentence."""
-    location = [part for part in error["loc"] if part != "[key]"]
+    tagged = [part for part in error["loc"] if part != "[key]"]
+    location = [part for part in tagged if not _is_tag(part)]
     name = str(location[-1]) if location else ""
-    owner = _model_at(model, location[:-1])
+    owner = _model_at(model, tagged[:-1])
     context = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -98,12 +103,21 @@ def _unknown_value(name: str, owner: type[Strict], value: object, expected: str)
     return f"{described(value).removeprefix('the text ')} is not a value of this field{hint}"
 
 
+def _is_tag(part: str | int) -> bool:
+    """Whether pydantic names by it the member of a union that an entry was judged by."""
+    return isinstance(part, str) and part.startswith("use=")
+
+
 def _model_at(model: type[Strict], location: Location) -> type[Strict]:
     """The model that holds the field at a location; the nearest around it where that is no model's."""
+    annotation: Any = None
     for part in location:
         field = _fields(model).get(str(part))
-        if field is not None:
-            model = _model_in(field.annotation) or model
+        if _is_tag(part):
+            model = _model_in(_member(annotation, str(part))) or model
+        elif field is not None:
+            annotation = field.annotation
+            model = _model_in(annotation) or model
     return model
 
 
@@ -116,3 +130,10 @@ def _model_in(annotation: Any) -> type[Strict] | None:
     if inspect.isclass(annotation) and issubclass(annotation, Strict):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def _member(annotation: Any, tag: str) -> Any:
+    """The member of a union that has a tag."""
+    if Tag(tag) in get_args(annotation):
+        return annotation
+    return next(filter(None, (_member(each, tag) for each in get_args(annotation))), None)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
+from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
 from interceptor.model.identity import CertificateFiles
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
@@ -160,7 +161,7 @@ class Tls(Strict):
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"middleware", "discovery"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"discovery"})
 
     serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
     meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
@@ -181,6 +182,7 @@ class SidecarSpec(Strict):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     tls: Tls | None = None
+    middleware: tuple[AnyItem, ...] = Field(default=(), strict=False)
 
 
 class Sidecar(Document):
@@ -209,7 +211,7 @@ class Sidecar(Document):
         return self.spec.serviceName or self.metadata.name
 
     def faults(self) -> Iterator[Fault]:
-        """No two listeners on one port, and none of them declared as the app's."""
+        """No two listeners on one port, none of them declared as the app's; and the middleware's own."""
         taken: dict[int, str] = {DNS_PORT: "DNS"}
         for location, port in self._listeners():
             if port in taken:
@@ -222,6 +224,7 @@ class Sidecar(Document):
                 message = f"port {app.port} is taken by {taken[app.port]}; an app's port must be another one"
                 yield Fault(location, message)
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
+        yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
 
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:
         spec = self.spec

@@ -12,6 +12,7 @@ from interceptor.config.problems import Problem, Source
 from interceptor.config.request_authentication import FILE, JwtRule, RequestAuthentication, key_set
 from interceptor.config.tree import MAX_CHARACTERS, too_large
 from interceptor.errors import ConfigError
+from interceptor.middleware.modules import module_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,8 @@ def _load(
     unreadable = [each for each in read if isinstance(each, Problem)]
     sources = [each for each in read if isinstance(each, Source)]
     # A file that cannot be read may well hold the Sidecar: do not claim that there is none.
-    loaded = load_documents(sources, sidecar_required=sidecar_required and not unreadable)
+    required = sidecar_required and not unreadable
+    loaded = load_documents(sources, sidecar_required=required, module_problem=module_problem)
     return _with_keys(loaded), unreadable
 
 

@@ -7,8 +7,7 @@ alter, delay or refuse.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from interceptor.errors import InterceptorError
 from interceptor.model.http import ResponseHead
@@ -39,6 +38,17 @@ class Body:
         self.taken = False  # some of it is gone: it cannot be sent again
         self.trailers: Headers = []  # complete once the last chunk has been read
 
+    def over(self, source: AsyncIterable[bytes]) -> Body:
+        """The same body, read through something else."""
+        body = Body(source, self.length)
+        body.trailers = self.trailers
+        return body
+
+    @property
+    def source_is_code(self) -> bool:
+        """Whether bytes are still made while it is read."""
+        return not isinstance(self._source, _Once)
+
     def __aiter__(self) -> Body:
         return self
 
@@ -58,8 +68,15 @@ class Body:
 
     async def aclose(self) -> None:
         """Nobody will read on: let a generator behind it clean up."""
-        if isinstance(self._source, AsyncGenerator):
+        if isinstance(self._source, Closable):
             await self._source.aclose()
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """An iterator that has something to clean up, as every generator."""
+
+    async def aclose(self) -> None: ...
 
 
 class _Once:
@@ -102,6 +119,18 @@ class Response:
         self.head = ResponseHead(status, b"", [] if headers is None else headers)
         self.body = body if isinstance(body, Body) else Body(body)
         self.reply = reply
+
+    @classmethod
+    def of(cls, head: ResponseHead, body: Body, *, reply: LocalReply | None = None) -> Response:
+        """An answer with a head that there is already."""
+        response = cls(head.status, body, reply=reply)
+        response.head = head
+        return response
+
+    @classmethod
+    def local(cls, reply: LocalReply) -> Response:
+        """An answer of a filter's or of the gateway itself."""
+        return cls(reply.status, reply.body, list(reply.headers), reply=reply)
 
 
 class Exchange:

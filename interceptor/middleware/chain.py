@@ -8,55 +8,26 @@ refused (closed).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from interceptor.middleware.api import OWN, Filter
-from interceptor.model.connection import ResponseFlag
+import trio
+
+from interceptor.middleware.access_log import LogFilter
+from interceptor.middleware.api import OWN, Response
+from interceptor.middleware.links import BuiltIn, Users
+from interceptor.middleware.users import Call, failed
 from interceptor.model.http import LocalReply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from interceptor.middleware.api import Delay, Exchange, Middleware, Own
+    from interceptor.middleware.api import Delay, Exchange, Own
+    from interceptor.middleware.links import Link, Observer
+    from interceptor.model.connection import ResponseFlag
     from interceptor.model.http import ResponseHead
 
 _log: Final = logging.getLogger(__name__)
-
-Failure: TypeAlias = Literal["open", "closed"]
-
-
-class Observer(Protocol):
-    """Who counts what the middleware does."""
-
-    def failed(self, name: str) -> None:
-        """It raised an exception, or took longer than its time budget."""
-
-    def took(self, name: str, seconds: float) -> None:
-        """The user's own was done with a request or a connection; waiting for others is not in the time."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """A filter in its place."""
-
-    name: str
-    failure: Failure
-    filter: Filter
-    authenticates: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Users:
-    """The user's own middleware in its place."""
-
-    name: str
-    failure: Failure
-    call: Middleware
-    timeout: float  # seconds of its own time
-
-
-Link: TypeAlias = "BuiltIn | Users"
 
 
 class Chain:
@@ -70,6 +41,10 @@ class Chain:
             (link.name for link in links if isinstance(link, BuiltIn) and link.authenticates), None
         )
 
+        self._log_filters = [
+            link.filter for link in links if isinstance(link, BuiltIn) and isinstance(link.filter, LogFilter)
+        ]
+
     def start(self, exchange: Exchange) -> LocalReply | Delay | Own | None:
         """Take the request as far as filters can: None where it may go to the upstream.
 
@@ -81,10 +56,7 @@ class Chain:
             link = links[exchange.position]
             if isinstance(link, Users):
                 return OWN
-            try:
-                verdict = link.filter.request(exchange)
-            except Exception:  # noqa: BLE001 (a fault in one filter must not end the flow unanswered)
-                verdict = self._fault(link)
+            verdict = self._ask(link, exchange)
             if isinstance(verdict, LocalReply):
                 return verdict
             exchange.position += 1
@@ -94,11 +66,56 @@ class Chain:
 
     def respond(self, exchange: Exchange, head: ResponseHead) -> None:
         """Show the response, also a local reply, to the filters that had let the request pass."""
-        for link in reversed(self._links[: exchange.position]):
+        self._show(self._links[: exchange.position], exchange, head)
+
+    async def proceed(
+        self, exchange: Exchange, forward: Callable[[Exchange], Awaitable[Response]]
+    ) -> Response:
+        """Take the request on from where ``start`` said OWN, through the rest of the chain to the upstream.
+
+        What comes back has passed the rest of the chain; ``respond`` shows it to the filters before. It raises what ``forward`` raises, and nothing of the middleware's.
+        """
+        return await self._proceed(exchange.position, exchange, forward)
+
+    def logs(self, status: int, seconds: float, flag: ResponseFlag) -> bool:
+        """Whether a finished request has a line in the access log."""
+        return all(each.logs(status, seconds, flag) for each in self._log_filters)
+
+    async def _proceed(
+        self, start: int, exchange: Exchange, forward: Callable[[Exchange], Awaitable[Response]]
+    ) -> Response:
+        links, at = self._links, start
+        response: Response | None = None
+        while at < len(links):
+            link = links[at]
+            if isinstance(link, Users):
+                rest = partial(self._proceed, at + 1, exchange, forward)
+                response = await Call(link, exchange, rest, self._observer).run()
+                break
+            verdict = self._ask(link, exchange)
+            if isinstance(verdict, LocalReply):
+                response = Response.local(verdict)
+                break
+            if verdict is not None:
+                await trio.sleep(verdict.seconds)
+            at += 1
+        if response is None:
+            response = await forward(exchange)
+        self._show(links[start:at], exchange, response.head)
+        return response
+
+    def _ask(self, link: BuiltIn, exchange: Exchange) -> LocalReply | Delay | None:
+        try:
+            return link.filter.request(exchange)
+        except Exception:  # noqa: BLE001 (a fault in one filter must not end the flow unanswered)
+            return self._fault(link)
+
+    def _show(self, links: Sequence[Link], exchange: Exchange, head: ResponseHead) -> None:
+        for link in reversed(links):
             if isinstance(link, BuiltIn):
                 try:
                     link.filter.response(exchange, head)
-                except Exception:  # noqa: BLE001 (as above; the response is the upstream's, and goes on)
+                except Exception:  # noqa: BLE001 (the response is the upstream's, and goes on)
                     self._fault(link)
 
     def _fault(self, link: BuiltIn) -> LocalReply | None:
@@ -108,9 +125,3 @@ class Chain:
             "middleware '%s' failed by a fault of the proxy (failure: %s)", link.name, link.failure
         )
         return None if link.failure == "open" else failed(link.name)
-
-
-def failed(name: str) -> LocalReply:
-    """The answer where one that fails closed has failed."""
-    body = f"interceptor: middleware '{name}' failed\n".encode()
-    return LocalReply(500, ResponseFlag.LOCAL_RESET, f"middleware_failed{{{name}}}", body)

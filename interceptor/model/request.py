@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from interceptor.model.connection import ResponseFlag
 
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 VIA_UPSTREAM = "via_upstream"  # Envoy's word for a response that was not ours
 
 
+class Passing(Protocol):
+    """A request in its filters."""
+
+    def finished(self) -> None:
+        """It is over, and is recorded next."""
+
+
 class RequestRecord:
     """One request. Byte counts are of bodies, from the client's point of view, as in Envoy's access log.
 
@@ -22,7 +29,7 @@ class RequestRecord:
 
     __slots__ = (
         "began", "bytes_received", "bytes_sent", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
-        "policy", "service_seconds", "started_at", "status", "upstream", "upstream_local",
+        "logged", "passing", "policy", "service_seconds", "started_at", "status", "upstream", "upstream_local",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, head: RequestHead, started_at: float, began: float) -> None:
@@ -42,3 +49,5 @@ class RequestRecord:
         self.grpc_status: str | None = None
         self.policy: str | None = None  # that decided on this request; else the flow's
         self.fields: dict[str, str] | None = None  # what filters add to the log
+        self.passing: Passing | None = None  # where it meets filters
+        self.logged = True  # where filters do not keep it out of the log

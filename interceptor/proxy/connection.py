@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from interceptor.kernel import sockets
+from interceptor.middleware.api import Connection
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
 from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
@@ -23,6 +24,7 @@ from interceptor.routing.destinations import Decision
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from interceptor.middleware.build import Stack
     from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.endings import Ended
@@ -53,6 +55,7 @@ class Services:
     original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
         sockets.original_destination
     )
+    middleware: Stack | None = None
     transparent: bool = False  # ingress: peers' addresses and ports reach us, and the app, unchanged
     abort_reason: str = "the proxy was stopped"
 
@@ -100,7 +103,7 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             permission.deny(flow, decision)
             return
         begun = None
-        if _is_opaque(decision, services):
+        if services.middleware is None and _is_opaque(decision, services):
             if not permission.lets_through(flow, decision, services.snapshot().policies):
                 return
             started = trio.current_time()
@@ -131,7 +134,7 @@ async def _serve(
             met = await _meet(flow, met, services, strict=mode == "STRICT")
             services.tracker.decided(flow)
         if met.decision.denied is None:
-            relayed = await _find_out_and_serve(flow, met, begun, services)
+            relayed = await _serve_within(flow, met, begun, services)
         else:
             permission.deny(flow, met.decision)
     except HandshakeError as failure:
@@ -194,7 +197,48 @@ async def _meet(flow: Flow, met: Met, services: Services, *, strict: bool) -> Me
     return Met(stream, again, None, found.dialled)
 
 
-async def _find_out_and_serve(flow: Flow, met: Met, begun: Dial | None, services: Services) -> bool:
+async def _serve_within(flow: Flow, met: Met, begun: Dial | None, services: Services) -> bool:
+    """Serve it inside the middleware that stands around connections, where there is any; that waits until it is over.
+
+    True: the hub has it, or had. False: it is over.
+    """
+    chain = None if services.middleware is None else services.middleware.connection_chain(flow)
+    if chain is None:
+        return await _find_out_and_serve(flow, met, begun, services)
+    relayed, over = False, trio.Event()
+
+    async def serve() -> None:
+        nonlocal relayed
+        relayed = await _find_out_and_serve(flow, met, begun, services, over.set)
+        if relayed:
+            await over.wait()
+
+    refusal = await chain.run(Connection(flow), serve)
+    if refusal is not None and flow.denied is None:
+        flow.denied = refusal.reason
+        flow.flag, flow.details = endings.of_denial(refusal.reason, refusal.details)
+        if met.dialled is not None:
+            sockets.reset(met.dialled.sock)
+    return relayed
+
+
+def _is_asked_who(flow: Flow, services: Services, found: Found) -> bool:
+    """Whether a filter asks the flow's requests who they are from. What carries none does not get past it."""
+    name = None if services.middleware is None else services.middleware.authenticates(flow)
+    if name is None:
+        return False
+    if found.dialled is not None:
+        sockets.reset(found.dialled.sock)
+    if flow.denied is None:
+        flow.denied = "middleware"
+        details = f"the middleware '{name}' authenticates requests, and this connection carries no HTTP that is understood"
+        flow.flag, flow.details = endings.of_denial(flow.denied, details)
+    return True
+
+
+async def _find_out_and_serve(
+    flow: Flow, met: Met, begun: Dial | None, services: Services, over: Callable[[], None] | None = None
+) -> bool:
     """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on.
 
     True: it is the hub's now. False: it is over.
@@ -206,6 +250,8 @@ async def _find_out_and_serve(flow: Flow, met: Met, begun: Dial | None, services
     if found.detected is HTTP2 and flow.denied is None:
         await _serve_http2(flow, met, found, services)
         return False
+    if _is_asked_who(flow, services, found):
+        return False
     decision, dialled = met.decision, found.dialled
     if begun is not None or permission.lets_through(flow, decision, services.snapshot().policies):
         dialled = dialled or await _dial(flow, decision, services, begun)
@@ -214,11 +260,17 @@ async def _find_out_and_serve(flow: Flow, met: Met, begun: Dial | None, services
         if dialled is not None:
             sockets.reset(dialled.sock)
         return False
-    _relay(flow, met.leg, dialled, services)
+    _relay(flow, met.leg, dialled, services, over)
     return True
 
 
-def _relay(flow: Flow, downstream: Leg, dialled: Dialled, services: Services) -> None:
+def _relay(
+    flow: Flow,
+    downstream: Leg,
+    dialled: Dialled,
+    services: Services,
+    over: Callable[[], None] | None = None,
+) -> None:
     """Hand both sockets over to the hub; the flow is recorded when it tells the end."""
 
     def done(ended: Ended) -> None:
@@ -228,6 +280,8 @@ def _relay(flow: Flow, downstream: Leg, dialled: Dialled, services: Services) ->
             services.tracker.close(flow)
         except Exception:  # noqa: BLE001 (see fault)
             services.fault(flow.peer, flow.id)
+        if over is not None:
+            over()
 
     services.hub.start(flow, downstream, dialled.sock, done)
 

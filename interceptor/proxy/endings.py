@@ -155,9 +155,16 @@ _RELAY: Final = {
 }
 
 
+_DENIALS: Final = {
+    "loop": ResponseFlag.NO_ROUTE,
+    "plaintext": ResponseFlag.NO_ROUTE,
+    "rate_limit": ResponseFlag.RATE_LIMITED,
+}
+
+
 def of_denial(reason: str, details: str) -> Outcome:
     """A flow that was not let through: to itself, and in the clear to who takes mutual TLS only, there is no route."""
-    return Outcome(ResponseFlag.NO_ROUTE if reason in {"loop", "plaintext"} else ResponseFlag.DENY, details)
+    return Outcome(_DENIALS.get(reason, ResponseFlag.DENY), details)
 
 
 def of_dial(failure: DialError) -> Outcome:

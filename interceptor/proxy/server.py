@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from interceptor.config.sidecar import Sidecar
+    from interceptor.middleware.build import Stack
     from interceptor.model.address import OriginalDestination, PeerAddress
     from interceptor.model.connection import Direction, Flow
     from interceptor.model.http import LocalReply
     from interceptor.model.request import RequestRecord
+    from interceptor.proxy.http.serve import Filters
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -44,6 +46,7 @@ class Proxy:
         recorder: Recorder,
         *,
         share: Share | None = None,
+        middleware: Stack | None = None,
         original_destination: Callable[
             [socket.socket, PeerAddress], OriginalDestination | None
         ] = sockets.original_destination,
@@ -77,12 +80,14 @@ class Proxy:
                 request_timeout=timeouts.request,
                 authorize=self._authorize,
                 transport=None if transport is None else transport(hub),
+                filters=None if middleware is None else _filters(middleware),
             ),
             connect_timeout=timeouts.connect,
             handshake_timeout=timeouts.handshake,
             detect_timeout=timeouts.detect if settings.spec.detection else None,
             ports=frozenset(sockets.local_address(sock).port for _, sock in listeners),
             original_destination=original_destination,
+            middleware=middleware,
             transparent=settings.spec.ingress.mode == "TPROXY",
         )
         self._accepting = trio.CancelScope()
@@ -161,3 +166,9 @@ class Proxy:
     def active(self) -> int:
         """How many flows are live."""
         return self._services.tracker.active
+
+
+def _filters(middleware: Stack) -> Filters:
+    from interceptor.proxy.http.filters import StackFilters  # noqa: PLC0415 (for those who have any)
+
+    return StackFilters(middleware)

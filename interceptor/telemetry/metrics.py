@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
+from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.request_metrics import RequestMetrics
 
 if TYPE_CHECKING:
@@ -213,6 +214,10 @@ class Metrics:
             self._denied.labels(flow.direction.value, flow.denied).inc()
         if flow.flag is not ResponseFlag.NONE and flow.flag is not ResponseFlag.DENY:
             self._errors.labels(flow.direction.value, flow.flag.value).inc()
+
+    def middleware(self) -> MiddlewareMetrics:
+        """The series of the middleware, for a proxy that has any."""
+        return MiddlewareMetrics(self._registry)
 
     def request(self, record: RequestRecord) -> None:
         """A request is over."""

@@ -34,7 +34,8 @@ class Recorder:
     def request(self, record: RequestRecord) -> None:
         """A request is over."""
         self.metrics.request(record)
-        self.access_log.write_line(REQUEST_LINES[self.access_log.format], record)
+        if record.logged:
+            self.access_log.write_line(REQUEST_LINES[self.access_log.format], record)
 
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""

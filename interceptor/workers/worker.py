@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random  # noqa: TID251 (this is where it is passed in)
+import time
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
+    from interceptor.middleware.build import Stack
     from interceptor.model.connection import Direction
     from interceptor.proxy.share import Share
     from interceptor.proxy.transport import Credentials
@@ -32,6 +35,17 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
+
+
+def stack(configuration: Configuration, metrics: Metrics) -> Stack | None:
+    """The middleware of a configuration; ConfigError where a file or a module of it cannot be used."""
+    items = configuration.sidecar.spec.middleware
+    if not items:
+        return None
+    from interceptor.middleware.build import Means, build  # noqa: PLC0415 (for those who have any)
+
+    chance = random.Random().random  # noqa: S311 (which requests get a fault is no secret; a test gives its own)
+    return build(items, Means(time.monotonic, chance, metrics.middleware()))
 
 
 class Worker:
@@ -61,6 +75,7 @@ class Worker:
             Recorder(metrics, access_log),
             share=share,
             transport=None if credentials is None else credentials.transport,
+            middleware=stack(configuration, metrics),
         )
         self.store.watch(self._reconsider)
         self.reopen_log = access_log.reopen

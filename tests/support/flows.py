@@ -13,6 +13,7 @@ import trio
 from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Limits, Sidecar, SidecarSpec, Timeouts
 from interceptor.kernel import sockets
+from interceptor.middleware.build import Stack
 from interceptor.model.address import (
     OriginalDestination,
     PeerAddress,
@@ -185,6 +186,7 @@ async def running_proxy(
     records: Records | None = None,
     transport: Callable[[Hub], Transport] | None = None,
     direction: Direction = Direction.INGRESS,
+    middleware: Stack | None = None,
 ) -> AsyncIterator[Running]:
     """A proxy on loopback whose connections were all made to 192.0.2.1:80, whatever the kernel says."""
     listener = sockets.open_listener(0)
@@ -199,6 +201,7 @@ async def running_proxy(
         or (lambda _sock, _peer: OriginalDestination(SocketAddress("192.0.2.1", 80))),
         wall_clock=lambda: 1000.0,
         transport=transport,
+        middleware=middleware,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve)

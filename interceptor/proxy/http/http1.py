@@ -154,6 +154,7 @@ class Session:
         if self._chunked:
             self._out.append(last_chunk(trailers))
         self._exchange = None
+        self._paused = False  # nobody is left who would take more of this one
         self._idle_at = self._hub.now
 
     def broken(self, details: str) -> None:

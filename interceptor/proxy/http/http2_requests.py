@@ -88,6 +88,8 @@ class Request(RequestRecord):
             self.flag, self.details = call.flag, call.details
         every = self._requests.service.all
         self.ended = every.clock()
+        if self.passing is not None:
+            self.passing.finished()
         every.recorder.request(self)
 
 

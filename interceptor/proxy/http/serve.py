@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import trio
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead
+    from interceptor.model.request import Passing
     from interceptor.proxy.http.client import Connection, Replay
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.hub import Hub
@@ -84,6 +85,11 @@ class Served(Protocol):
     details: str
     policy: str | None
     fields: dict[str, str] | None
+    logged: bool
+    passing: Passing | None
+    status: int
+    began: float
+    ended: float
 
     @property
     def body_limit(self) -> int | None: ...
@@ -93,6 +99,17 @@ class Served(Protocol):
     def reply(self, local: LocalReply) -> None: ...
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
     def lost(self, local: LocalReply) -> None: ...
+
+
+class Carrier(Protocol):
+    """What has the request, and answers it: a connection to the upstream, or what stands before one."""
+
+    def data(self, data: bytes) -> None: ...
+    def end(self, trailers: Headers) -> None: ...
+    def flush(self) -> bool: ...
+    def resume(self) -> None: ...
+    def half_close(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Filters(Protocol):
@@ -196,7 +213,7 @@ class Exchange(RequestRecord):
         super().__init__(service.flow, head, service.all.wall_clock(), now)
         self._service = service
         self._downstream = downstream
-        self._connection: Connection | None = None
+        self._connection: Carrier | None = None
         self._held: list[bytes] = []  # of the body, until there is a connection
         self._trailers: Headers = []
         self._replay: Replay | None = None
@@ -226,7 +243,7 @@ class Exchange(RequestRecord):
         """Some of the request's body."""
         self.bytes_received += len(data)
         if self.body_limit is not None and self.bytes_received > self.body_limit:
-            self.reply(replies.TOO_LARGE)
+            self._give_up(replies.TOO_LARGE)
         elif self._connection is not None:
             self._connection.data(data)
         else:
@@ -280,6 +297,24 @@ class Exchange(RequestRecord):
             self.spawn(self._dial)
         else:
             self._carry(connection)
+
+    def divert(self, carrier: Carrier) -> None:
+        """Give the request to what stands before the upstream."""
+        self._connection = carrier
+        held, self._held = self._held, []
+        for data in held:
+            carrier.data(data)
+        if self.complete:
+            carrier.end(self._trailers)
+
+    def again(self, downstream: Downstream, head: RequestHead, body: int) -> Exchange:
+        """The same request from there on to the upstream; this one keeps the record."""
+        return _Unrecorded(self._service, downstream, head, body, self.upgrade)
+
+    def catch_up(self) -> None:
+        """After something was waited for: send what there is, and take more of the request."""
+        if not self.over and self.flush() and self._connection is not None:
+            self._downstream.resume()
 
     def reply(self, local: LocalReply) -> None:
         """Answer in the upstream's place."""
@@ -341,8 +376,11 @@ class Exchange(RequestRecord):
 
     def switched(self, head: ResponseHead, early: bytes) -> None:
         """What follows is no HTTP. The record is finished by the downstream, when the tunnel ends."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
+        self.take_over(cast("Connection", self._connection), head, early)
+
+    def take_over(self, connection: Connection, head: ResponseHead, early: bytes) -> None:
+        """The same, with a connection that somebody else had."""
+        self._connection = None
         self.respond(head, 0)
         self._downstream.switch(connection, early)
 
@@ -397,8 +435,7 @@ class Exchange(RequestRecord):
             return
         dialled = Dialled(leg, address, local)
         self._carry(service.all.pool.adopt(service.key, dialled))
-        if self.flush() and self._connection is not None:
-            self._downstream.resume()
+        self.catch_up()
 
     def _carry(self, connection: Connection) -> None:
         """Send what there is of the request."""
@@ -440,4 +477,18 @@ class Exchange(RequestRecord):
         if connection is not None:
             connection.abandon()
         self.ended = self._service.all.clock()
+        if self.passing is not None:
+            self.passing.finished()
+        self._record()
+
+    def _record(self) -> None:
         self._service.all.recorder.request(self)
+
+
+class _Unrecorded(Exchange):
+    """A request whose record another one is."""
+
+    __slots__ = ()
+
+    def _record(self) -> None:
+        pass

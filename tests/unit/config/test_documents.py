@@ -206,5 +206,6 @@ def test_the_examples_show_both_egress_policies() -> None:
         "sidecar.yaml": "ALLOW_ANY",
         "registry-only.yaml": "REGISTRY_ONLY",
         "policy.yaml": "REGISTRY_ONLY",
+        "middleware.yaml": "ALLOW_ANY",
     }
     assert policies == shown

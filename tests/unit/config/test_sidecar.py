@@ -69,7 +69,6 @@ def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> N
         ("{workers: 257}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
         ("{workers: true}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
         ("{workers: many}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
-        ("{middleware: []}", "spec.middleware: is not supported by this version; remove it"),
         ("{discovery: {}}", "spec.discovery: is not supported by this version; remove it"),
         ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),
         ("{timeouts: {connect: 0s}}", "spec.timeouts.connect: 0s is out of bounds; it must be more than 0"),

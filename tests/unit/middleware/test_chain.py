@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from interceptor.middleware.api import OWN, Delay, Exchange, Next, Response, Verdict
-from interceptor.middleware.chain import BuiltIn, Chain, Failure, Link, Users
+from interceptor.middleware.chain import Chain
+from interceptor.middleware.links import BuiltIn, Failure, Link, Users
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply, ResponseHead
 from tests.support.exchanges import Observed, an_exchange
