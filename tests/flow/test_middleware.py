@@ -320,7 +320,7 @@ async def test_connections_have_a_rate_of_their_own() -> None:
     async with serving(items) as (running, echo):
         port = running.address.port
         for _ in range(2):
-            assert (await (await Client.to(port)).ask()).status == 200
+            assert (await once(port)).status == 200
         assert (await once(port)).cut
         assert len(echo.requests) == 2
         flow = next(flow for flow in await running.records.wait_closed(3) if flow.denied is not None)
