@@ -17,7 +17,7 @@ from rich.console import Console
 from scripts.benchmark import outputs, plot, report, rules
 from scripts.benchmark.contestants import CONTESTANTS, Place
 from scripts.benchmark.load import LOADS, check_path
-from scripts.benchmark.measures import OURS, Direction
+from scripts.benchmark.measures import HTTP_MEASURES, HTTP_NAMES, OURS, TCP_MEASURES, Direction
 from scripts.benchmark.options import Options, parse
 from scripts.benchmark.outputs import OutputError
 from scripts.benchmark.profile import profile
@@ -83,10 +83,27 @@ def visit(results: Results, options: Options, number: int, direction: Direction,
     """One contestant, one direction, once: all measures. A failure is noted, and the next one has its turn."""
     console.print(f"round {number + 1}, {direction}, {name}:", end="")
     began = time.monotonic()
+    for serving, group in ((False, TCP_MEASURES), (True, HTTP_MEASURES)):
+        measures = [measure for measure in group if measure in options.measures]
+        if measures and not (serving and name not in HTTP_NAMES):
+            measure_all(results, options, (number, direction, name), measures, http=serving)
+    console.print(f" ({time.monotonic() - began:.1f} s)")
+
+
+def measure_all(
+    results: Results,
+    options: Options,
+    visited: tuple[int, Direction, str],
+    measures: list[str],
+    *,
+    http: bool,
+) -> None:
+    """The measures for which a contestant is started once."""
+    number, direction, name = visited
     measure = "start"
     try:
-        with stage(name, direction, options.workers) as place:
-            for measure in options.measures:
+        with stage(name, direction, options.workers, http=http) as place:
+            for measure in measures:
                 console.print(f" {measure}", end="")
                 try:
                     check_path(place)
@@ -98,7 +115,6 @@ def visit(results: Results, options: Options, number: int, direction: Direction,
                     discard(results, Discarded(number, direction, name, measure, str(error)))
     except FAILURES as error:
         discard(results, Discarded(number, direction, name, measure, str(error)))
-    console.print(f" ({time.monotonic() - began:.1f} s)")
 
 
 def discard(results: Results, discarded: Discarded) -> None:

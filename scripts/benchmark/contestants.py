@@ -133,7 +133,7 @@ def _interceptor(workers: int) -> dict[str, str]:
 apiVersion: interceptor/v1
 kind: Sidecar
 metadata: {{name: bench}}
-spec: {{accessLog: {{path: /dev/null}}, limits: {{connections: 20000}}{several}}}
+spec: {{detection: false, accessLog: {{path: /dev/null}}, limits: {{connections: 20000}}{several}}}
 """
     }
 
@@ -176,7 +176,7 @@ CONTESTANTS: Final = {
         lambda place: [*_mitmdump(place), "--version"],
     ),
     "interceptor": Contestant(
-        "a Sidecar document's defaults, to the original destination; metrics on, no access log",
+        "a Sidecar document's defaults, to the original destination; metrics on, no access log, no detection of protocols",
         _interceptor,
         lambda place, _: [
             *(str(place.ours / "bin/interceptor"), "proxy"),

@@ -97,6 +97,18 @@ def requests(stage: Stage, seconds: int, _idle: int) -> Samples:
                 yield "own-cpu/100k", cpu.proxy / result.requests * 100_000
 
 
+def http(stage: Stage, seconds: int, _idle: int) -> Samples:
+    """Small requests over kept connections, each of them understood, counted and logged."""
+    for count in CONNECTION_COUNTS:
+        with spent(stage) as cpu:
+            result = _wrk(stage, seconds, count)
+        yield f"http@{count}", result.requests / result.seconds
+        yield f"http-p50@{count}", result.p50_ms
+        yield f"http-p99@{count}", result.p99_ms
+        if count == 50 and stage.proxy is not None:
+            yield "http-own-cpu/100k", cpu.proxy / result.requests * 100_000
+
+
 def connections(stage: Stage, seconds: int, _idle: int) -> Samples:
     """A connection for each request."""
     with spent(stage) as cpu:
@@ -133,6 +145,7 @@ LOADS: Final[dict[str, Callable[[Stage, int, int], Samples]]] = {
     "connections": connections,
     "bulk": bulk,
     "fairness": fairness,
+    "http": http,
 }
 
 

@@ -8,11 +8,16 @@ from typing import Final, Literal
 Direction = Literal["ingress", "egress"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("ingress", "egress")
 
+
 OURS: Final = "interceptor"
 PEERS: Final = ("none", "haproxy", "nginx", "envoy", "mitmproxy")
 NAMES: Final = (*PEERS, OURS)
 
-MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
+# Each proxy is started once for all measures where it relays bytes, and once more to serve requests.
+TCP_MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
+HTTP_MEASURES: Final = ("http",)
+MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES)
+HTTP_NAMES: Final = ("none", "haproxy", "envoy", OURS)  # who can serve requests to their original destination
 
 CONNECTION_COUNTS: Final = (1, 50, 500)
 STREAM_COUNTS: Final = (1, 8)
@@ -50,6 +55,19 @@ METRICS: Final = (
     *(Metric(f"cpu/GB-{way}", f"CPU per GB {way}, 1 stream", "s", "lower") for way in ("up", "down")),
     Metric("fair-p99", "p99 beside a bulk flow", "ms", "lower"),
     Metric("fair-bulk", "bulk beside small requests", "Gbit/s", "higher"),
+    *(
+        Metric(f"http@{n}", f"HTTP requests, {n} conn{'s' * (n > 1)}", "1/s", "higher")
+        for n in CONNECTION_COUNTS
+    ),
+    *(
+        Metric(f"http-p50@{n}", f"HTTP p50, {n} conn{'s' * (n > 1)}", "ms", "lower")
+        for n in CONNECTION_COUNTS
+    ),
+    *(
+        Metric(f"http-p99@{n}", f"HTTP p99, {n} conn{'s' * (n > 1)}", "ms", "lower")
+        for n in CONNECTION_COUNTS
+    ),
+    Metric("http-own-cpu/100k", "proxy's CPU per 100 000 HTTP requests", "s", "lower"),
     Metric("rest", "memory at rest", "MB", "lower"),
     Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
 )
@@ -64,13 +82,15 @@ class Bar:
     factor: float
 
 
-# Issue 4's bar: ingress, as many workers as the peer has threads.
+# The bars of issues 4 and 5: ingress, as many workers as the peer has threads.
 BARS: Final = (
     Bar("requests@50", "envoy", 1.3),
     Bar("requests@50", "haproxy", 1.0),
     *(Bar(f"{percentile}@{n}", "envoy", 1.0) for n in (1, 50) for percentile in ("p50", "p99")),
     Bar("connections", "envoy", 1.2),
     *(Bar(f"{way}@{n}", "envoy", 1.0) for n in STREAM_COUNTS for way in ("up", "down")),
+    Bar("http@50", "envoy", 2.0),
+    Bar("http-p99@50", "envoy", 1.0),
     Bar("rest", "envoy", 0.6),
     Bar("idle", "envoy", 1.0),
     Bar("cpu/100k", "envoy", 1.0),

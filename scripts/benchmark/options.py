@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Final
 from scripts.benchmark.measures import (
     CONNECTION_COUNTS,
     DIRECTIONS,
+    HTTP_MEASURES,
+    HTTP_NAMES,
     MEASURES,
     NAMES,
     STREAM_COUNTS,
+    TCP_MEASURES,
     Direction,
 )
 
@@ -59,13 +62,18 @@ class Options:
             "connections": 1,
             "bulk": 2 * len(STREAM_COUNTS),
             "fairness": 1,
+            "http": len(CONNECTION_COUNTS),
         }
-        count = sum(runs[measure] for measure in self.measures)
-        visit = SET_UP_SECONDS + count * (self.seconds + RUN_OVERHEAD_SECONDS)
-        if "memory" in self.measures:
-            visit += IDLE_SECONDS_PER_THOUSAND * self.idle / 1000
-        visits = len(self.names) * len(self.directions) * self.rounds + self.profile
-        return visit * visits + RULES_SECONDS * self.rules
+        idle = IDLE_SECONDS_PER_THOUSAND * self.idle / 1000 if "memory" in self.measures else 0
+        total = 0.0
+        for group, names in ((TCP_MEASURES, self.names), (HTTP_MEASURES, HTTP_NAMES)):
+            count = sum(runs[measure] for measure in self.measures if measure in group)
+            visit = SET_UP_SECONDS + count * (self.seconds + RUN_OVERHEAD_SECONDS)
+            if count or idle:
+                total += visit * len(set(names) & set(self.names))
+        total += idle * len(self.names)
+        total *= len(self.directions) * self.rounds + self.profile / len(self.names)
+        return total + RULES_SECONDS * self.rules
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -77,7 +85,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="under 2 minutes: 1 round of 1 s runs, ingress, 1 000 idle connections",
+        help="about 2 minutes: 1 round of 1 s runs, ingress, 1 000 idle connections",
     )
     parser.add_argument(
         "--rounds", type=_positive(20), metavar="N", help="rounds; each starts with another contestant [3]"

@@ -29,6 +29,7 @@ from scripts.benchmark.contestants import (
     UPSTREAM,
     Place,
 )
+from scripts.benchmark.http_files import HTTP_FILES
 from scripts.benchmark.measures import OURS, Direction
 
 if TYPE_CHECKING:
@@ -119,8 +120,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage(name: str, direction: Direction, workers: int, wrapper: Sequence[str] = ()) -> Iterator[Stage]:
-    """Build the world, start the contestant (behind ``wrapper``, a profiler), wait until it listens, tear all down."""
+def stage(
+    name: str, direction: Direction, workers: int, wrapper: Sequence[str] = (), *, http: bool = False
+) -> Iterator[Stage]:
+    """Build the world, start the contestant (behind ``wrapper``, a profiler), wait until it listens, tear all down.
+
+    With ``http`` it serves requests, without it relays bytes.
+    """
+    files = HTTP_FILES.get(name) if http else CONTESTANTS[name].files
     with contextlib.ExitStack() as stack:
         directory = WORK / "visit"
         directory.mkdir(mode=0o755)
@@ -132,7 +139,9 @@ def stage(name: str, direction: Direction, workers: int, wrapper: Sequence[str] 
         proxy = None
         if name != "none":
             _install_rules()
-            proxy = stack.enter_context(_proxy(name, workers, directory, wrapper))
+            if files is None:
+                raise StageError(f"{name} is not set up to serve requests to their original destination")
+            proxy = stack.enter_context(_proxy(name, workers, directory, wrapper, files(workers)))
         yield Stage(name, direction, proxy, server)
         if proxy is not None and (status := proxy.poll()) is not None:
             raise StageError(
@@ -207,10 +216,10 @@ http {{
 
 @contextlib.contextmanager
 def _proxy(
-    name: str, workers: int, directory: Path, wrapper: Sequence[str]
+    name: str, workers: int, directory: Path, wrapper: Sequence[str], files: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     contestant = CONTESTANTS[name]
-    for file, text in contestant.files(workers).items():
+    for file, text in files.items():
         (directory / file).write_text(text)
     command = contestant.command(Place(directory, WORK / "peers", WORK / "ours", APP), workers)
     log = directory / "proxy.log"
