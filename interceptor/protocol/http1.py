@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from interceptor.model.http import RequestHead, ResponseHead
@@ -22,6 +23,9 @@ HEAD_END: Final = b"\r\n\r\n"
 MAX_HEAD: Final = 60 * 1024  # Envoy's limits: max_request_headers_kb
 MAX_HEADERS: Final = 100  # max_headers_count
 MAX_TARGET: Final = 16 * 1024
+
+SEEN: Final = 256  # heads that are known again, of each kind
+MAX_SEEN: Final = 1024  # bytes of such a head: half a megabyte in all
 
 # How a body is framed: so many bytes, or one of these.
 CHUNKED: Final = -1
@@ -97,6 +101,15 @@ def check_incomplete(data: bytes) -> None:
 
 def parse_request(block: bytes) -> Request:
     """A request's head without the empty line that ends it: lines that each end in CR LF."""
+    found = (_seen_request if len(block) <= MAX_SEEN else _request)(block)
+    head = found.head
+    fresh = RequestHead(
+        head.method, head.target, head.authority, head.scheme, head.version, head.headers.copy()
+    )
+    return Request(fresh, found.body, found.keep_alive, found.upgrade)
+
+
+def _request(block: bytes) -> Request:
     if len(block) > MAX_HEAD:
         raise MalformedError("headers_too_large", 431)
     end = block.find(b"\r\n")
@@ -123,6 +136,13 @@ def parse_request(block: bytes) -> Request:
 
 def parse_response(block: bytes, method: bytes, upgrade: bytes | None = None) -> Response:
     """The head of the response to a request of this method and upgrade, in the same form."""
+    found = (_seen_response if len(block) <= MAX_SEEN else _response)(block, method, upgrade)
+    head = found.head
+    fresh = ResponseHead(head.status, head.reason, head.headers.copy())
+    return Response(fresh, found.body, found.keep_alive, found.switched)
+
+
+def _response(block: bytes, method: bytes, upgrade: bytes | None) -> Response:
     end = block.find(b"\r\n")
     line = _STATUS_LINE.fullmatch(block, 0, end)
     if line is None or len(block) > MAX_HEAD:
@@ -151,6 +171,11 @@ def parse_response(block: bytes, method: bytes, upgrade: bytes | None = None) ->
     return Response(
         ResponseHead(status, reason or b"", headers), body, kept and body != UNTIL_CLOSE, switched
     )
+
+
+# A client mostly says the same again, and its upstream too within a second (Date). Who hands a head out copies it.
+_seen_request: Final = lru_cache(SEEN)(_request)
+_seen_response: Final = lru_cache(SEEN)(_response)
 
 
 def _headers(block: bytes, start: int) -> tuple[Headers, dict[bytes, list[bytes]]]:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import select
+import stat
 import time
 from collections import deque
 from functools import lru_cache
@@ -37,6 +38,7 @@ FLUSH_SECONDS: Final = 2.0  # at the end; within the 5 s that Kubernetes and Ist
 COALESCE_SECONDS: Final = 0.02  # a hand-over to the thread costs some 100 us, so at most 50 of them a second
 
 _STDOUT: Final = "-"
+_FILE_WRITE: Final = 256 * 1024
 _GONE: Final = frozenset((errno.EPIPE, errno.EBADF))
 _PLAIN: Final = re.compile(r"[!#-\[\]-~]+").fullmatch  # printable ASCII without space, quote and backslash
 
@@ -260,13 +262,15 @@ def _write(
 ) -> tuple[int, OSError | None]:
     """In the thread: how many lines were written, and what stopped it.
 
-    Whole lines, at most PIPE_BUF at a time: such a write is atomic (pipe(7)), so the app beside us that writes to
+    Whole lines, to a pipe at most PIPE_BUF at a time: such a write is atomic (pipe(7)), so the app beside us that writes to
     the same pipe never lands in the middle of a line.
     """
+    # Each write is a hand-over of Python's lock to the loop and back, so where nobody else writes there are few.
+    most = _FILE_WRITE if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
     done = 0
     while done < len(lines):
         end, size = done + 1, len(lines[done])
-        while end < len(lines) and size + len(lines[end]) <= select.PIPE_BUF:
+        while end < len(lines) and size + len(lines[end]) <= most:
             size += len(lines[end])
             end += 1
         try:

@@ -34,14 +34,14 @@ def json_line(record: RequestRecord) -> bytes:
     tail = _tail(flow, record)
     fields = "" if record.fields is None else f',"fields":{_object(record.fields)}'
     return (
-        f'{{"start_time":"{start_time(record.started_at)}","method":{_json(head.method)},"path":{_json(head.path)},'
+        f'{{"start_time":"{start_time(record.started_at)}","method":{_known(head.method)},"path":{_json(head.path)},'
         f'"protocol":"{_protocol(head.version)}","response_code":{record.status},'
         f'"response_flags":"{record.flag.value}","response_code_details":{text_or_null(record.details)},'
         f'"connection_termination_details":null,"bytes_received":{record.bytes_received},'
         f'"bytes_sent":{record.bytes_sent},"duration":{_milliseconds(record.ended - record.began)},'
-        f'"upstream_service_time":{_service_time(record)},"x_forwarded_for":{_json(get(b"x-forwarded-for"))},'
-        f'"user_agent":{_json(get(b"user-agent"))},"request_id":{_json(get(b"x-request-id"))},'
-        f'"authority":{_json(head.authority or None)},{tail[0]}"upstream_transport_failure_reason":{transport},{tail[1]}'
+        f'"upstream_service_time":{_service_time(record)},"x_forwarded_for":{_known(get(b"x-forwarded-for"))},'
+        f'"user_agent":{_known(get(b"user-agent"))},"request_id":{_json(get(b"x-request-id"))},'
+        f'"authority":{_known(head.authority or None)},{tail[0]}"upstream_transport_failure_reason":{transport},{tail[1]}'
         f"{fields}}}\n"
     ).encode("ascii")
 
@@ -103,6 +103,11 @@ def _flow_text(  # noqa: PLR0913, PLR0917 (what a line is made of; the cache com
         f'"peer_identity":{text_or_null(str(identity or "-"))},"policy":{text_or_null(policy)},"relay":"http"'
     )
     return before, after
+
+
+@lru_cache(maxsize=256)  # what clients say again and again
+def _known(value: bytes | None) -> str:
+    return _json(value)
 
 
 def _json(value: bytes | None) -> str:
