@@ -72,7 +72,7 @@ class Options:
             if count or idle:
                 total += visit * len(set(names) & set(self.names))
         total += idle * len(self.names)
-        total *= len(self.directions) * self.rounds + self.profile / len(self.names)
+        total *= len(self.directions) * self.rounds + self.profile / max(1, len(self.names))
         return total + RULES_SECONDS * self.rules
 
 
