@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
-    from interceptor.config.sidecar import Sidecar
+    from interceptor.config.sidecar import Dns, Sidecar
+    from interceptor.discovery.dns import DnsListener
     from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
 
@@ -67,6 +68,7 @@ def run_proxy(
         mode=spec.ingress.mode.lower(),
         ingress_port=spec.ingress.port,
         egress_port=spec.egress.port,
+        dns_port=None if spec.dns is None else spec.dns.port,
         uid=proxy_uid if root else os.geteuid(),
         gid=proxy_uid if root else os.getegid(),
     )
@@ -85,6 +87,8 @@ def run_proxy(
     if workers > 1:
         from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
     read_credentials = _reader_of_credentials(configuration)
+    if spec.dns is not None:
+        from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
     if root:
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
@@ -107,7 +111,8 @@ def run_proxy(
     else:
         serving = _supervise(configuration, bound, metrics, access_log, control, credentials)
     certificates = Certificates(credentials, metrics)
-    trio.run(Gateway(configuration, bound, serving, control, certificates).run)
+    beside = () if spec.dns is None else (_dns_listener(spec.dns, namespace, bound, serving.store, metrics),)
+    trio.run(Gateway(configuration, bound, serving, control, certificates, beside).run)
 
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
@@ -136,6 +141,16 @@ class Certificates:
         return [] if self.credentials is None else [each.dump() for each in self.credentials.keepers]
 
 
+def _dns_listener(
+    asked: Dns, namespace: str | None, bound: _Bound, store: Store, metrics: Metrics
+) -> DnsListener:
+    """What answers name queries."""
+    from interceptor.discovery.dns import DnsListener, NameServers  # noqa: PLC0415 (loaded before root was given up)
+
+    servers = NameServers(asked.nameservers, namespace)
+    return DnsListener(bound.dns, lambda: store.current.names, servers, metrics.name_query)
+
+
 def _supervise(
     configuration: Configuration,
     bound: _Bound,
@@ -147,7 +162,7 @@ def _supervise(
     """Several workers as processes; this one, which serves no connections, then needs no capability."""
     from interceptor.workers.supervisor import Supervisor  # noqa: PLC0415 (as above)
 
-    forget = (bound.admin, bound.telemetry, *(() if control is None else (control,)))
+    forget = (bound.admin, bound.telemetry, *bound.dns, *(() if control is None else (control,)))
     listeners = [bound.listeners(worker) for worker in range(len(bound.ingress))]
     supervisor = Supervisor(configuration, listeners, metrics, access_log, forget, credentials)
     if os.geteuid() != 0:
@@ -192,6 +207,12 @@ class Serving(Protocol):
     def abort_all(self, reason: str) -> None: ...
 
 
+class Beside(Protocol):
+    """What runs as long as connections are served."""
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Bound:
     """The sockets that listen, bound before root is given up."""
@@ -200,6 +221,7 @@ class _Bound:
     egress: list[socket.socket]
     admin: socket.socket
     telemetry: socket.socket
+    dns: list[socket.socket]  # none where no name query is answered
     addresses: Mapping[str, str]
 
     def listeners(self, worker: int) -> tuple[tuple[Direction, socket.socket], ...]:
@@ -217,6 +239,8 @@ def _bind(sidecar: Sidecar, workers: int) -> _Bound:
         "admin": lambda: [sockets.open_endpoint(spec.admin.listen)],
         "telemetry": lambda: [sockets.open_endpoint(spec.telemetry.listen)],
     }
+    if (dns := spec.dns) is not None:
+        wanted["dns"] = lambda: sockets.open_dns_listeners(dns.port)
     opened: dict[str, list[socket.socket]] = {}
     problems: list[str] = []
     for name, bind in wanted.items():
@@ -230,7 +254,11 @@ def _bind(sidecar: Sidecar, workers: int) -> _Bound:
                 one.close()
         raise KernelError("\n".join(problems))
     addresses = {name: str(sockets.local_address(made[0])) for name, made in opened.items()}
-    return _Bound(opened["ingress"], opened["egress"], opened["admin"][0], opened["telemetry"][0], addresses)
+    return _Bound(
+        *(opened["ingress"], opened["egress"], opened["admin"][0], opened["telemetry"][0]),
+        opened.get("dns", []),
+        addresses,
+    )
 
 
 class Gateway:
@@ -243,9 +271,11 @@ class Gateway:
         serving: Serving,
         control: socket.socket | None,
         certificates: Certificates,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._certificates = certificates
         self._spec = configuration.sidecar.spec
+        self._beside = beside
         self._bound = bound
         self._serving = serving
         self._control = control
@@ -282,6 +312,8 @@ class Gateway:
                 )
                 await nursery.start(self._resolver.run)
                 nursery.start_soon(self._certificates.watch)
+                for service in self._beside:
+                    await nursery.start(service.run)
                 await nursery.start(self._serve)
                 if self._serving.failure is None:
                     self._set_ready()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from interceptor.config.addresses import is_loopback, socket_address
+from interceptor.config.addresses import ip_address, is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
@@ -158,6 +158,13 @@ class Tls(Strict):
         return CertificateFiles(self.certificate, self.privateKey, self.trustBundle, self.revocationList)
 
 
+class Dns(Strict):
+    """The listener for the name queries that the rules capture: where it is, and who is asked for what is not ours."""
+
+    port: Port = DNS_PORT
+    nameservers: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(default=(), strict=False)
+
+
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
 
@@ -183,6 +190,7 @@ class SidecarSpec(Strict):
     timeouts: Timeouts = Timeouts()
     tls: Tls | None = None
     middleware: tuple[AnyItem, ...] = Field(default=(), strict=False)
+    dns: Dns | None = None  # None: no name query is answered
 
 
 class Sidecar(Document):
@@ -193,7 +201,7 @@ class Sidecar(Document):
     @cached_property  # asked for once a flow
     def own_ports(self) -> frozenset[int]:
         """The ports this proxy listens on: never captured on ingress, never an upstream."""
-        return frozenset((DNS_PORT, *(port for _, port in self._listeners())))
+        return frozenset(port for _, port in self._listeners())
 
     @cached_property
     def app_ports(self) -> frozenset[int]:
@@ -212,7 +220,7 @@ class Sidecar(Document):
 
     def faults(self) -> Iterator[Fault]:
         """No two listeners on one port, none of them declared as the app's; and the middleware's own."""
-        taken: dict[int, str] = {DNS_PORT: "DNS"}
+        taken: dict[int, str] = {}
         for location, port in self._listeners():
             if port in taken:
                 message = f"port {port} is taken by {taken[port]}; give every listener a port of its own"
@@ -229,6 +237,7 @@ class Sidecar(Document):
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:
         spec = self.spec
         return (
+            (("spec", "dns", "port"), DNS_PORT if spec.dns is None else spec.dns.port),
             (("spec", "ingress", "port"), spec.ingress.port),
             (("spec", "egress", "port"), spec.egress.port),
             (("spec", "admin", "address"), spec.admin.listen.port),

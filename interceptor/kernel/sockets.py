@@ -102,6 +102,38 @@ def open_endpoint(address: SocketAddress) -> socket.socket:
     return listener
 
 
+def open_dns_listeners(port: int) -> list[socket.socket]:
+    """Listen for name queries, by UDP and TCP, at the loopback addresses that the kernel has. Raises KernelError.
+
+    Captured queries of this host's own arrive there; from elsewhere nobody can ask.
+    """
+    hosts = [(socket.AF_INET, "127.0.0.1"), *([(socket.AF_INET6, "::1")] if _has("::1") else [])]
+    opened: list[socket.socket] = []
+    try:
+        for family, host in hosts:
+            opened.append(_bind(family, host, port, kind=socket.SOCK_DGRAM))
+            opened.append(_bind(family, host, port))
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        raise _bind_error(port, error) from error
+    for sock in opened:
+        if sock.type == socket.SOCK_STREAM:
+            sock.listen()
+        sock.settimeout(0)
+    return opened
+
+
+def _has(host: str) -> bool:
+    """Whether an address is this host's; without IPv6 it has no ``::1``."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
 def _bound(port: int, *, shared: bool = False) -> socket.socket:
     """A stream socket bound to the port: dual-stack, or IPv4 where IPv6 is switched off."""
     try:
@@ -115,10 +147,18 @@ def _bound(port: int, *, shared: bool = False) -> socket.socket:
         raise _bind_error(port, error) from error
 
 
-def _bind(family: socket.AddressFamily, host: str, port: int, *, shared: bool = False) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _bind(
+    family: socket.AddressFamily,
+    host: str,
+    port: int,
+    *,
+    shared: bool = False,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> socket.socket:
+    listener = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # For datagrams the option would let a second proxy have the same port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

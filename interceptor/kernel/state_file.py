@@ -48,7 +48,9 @@ def delete(namespace: Path | None) -> None:
         DIRECTORY.rmdir()
 
 
-def check(*, mode: str, ingress_port: int, egress_port: int, uid: int, gid: int) -> None:
+def check(
+    *, mode: str, ingress_port: int, egress_port: int, dns_port: int | None, uid: int, gid: int
+) -> None:
     """Raise ConfigError when the rules in this very namespace do not fit the proxy that is about to start."""
     place = _here()
     try:
@@ -58,7 +60,9 @@ def check(*, mode: str, ingress_port: int, egress_port: int, uid: int, gid: int)
     if told is None or told.place != place:
         return
     problems = tuple(
-        told.mismatches(mode=mode, ingress_port=ingress_port, egress_port=egress_port, uid=uid, gid=gid)
+        told.mismatches(
+            mode=mode, ingress_port=ingress_port, egress_port=egress_port, dns_port=dns_port, uid=uid, gid=gid
+        )
     )
     if problems:
         raise ConfigError(*problems)

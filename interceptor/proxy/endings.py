@@ -159,11 +159,12 @@ _DENIALS: Final = {
     "loop": ResponseFlag.NO_ROUTE,
     "plaintext": ResponseFlag.NO_ROUTE,
     "rate_limit": ResponseFlag.RATE_LIMITED,
+    "unresolved": ResponseFlag.NO_HEALTHY_UPSTREAM,
 }
 
 
 def of_denial(reason: str, details: str) -> Outcome:
-    """A flow that was not let through: to itself, and in the clear to who takes mutual TLS only, there is no route."""
+    """A flow that was not let through. Where there is nobody to go to, no policy refused it."""
     return Outcome(_DENIALS.get(reason, ResponseFlag.DENY), details)
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from interceptor.config.redirect import Dns
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,13 +34,14 @@ class State:
     mode: str
     ingress_port: int
     egress_port: int
+    dns_port: int | None  # None: name queries are not captured
     proxy_uids: tuple[int, ...]
     proxy_gids: tuple[int, ...]
     proxy_mark: str | None
     backend: str
 
     def mismatches(
-        self, *, mode: str, ingress_port: int, egress_port: int, uid: int, gid: int
+        self, *, mode: str, ingress_port: int, egress_port: int, dns_port: int | None, uid: int, gid: int
     ) -> Iterator[str]:
         """What does not fit a proxy that is about to start, a sentence each."""
         if mode != self.mode:
@@ -55,6 +58,12 @@ class State:
                     f"spec.{name}.port is {here}, but the installed rules lead {name} to port {there}: change the Sidecar "
                     f"document, or run 'sidecar-setup apply' with --{name}-port {here}"
                 )
+        if self.dns_port not in {None, dns_port}:
+            asked = "no spec.dns" if dns_port is None else f"{dns_port} as spec.dns.port"
+            yield (
+                f"the installed rules bring name queries to port {self.dns_port}, and the Sidecar document has {asked}, so no "
+                f"name would resolve: write spec.dns: {{port: {self.dns_port}}}, or run 'sidecar-setup apply' with --dns off"
+            )
         if uid not in self.proxy_uids and gid not in self.proxy_gids:
             ids = [f"uid {number}" for number in self.proxy_uids]
             ids += [f"gid {number}" for number in self.proxy_gids]
@@ -78,6 +87,7 @@ def state(settings: RedirectSettings, place: Place, backend: str) -> State:
         settings.mode.value,
         settings.ingress_port,
         settings.egress_port,
+        settings.dns_port if settings.dns is Dns.CAPTURE else None,
         settings.proxy_uids,
         settings.proxy_gids,
         None if settings.proxy_mark is None else str(settings.proxy_mark),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from interceptor.config.addresses import is_loopback
 from interceptor.model.address import SocketAddress, UpstreamAddress
+from interceptor.routing.names import is_virtual, needs_virtual, virtual_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -75,14 +76,21 @@ class Registry:
     """
 
     def __init__(
-        self, entries: Sequence[ServiceEntry] = (), resolved: Mapping[str, Sequence[str]] | None = None
+        self,
+        entries: Sequence[ServiceEntry] = (),
+        resolved: Mapping[str, Sequence[str]] | None = None,
+        places: Mapping[str, int] | None = None,
     ) -> None:
         self._single: dict[tuple[str, int], Service] = {}
+        self._members: dict[Service, tuple[str, ...]] = {}  # of a service with a virtual address
         # IP version -> prefix length, longest first -> (network address as a number, port) -> service
         self._networks: dict[int, dict[int, dict[tuple[int, int], Service]]] = {4: {}, 6: {}}
         for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
             for service, address in _named(entry, resolved or {}):
                 self._add(service, address)
+            for service, address in _virtual(entry, places or {}):
+                self._add(service, address)
+                self._members[service] = _members(entry, service.host, resolved or {})
         self._networks = {
             version: dict(sorted(lengths.items(), reverse=True))
             for version, lengths in self._networks.items()
@@ -110,6 +118,18 @@ class Registry:
             {"name": service.cluster, "document": f"ServiceEntry {service.entry}", "addresses": found}
             for service, found in addresses.items()
         ]
+
+    def upstreams(self, service: Service, destination: OriginalDestination) -> tuple[UpstreamAddress, ...]:
+        """Where a connection to a service goes: to its members where it was dialled by a virtual address."""
+        if service not in self._members or not is_virtual(destination.host):
+            return (UpstreamAddress(destination),)
+        return tuple(
+            UpstreamAddress(SocketAddress(host, destination.port)) for host in self._members[service]
+        )
+
+    def gives_out(self, destination: SocketAddress) -> bool:
+        """Whether an address is a virtual one, which is nowhere on a network."""
+        return bool(self._members) and is_virtual(destination.host)
 
     def find(self, destination: SocketAddress) -> Service | None:
         """The service behind an address and a port, if a document names it."""
@@ -139,19 +159,43 @@ def _named(entry: ServiceEntry, resolved: Mapping[str, Sequence[str]]) -> Iterat
                 yield Service(entry.full_name, host, port.number, port.spoken), address
 
 
+def _virtual(entry: ServiceEntry, places: Mapping[str, int]) -> Iterator[tuple[Service, str]]:
+    """The virtual addresses of an entry's hosts, where they have any."""
+    for host in needs_virtual(entry):
+        if host in places:
+            for port in entry.spec.ports:
+                for address in virtual_addresses(places[host]):
+                    yield Service(entry.full_name, host, port.number, port.spoken), address
+
+
+def _members(entry: ServiceEntry, host: str, resolved: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The addresses behind a host: its entry's endpoints, else what it resolves to."""
+    given = tuple(endpoint.address for endpoint in entry.spec.endpoints)
+    return given or tuple(resolved.get(host, ()))
+
+
 def egress_decision(policy: EgressPolicy, registry: Registry, destination: OriginalDestination) -> Decision:
-    """Where a connection of the app may go. In this version the upstream is the original destination itself."""
+    """Where a connection of the app may go: to its original destination, or to who is behind a virtual one."""
     service = registry.find(destination)
     setting = f"egress.policy={policy}"
     if service is not None:
-        upstreams = (UpstreamAddress(destination),)
+        upstreams = registry.upstreams(service, destination)
         named_by = f"ServiceEntry {service.entry}"
+        if not upstreams:
+            details = f"{service.host} has no addresses: its name does not resolve; look at the program log"
+            return Decision((), service.cluster, service.host, named_by, denied="unresolved", details=details)
         return Decision(
             *(upstreams, service.cluster, service.host, named_by),
             namespace=service.namespace,
             entry=service.entry,
             protocol=service.protocol,
         )
+    if registry.gives_out(destination):
+        details = (
+            f"{destination} is a virtual address, and its service has no port {destination.port}: name the port in its "
+            "ServiceEntry; an app that kept the address over a restart of the proxy has to ask for the name again"
+        )
+        return Decision((), BLACK_HOLE, BLACK_HOLE, setting, denied="unresolved", details=details)
     if policy == "ALLOW_ANY":
         return Decision((UpstreamAddress(destination),), PASSTHROUGH, PASSTHROUGH, setting)
     details = (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from interceptor.routing.destinations import Registry, egress_decision, ingress_decision
+from interceptor.routing.names import Names, allocate, needs_virtual
 from interceptor.routing.security import Security
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Snapshot:
     registry: Registry
     policies: Policies | None = None  # where no document is a policy nothing is asked
     security: Security | None = None  # where everything is spoken to in the clear nothing is asked
+    # Where name queries are answered: the hosts' places in the virtual ranges, and what is answered.
+    places: Mapping[str, int] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         """Where a peer's connection goes."""
@@ -58,21 +62,29 @@ def take(
     configuration: Configuration,
     resolved: Mapping[str, Sequence[str]] | None = None,
     *,
+    places: Mapping[str, int] | None = None,
     before: Snapshot | None = None,
 ) -> Snapshot:
-    """A snapshot of a configuration with the addresses its hosts resolve to.
+    """A snapshot of a configuration with the addresses its hosts resolve to, and the places that hosts already have.
 
     What follows from the configuration alone is taken from the one before, where that is of the same configuration.
     """
     addresses = {host: tuple(sorted(found)) for host, found in sorted((resolved or {}).items())}
     canonical = json.dumps(_canonical(configuration, addresses), sort_keys=True)
     version = hashlib.sha256(canonical.encode()).hexdigest()[:16]  # 64 bits: chance never makes two alike
-    registry = Registry(visible_entries(configuration), addresses)
+    entries = visible_entries(configuration)
+    if places is None:
+        places = {} if before is None else before.places
+    names = Names()
+    if configuration.sidecar.spec.dns is not None:
+        places = allocate((host for entry in entries for host in needs_virtual(entry)), places)
+        names = Names(entries, places)
+    registry = Registry(entries, addresses, places)
     if before is not None and before.configuration is configuration:
-        return Snapshot(version, configuration, addresses, registry, before.policies, before.security)
-    return Snapshot(
-        version, configuration, addresses, registry, _policies(configuration), _security(configuration)
-    )
+        policies, security = before.policies, before.security
+    else:
+        policies, security = _policies(configuration), _security(configuration)
+    return Snapshot(version, configuration, addresses, registry, policies, security, places, names)
 
 
 def _security(configuration: Configuration) -> Security | None:

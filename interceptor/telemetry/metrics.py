@@ -189,9 +189,19 @@ class Metrics:
             ("direction", "port", "result"),
             registry=registry,
         )
+        self._name_queries = Counter(
+            "interceptor_dns_queries_total",
+            "Name queries: answered from the registry, forwarded to a name server, or failed.",
+            ("result",),
+            registry=registry,
+        )
         self._internal_errors = Counter(
             "interceptor_internal_errors_total", "Faults of ours, each with a log line.", registry=registry
         )
+
+    def name_query(self, result: str) -> None:
+        """A name query has ended."""
+        self._name_queries.labels(result).inc()
 
     def opened(self, flow: Flow) -> None:
         """A flow was accepted and registered. Istio's count of it waits until its destination is decided."""

@@ -27,3 +27,4 @@ class Handover:
 
     configuration: Configuration | None  # None: the one that the worker has
     resolved: Mapping[str, tuple[str, ...]]
+    places: Mapping[str, int]

@@ -58,4 +58,4 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
 def _publish(worker: Worker, message: Message) -> None:
     assert isinstance(message.value, Handover)
     configuration = message.value.configuration or worker.store.current.configuration
-    worker.store.publish(take(configuration, message.value.resolved))
+    worker.store.publish(take(configuration, message.value.resolved, places=message.value.places))

@@ -93,7 +93,7 @@ class Remote:
         while True:
             known, self._configuration = self._configuration, current.configuration
             changed = None if known is current.configuration else current.configuration
-            await self.ask("publish", Handover(changed, current.resolved))
+            await self.ask("publish", Handover(changed, current.resolved, current.places))
             self.version = current.version
             self.ready.set()
             current = await store.wait_changed(current.version)

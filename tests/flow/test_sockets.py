@@ -149,3 +149,19 @@ def test_the_soft_limit_on_descriptors_is_raised_and_a_want_is_a_sentence() -> N
     told = sockets.raise_descriptor_limit(fits + 1)
     assert told is not None
     assert f"lower the limit to {fits}" in told
+
+
+def test_name_queries_are_heard_on_loopback_by_both_protocols() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    opened = sockets.open_dns_listeners(port)
+    try:
+        found = {(sock.type, sock.getsockname()[0]) for sock in opened}
+        assert {(socket.SOCK_DGRAM, "127.0.0.1"), (socket.SOCK_STREAM, "127.0.0.1")} <= found
+        assert {host for _, host in found} <= {"127.0.0.1", "::1"}
+        with pytest.raises(KernelError, match=str(port)):
+            sockets.open_dns_listeners(port)
+    finally:
+        for sock in opened:
+            sock.close()

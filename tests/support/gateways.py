@@ -25,6 +25,7 @@ spec:
   timeouts: {connect: 2s, drainDelay: 100ms, drain: %(drain)s}
   egress: {policy: %(policy)s}
   ingress: {ports: [{port: 8001}]}
+  dns: %(dns)s
 """
 
 
@@ -73,14 +74,16 @@ def gateway(
     drain: str = "5s",
     workers: int = 1,
     limit: int = 8192,
+    dns: str = "null",
+    flags: tuple[str, ...] = (),
 ) -> Iterator[Gateway]:
     log = tmp_path / "access.log"
     log.touch()
     log.chmod(0o666)
     config = tmp_path / "sidecar.yaml"
-    given = {"log": log, "policy": policy, "drain": drain, "workers": workers, "limit": limit}
+    given = {"log": log, "policy": policy, "drain": drain, "workers": workers, "limit": limit, "dns": dns}
     config.write_text(SIDECAR % given + more)
-    applied = run(sidecar_setup("apply", "--netns", bed.app.name))
+    applied = run(sidecar_setup("apply", "--netns", bed.app.name, *flags))
     assert applied.returncode == 0, applied.stderr
     with started(interceptor("proxy", "--config", str(config), "--netns", bed.app.name)) as process:
         made = Gateway(bed, process, log)

@@ -203,6 +203,7 @@ def test_the_examples_show_both_egress_policies() -> None:
         for name, text in texts.items()
     }
     shown = {
+        "dns.yaml": "REGISTRY_ONLY",
         "sidecar.yaml": "ALLOW_ANY",
         "registry-only.yaml": "REGISTRY_ONLY",
         "policy.yaml": "REGISTRY_ONLY",

@@ -52,7 +52,7 @@ def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> N
             "{admin: {address: '127.0.0.1:15020'}}",
             "spec.telemetry.address: port 15020 is taken by spec.admin.address",
         ),
-        ("{ingress: {port: 15053}}", "spec.ingress.port: port 15053 is taken by DNS"),
+        ("{ingress: {port: 15053}}", "spec.ingress.port: port 15053 is taken by spec.dns.port"),
         (
             "{ingress: {ports: [{port: 80}, {port: 15001}]}}",
             "spec.ingress.ports[1].port: port 15001 is taken by spec.egress.port; an app's port must be another one",

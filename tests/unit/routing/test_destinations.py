@@ -226,3 +226,36 @@ def test_the_dump_names_every_service_with_what_means_it() -> None:
             "addresses": ["10.0.0.1", "10.1.0.0/16"],
         }
     ]
+
+
+HOSTS = service_entry("{hosts: [a.example], ports: [{number: 443, name: x}], resolution: DNS}")
+
+
+def test_behind_a_virtual_address_are_those_that_the_name_resolves_to() -> None:
+    registry = Registry([HOSTS], {"a.example": ["10.0.0.1", "10.0.0.2"]}, {"a.example": 0})
+    for host in ("240.240.0.1", "2001:2::1"):
+        decision = egress_decision("REGISTRY_ONLY", registry, to(host, 443))
+        assert decision.upstreams == (up("10.0.0.1", 443), up("10.0.0.2", 443))
+        assert decision.service == "a.example"
+    assert egress_decision("REGISTRY_ONLY", registry, to("10.0.0.2", 443)).upstreams == (up("10.0.0.2", 443),)
+
+
+def test_a_virtual_address_without_anybody_behind_it_goes_nowhere() -> None:
+    registry = Registry([HOSTS], {}, {"a.example": 0})
+    unresolved = egress_decision("ALLOW_ANY", registry, to("240.240.0.1", 443))
+    assert (unresolved.upstreams, unresolved.denied) == ((), "unresolved")
+    assert unresolved.details.startswith("a.example has no addresses")
+    for host, port in (("240.240.0.1", 80), ("240.240.0.2", 443)):
+        unknown = egress_decision("ALLOW_ANY", registry, to(host, port))
+        assert (unknown.upstreams, unknown.denied) == ((), "unresolved")
+        assert f"{host}:{port} is a virtual address" in unknown.details
+
+
+def test_endpoints_are_behind_the_virtual_address_of_a_static_service() -> None:
+    static = service_entry(
+        "{hosts: [a.example], ports: [{number: 443, name: x}], resolution: STATIC, endpoints: [{address: 10.0.0.5}]}"
+    )
+    registry = Registry([static], {}, {"a.example": 0})
+    assert registry.upstreams(Service("default/entry", "a.example", 443), to("240.240.0.1", 443)) == (
+        up("10.0.0.5", 443),
+    )

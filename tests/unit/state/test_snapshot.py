@@ -110,3 +110,26 @@ def test_policies_are_part_of_the_version_and_of_the_dump() -> None:
     dumped = json.loads(json.dumps(made.dump()))
     for key, _ in kinds.values():
         assert [document["metadata"]["name"] for document in dumped[key]] == ["p"]
+
+
+DNS = f"{SIDECAR}spec: {{dns: {{}}}}\n"
+NAMED_TOO = service_entry_text(
+    "{hosts: [b.example], ports: [{number: 443, name: x}], resolution: DNS}", "{name: other}"
+)
+
+
+def test_names_are_answered_where_the_document_asks_for_it() -> None:
+    assert take(configuration(NAMED)).names.find("a.example") is None
+    made = take(configuration(DNS, NAMED), {"a.example": ["10.0.0.1"]})
+    found = made.names.find("a.example")
+    assert found is not None
+    [virtual] = found[1].v4
+    assert [str(upstream) for upstream in made.egress(to(virtual, 443)).upstreams] == ["10.0.0.1:443"]
+
+
+def test_a_host_keeps_its_virtual_address_in_the_next_version_and_in_every_process() -> None:
+    first = take(configuration(DNS, NAMED))
+    moved = take(configuration(DNS, NAMED), places={"a.example": 7})
+    assert moved.places == {"a.example": 7}
+    assert take(configuration(DNS, NAMED, NAMED_TOO), before=moved).places["a.example"] == 7
+    assert first.places["a.example"] != 7

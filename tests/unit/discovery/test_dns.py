@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from hypothesis import given, strategies as st
+
+from interceptor.discovery import dns as module
+from interceptor.discovery.dns import NameServers, Upstream, answer, failure, read_resolv_conf
+from interceptor.model.address import SocketAddress
+from interceptor.routing.names import Names
+from tests.support.documents import service_entry
+
+PORTS = "ports: [{number: 80, name: http}]"
+MANY = ", ".join(f"10.0.0.{number}" for number in range(1, 201))
+NAMES = Names(
+    [
+        service_entry(f"{{hosts: [api.example.com], {PORTS}, addresses: [10.0.0.1, 'fd00::1']}}"),
+        service_entry(f"{{hosts: [v4.example.com], {PORTS}, addresses: [10.0.0.2]}}"),
+        service_entry(f"{{hosts: [many.example.com], {PORTS}, addresses: [{MANY}]}}"),
+    ]
+)
+
+
+def ask(
+    name: str, kind: str = "A", *, by_udp: bool = True, payload: int | None = None
+) -> dns.message.Message | None:
+    query = dns.message.make_query(name, kind, use_edns=payload is not None, payload=payload or 0)
+    reply = answer(query.to_wire(), NAMES, ("shop.svc",), by_udp=by_udp)
+    if reply is None:
+        return None
+    assert len(reply) <= (max(payload or 512, 512) if by_udp else 65_535)
+    message = dns.message.from_wire(reply)
+    assert query.is_response(message)
+    return message
+
+
+def answers(message: dns.message.Message | None) -> list[str]:
+    assert message is not None
+    assert message.rcode() == dns.rcode.NOERROR
+    return [text for rrset in message.answer for text in rrset.to_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("api.example.com", "A", ["api.example.com. 30 IN A 10.0.0.1"]),
+        ("API.Example.com", "A", ["API.Example.com. 30 IN A 10.0.0.1"]),
+        ("api.example.com", "AAAA", ["api.example.com. 30 IN AAAA fd00::1"]),
+        ("v4.example.com", "AAAA", []),
+        ("api.example.com", "MX", []),
+        (
+            "api.example.com.shop.svc",
+            "A",
+            ["api.example.com.shop.svc. 30 IN CNAME api.example.com.", "api.example.com. 30 IN A 10.0.0.1"],
+        ),
+    ],
+)
+def test_names_of_the_registry_are_answered(name: str, kind: str, expected: list[str]) -> None:
+    assert answers(ask(name, kind)) == expected
+
+
+def test_other_names_are_not() -> None:
+    assert ask("www.example.com") is None
+
+
+def test_what_is_no_query_of_the_internet_is_not() -> None:
+    chaos = dns.message.make_query("api.example.com", "TXT", rdclass="CH")
+    update = dns.message.make_query("api.example.com", "A")
+    update.set_opcode(dns.opcode.STATUS)
+    for query in (chaos, update):
+        assert answer(query.to_wire(), NAMES, (), by_udp=True) is None
+
+
+def test_an_answer_that_does_not_fit_says_so() -> None:
+    cut = ask("many.example.com")
+    assert cut is not None
+    assert cut.flags & dns.flags.TC
+    assert not cut.answer
+    for whole in (ask("many.example.com", payload=4096), ask("many.example.com", by_udp=False)):
+        assert len(answers(whole)) == 200
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_are_too_strange(data: bytes) -> None:
+    with contextlib.suppress(dns.exception.DNSException):
+        answer(data, NAMES, (), by_udp=True)
+    refused = failure(data)
+    assert refused is None or (refused[:2] == data[:2] and len(refused) == 12)
+
+
+def test_failures() -> None:
+    query = dns.message.make_query("a.b", "A")
+    refused = failure(query.to_wire())
+    assert refused is not None
+    message = dns.message.from_wire(refused)
+    assert (message.id, message.rcode()) == (query.id, dns.rcode.SERVFAIL)
+    assert message.flags & dns.flags.RD
+    assert failure(dns.message.make_response(query).to_wire()) is None
+    assert failure(b"short") is None
+
+
+def test_resolv_conf() -> None:
+    text = """
+# comment
+domain first.example
+search Shop.svc. svc .
+options ndots:5
+nameserver 10.0.0.1
+nameserver nonsense
+nameserver fe80::1%eth0
+nameserver ::1
+nameserver 10.0.0.4
+"""
+    assert read_resolv_conf(text) == Upstream(
+        (SocketAddress("10.0.0.1", 53), SocketAddress("fe80::1", 53), SocketAddress("::1", 53)),
+        ("shop.svc", "svc"),
+    )
+    assert read_resolv_conf("domain a.b.") == Upstream((), ("a.b",))
+
+
+def test_resolv_conf_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "resolv.conf"
+    monkeypatch.setattr(module, "RESOLV_CONF", file)
+    servers = NameServers()
+    assert servers() == Upstream(())
+    file.write_text("nameserver 10.0.0.1\n")
+    assert servers().servers == (SocketAddress("10.0.0.1", 53),)
+    new = tmp_path / "new"
+    new.write_text("nameserver 10.0.0.2\nsearch svc\n")
+    new.replace(file)
+    assert servers() == Upstream((SocketAddress("10.0.0.2", 53),), ("svc",))
+    file.unlink()
+    assert servers().servers == (SocketAddress("10.0.0.2", 53),)
+    new.write_text("nameserver 10.0.0.3\nsearch svc\n")
+    new.replace(file)
+    assert NameServers(["10.9.9.9"])() == Upstream((SocketAddress("10.9.9.9", 53),), ("svc",))
