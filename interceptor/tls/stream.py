@@ -6,7 +6,8 @@ message there and back cost 43 - 48 us of CPU that way and 27 - 29 us this way; 
 
 What the hub relies on, and what is therefore kept:
 
-- A read shorter than the buffer has left nothing behind, here or in the kernel, unless it set the reader's ``drain``.
+- A read shorter than the buffer has left nothing behind, here or in the kernel, unless it set the reader's ``drain``. So
+  does one that filled it and left something here: of that no event of the socket will tell.
 - A write says how many bytes it took. Where the kernel did not take a record, the last byte counts as not taken until it
   did: the hub offers it again when there is room, it is not encrypted twice, and nothing waits here without the hub's
   knowledge.
@@ -158,6 +159,8 @@ class TlsStream:
             more = size == RAW
         if not filled and not self._ended:
             raise BlockingIOError
+        if filled == room and (self._plain or self._incoming.pending or self._tls.pending()):
+            self._again()  # what is left here is no event of the socket's
         if self.on_ticket is not None:  # TLS 1.3 sends it behind the handshake
             tell, self.on_ticket = self.on_ticket, None
             tell(self._tls.session)

@@ -296,7 +296,7 @@ class FullSocket:
         self.finished = True
 
 
-def shaken(mesh: Contexts, sock: FullSocket) -> tuple[TlsStream, ssl.SSLObject, ssl.MemoryBIO]:
+def shaken(mesh: Contexts, sock: FullSocket) -> tuple[TlsStream, ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
     """A stream over a socket of the test's, after its handshake with a client in memory."""
     stream = TlsStream(sock, mesh.server(()), server_side=True)  # type: ignore[arg-type]  # a fake
     to_client, from_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -308,12 +308,12 @@ def shaken(mesh: Contexts, sock: FullSocket) -> tuple[TlsStream, ssl.SSLObject, 
         stream.handshake()
         to_client.write(bytes(sock.taken))
         sock.taken.clear()
-    return stream, client, to_client
+    return stream, client, to_client, from_client
 
 
 def test_what_the_kernel_refuses_is_offered_again_and_encrypted_once(mesh: Contexts) -> None:
     sock = FullSocket(1 << 20)
-    stream, client, to_client = shaken(mesh, sock)
+    stream, client, to_client, _ = shaken(mesh, sock)
     message, sent = pattern(100_000, 5), 0
     sock.room = 0
     while sent < len(message):
@@ -337,3 +337,24 @@ def test_what_the_kernel_refuses_is_offered_again_and_encrypted_once(mesh: Conte
     while data := client.read(1 << 16):
         received += data
     assert bytes(received) == message
+
+
+class Noting:
+    """A reader that notes that it is to read on."""
+
+    drain = False
+
+
+def test_what_does_not_fit_in_the_readers_buffer_is_announced(mesh: Contexts) -> None:
+    """No event of the socket's will tell of it: it has left the kernel."""
+    stream, client, _, said = shaken(mesh, FullSocket(1 << 20))
+    stream.reader = reader = Noting()
+    for _ in range(2):
+        client.write(bytes(1000))
+    stream._incoming.write(said.read())
+    buffer = bytearray(1000)
+    assert stream.recv_into(buffer) == 1000
+    assert reader.drain
+    assert stream.recv_into(buffer) == 1000
+    with pytest.raises(BlockingIOError):
+        stream.recv_into(buffer)
