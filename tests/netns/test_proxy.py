@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -179,8 +180,11 @@ def test_a_peer_that_resets_at_once_leaves_a_record_and_the_proxy_serving() -> N
         for _ in range(20):
             reset(connect(bed.peer, bed.app.v4, 8080))
         assert {proxy.record()["flag"] for _ in range(20)} == {"DC"}
-        for _ in range(20):
-            server.accept()[0].close()
+        server.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # who was gone before the proxy looked was never brought to the app
+                server.accept()[0].close()
+        server.settimeout(10)
         exchange(connect(bed.peer, bed.app.v4, 8080), server)
         assert proxy.record()["flag"] == "-"
 
