@@ -95,7 +95,7 @@ def test_no_algorithm_but_the_keys_own(algorithm: object) -> None:
         (token(exp=NOW - 61), "Jwt_is_expired"),
         (token(exp=None), "Jwt_lacks_a_claim"),
         (token(exp="soon"), "Jwt_is_not_in_the_right_form"),
-        (token(nbf=NOW + 120), "Jwt_not_yet_valid"),
+        (token(nbf=NOW + 3600), "Jwt_not_yet_valid"),
         (token(iss="https://other.example"), "Jwt_issuer_is_not_configured"),
         (token(iss=None), "Jwt_lacks_a_claim"),
         (token(header={"crit": ["exp"]}), "Jwt_is_not_in_the_right_form"),
@@ -116,7 +116,8 @@ def test_a_bad_token_is_refused(made: str, found: str) -> None:
 
 
 def test_clocks_may_differ_a_little() -> None:
-    assert verifier().verify(token(exp=NOW - 30, nbf=NOW + 30))
+    now = int(time.time())
+    assert verifier().verify(token(exp=now - 30, nbf=now + 30))
 
 
 def test_an_audience_is_one_of_those_asked_for() -> None:
