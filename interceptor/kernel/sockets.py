@@ -7,6 +7,8 @@ import errno
 import resource
 import socket
 import struct
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.errors import KernelError
@@ -297,6 +299,14 @@ def finish(sock: Stream) -> None:
     """Close with FIN, after ``reset_on_close``: what was sent still arrives."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH_ON_CLOSE)
     sock.close()
+
+
+def flows_that_fit() -> int:
+    """How many flows the descriptors suffice for that are free now."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (soft - sum(1 for _ in Path("/proc/self/fd").iterdir())) // DESCRIPTORS_PER_FLOW)
 
 
 def raise_descriptor_limit(connections: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -52,6 +53,7 @@ class Listener:
         self._flows = flows
         self._starved = False  # in an episode of failing accepts, which is logged once
         self._out_of_means = trio.Event()
+        self._fit = sockets.flows_that_fit()
 
     async def run(self) -> None:
         """Accept until cancelled; what is queued by then is still accepted before the socket is closed."""
@@ -73,6 +75,10 @@ class Listener:
     def _accept_batch(self) -> bool:
         """Accept a bounded number of connections; whether there may be more to accept at once."""
         for _ in range(BATCH):
+            if self._services.tracker.active >= self._fit:
+                # The last descriptors are for the upstreams of those that were accepted: all of them would fail.
+                self._starve(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                return False
             try:
                 accepted, sockaddr = self._sock.accept()
             except BlockingIOError:
