@@ -1,6 +1,6 @@
 """Istio's ServiceEntry: destinations that the registry knows.
 
-What it means in this version, where every flow is opaque TCP and goes on to the address the app dialled: a
+What it means in this version, where every flow goes on to the address the app dialled: a
 destination is the entry's when its port is one of ``ports`` and its address is one of ``addresses``, of the STATIC
 endpoints, or of what ``hosts`` resolve to. Hosts are resolved where ``addresses`` is empty and the resolution is not
 STATIC. No address or port is ever translated, so a document that asks for it is refused.

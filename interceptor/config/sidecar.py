@@ -101,7 +101,7 @@ class TelemetryEndpoint(Strict):
 
 
 class AccessLog(Strict):
-    """One line per connection; ``-`` is standard output."""
+    """One line per HTTP request, and per connection of anything else; ``-`` is standard output."""
 
     format: Literal["json", "text"] = "json"
     path: str = Field(default="-", min_length=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -83,3 +83,4 @@ class Flow:
     flag: ResponseFlag = ResponseFlag.NONE
     denied: str | None = None  # the reason label of interceptor_connections_denied_total, when it was refused
     details: str = "-"  # one sentence: why it ended as it did
+    line: tuple[str, tuple[str, str, str]] | None = field(default=None, repr=False)  # see request_lines

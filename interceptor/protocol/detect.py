@@ -24,6 +24,8 @@ MAX_BYTES: Final = max(client_hello.MAX_BYTES, MAX_LINE + 4)
 # A method's letters as nginx takes them. Methods of other letters are HTTP too, for which a port can be declared: here
 # they would keep waiting whoever sends a word and expects an answer.
 _METHOD: Final = re.compile(rb"[A-Z_-]{1,32}")
+# The head of a SETTINGS frame: RFC 9113 section 6.5.
+_SETTINGS: Final = re.compile(rb"\0..\x04\0\0\0\0\0", re.DOTALL)
 _LINE: Final = re.compile(rb"[A-Z_-]{1,32} [!-~\x80-\xff]+ HTTP/1\.[0-9]\r?")
 
 
@@ -52,6 +54,11 @@ def detect(data: bytes) -> Detected | None:
     if data[:24] == PREFACE[: len(data)]:
         return HTTP2 if len(data) >= len(PREFACE) else None
     return _http1(data)
+
+
+def is_http2_server(data: bytes) -> bool:
+    """Whether a server's first bytes are its part of HTTP/2's preface, which it may send before the client's has come."""
+    return _SETTINGS.match(data) is not None and int.from_bytes(data[1:3], "big") % 6 == 0
 
 
 def _http1(data: bytes) -> Detected | None:

@@ -243,24 +243,17 @@ class Hub(Loop):
         end.moved += size
         if size >= end.least:
             end.full, end.bulk = True, end.spliced
-        end.pair.active = self._now
+        end.pair.active = self.now
         end.pending = data
         self._read.append(end)
 
     def _write(self) -> None:
-        """Pass on what was read in this batch. After the last bytes the end is mostly there as well: it is not queued for."""
+        """Pass on what was read in this batch."""
         if not self._read:
             return
-        read, self._read = self._read, []
-        for end in read:
-            if end.pending is None or not self._flush(end):
-                continue
-            if end.full:
+        for end in self._read:
+            if end.pending is not None and self._flush(end) and (end.drain or end.full):
                 self._enqueue(end)
-            elif end.drain and not end.queued:
-                self._read_from(end)
-        for end in self._read:  # more came
-            self._enqueue(end)
         self._read.clear()
 
     def _splice(self, end: End, pipe: Pipe) -> None:
@@ -277,7 +270,7 @@ class Hub(Loop):
             self._end_of_stream(end)
             return
         end.moved += size
-        end.pair.active = self._now
+        end.pair.active = self.now
         end.pair.flow.relay = "splice"
         end.bulk = size >= LITTLE or self._relay == "splice"
         end.pending = pipe
@@ -287,7 +280,7 @@ class Hub(Loop):
     def _copy(self, end: End) -> None:
         """Pass on what is in the socket, by the large buffer, and keep what is not taken."""
         try:
-            size = end.sock.recv_into(self._buffer)
+            size = end.sock.recv_into(self.buffer)
         except BlockingIOError:
             return
         except OSError as error:
@@ -298,16 +291,16 @@ class Hub(Loop):
             return
         end.moved += size
         end.full = size >= end.least
-        end.pair.active = self._now
+        end.pair.active = self.now
         try:
-            sent = end.other.sock.send(self._view[:size])
+            sent = end.other.sock.send(self.view[:size])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._broken(end.other, error.errno or 0)
             return
         if sent < size:
-            end.pending, end.stalled = memoryview(bytes(self._view[sent:size])), True
+            end.pending, end.stalled = memoryview(bytes(self.view[sent:size])), True
         if end.full:
             end.bulk = end.spliced
         if end.pending is None and (size == BUFFER or end.drain):
@@ -336,12 +329,12 @@ class Hub(Loop):
         if isinstance(pending, Pipe):
             while len(pending):
                 pending.give_to(sink.fileno())
-                end.pair.active = self._now
+                end.pair.active = self.now
             self._pipes.give_back(pending)
         elif pending is not None:
             while (sent := sink.send(pending)) < len(pending):
                 end.pending = pending = memoryview(pending)[sent:]
-            end.pair.active = self._now
+            end.pair.active = self.now
         end.pending = None
         end.stalled = False
 
@@ -362,9 +355,9 @@ class Hub(Loop):
             self._finish(pair, Ended(pair.first_eof, Ending.FIN))
             return
         pair.first_eof = end.side
-        pair.active = self._now
+        pair.active = self.now
         self.unschedule(pair)
-        self.schedule(pair, self._now + self._linger)
+        self.schedule(pair, self.now + self._linger)
 
     def _broken(self, end: End, number: int = 0) -> None:
         """A connection broke: pass on what it had sent, in order, then reset the other side."""
@@ -372,9 +365,9 @@ class Hub(Loop):
         number = sockets.pending_error(end.sock) or number  # the cause, where the call only saw the effect
         with contextlib.suppress(OSError):
             self._offer(end)
-            while not end.eof and (size := end.sock.recv_into(self._buffer)):
+            while not end.eof and (size := end.sock.recv_into(self.buffer)):
                 end.moved += size
-                other.sock.sendall(self._view[:size])  # non-blocking: ends at what is not taken
+                other.sock.sendall(self.view[:size])  # non-blocking: ends at what is not taken
             if number == errno.EPIPE and not end.eof:  # the kernel's word for a RST that came after a FIN
                 other.sock.shutdown(socket.SHUT_WR)
         self._finish(end.pair, Ended(end.side, Ending.RESET, number or errno.ECONNRESET))

@@ -49,31 +49,16 @@ class Loop:
 
     def __init__(self, tick: float, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._now = 0.0
+        self.now = 0.0  # when the events that are being served were taken from the kernel
         self._epoll = select.epoll()
         self._turns = Turns(self._epoll, clock)
         self._machines: dict[int, Machine] = {}
         self._calls: dict[int, Callable[[], object]] = {}  # of listeners and waiting tasks
-        self._buffer = bytearray(BUFFER)
-        self._view = memoryview(self._buffer)
+        self.buffer = bytearray(BUFFER)  # what is received has to be taken out within the same call
+        self.view = memoryview(self.buffer)
         self._wheel = Wheel(tick)
 
     # What machines use
-
-    @property
-    def now(self) -> float:
-        """When the events that are being served were taken from the kernel."""
-        return self._now
-
-    @property
-    def buffer(self) -> bytearray:
-        """What is received here has to be taken out of it within the same call."""
-        return self._buffer
-
-    @property
-    def view(self) -> memoryview:
-        """The buffer's."""
-        return self._view
 
     def watch(self, sock: Leg, machine: Machine) -> None:
         """Tell a machine every event of a socket from now on; what is there already is an event at once."""
@@ -175,7 +160,7 @@ class Loop:
         while True:
             events = turns.wait(busy=self._busy)
             if events or self._busy:
-                self._now = turns.now
+                self.now = turns.now
                 self._tell(self._serve(events))
             elif not turns.of_trio:
                 return

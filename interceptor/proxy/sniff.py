@@ -16,7 +16,7 @@ import outcome
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.protocol.detect import HTTP1, HTTP2, MAX_BYTES, OPAQUE, Detected, detect
+from interceptor.protocol.detect import HTTP1, HTTP2, MAX_BYTES, OPAQUE, Detected, detect, is_http2_server
 from interceptor.proxy.endings import DialError, GoneError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # How long a client may wait with its request when its upstream could not be reached, to be told so by HTTP: one that
 # speaks first does so within a round trip, and any other is reset that much later.
 GRACE: Final = 0.2
+GREETING: Final = 9  # bytes of an HTTP/2 frame's head
 
 _BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
 
@@ -125,7 +126,7 @@ class Race:
         self._live.add(self)
         self._hub.watch(self._downstream, self)
         if self._dialled is None:
-            self._begin()
+            self.begin()
         else:
             self._hub.watch(self._dialled.sock, _Upstream(self, self._dialled.sock))
 
@@ -161,9 +162,10 @@ class Race:
         if detected is not None:
             self.decide(detected, detected.kind)
         elif not self._begun:
-            self._begin()
+            self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """The client has something to say, which it may not put off for ever."""
         self._begun = True
         self._hub.unschedule(self)
         self._hub.schedule(self, trio.current_time() + self._timeout)
@@ -194,7 +196,7 @@ class Race:
 
 
 class _Upstream:
-    """The other side of a race: whatever happens there decides it."""
+    """The other side of a race: nearly whatever happens there decides it."""
 
     def __init__(self, race: Race, sock: Leg) -> None:
         self._race = race
@@ -202,8 +204,19 @@ class _Upstream:
         self.drain = False
 
     def handle(self, event: int) -> None:
-        if event & ~select.EPOLLOUT and self._spoke():
+        if not event & ~select.EPOLLOUT or not self._spoke():
+            return
+        if not event & ~(select.EPOLLOUT | select.EPOLLIN) and self._greets_http2():
+            self._race.begin()
+        else:
             self._race.decide(OPAQUE, "opaque")
+
+    def _greets_http2(self) -> bool:
+        """A server of HTTP/2 may speak first, and its client speaks all the same: gRPC's does."""
+        try:
+            return is_http2_server(self._sock.recv(GREETING, socket.MSG_PEEK))
+        except OSError:  # for the relay to find
+            return False
 
     def _spoke(self) -> bool:
         """Records of TLS itself, such as a ticket, are no word of the upstream's."""

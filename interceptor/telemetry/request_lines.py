@@ -13,9 +13,7 @@ from interceptor.telemetry.access_log import address_text, start_time, text_or_n
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
-    from interceptor.model.identity import SpiffeId
     from interceptor.model.request import RequestRecord
 
 # Where Envoy says that the upstream's connection, and not its answer, was what went wrong.
@@ -31,7 +29,8 @@ def json_line(record: RequestRecord) -> bytes:
     names = {name.lower(): value for name, value in head.headers}
     get = names.get
     transport = text_or_null(record.details) if record.flag in _TRANSPORT else "null"
-    tail = _tail(flow, record)
+    cluster, downstream, ours = _of_flow(flow, record.policy or flow.policy)
+    upstream, local = record.upstream or flow.upstream, record.upstream_local or flow.upstream_local
     fields = "" if record.fields is None else f',"fields":{_object(record.fields)}'
     return (
         f'{{"start_time":"{start_time(record.started_at)}","method":{_known(head.method)},"path":{_json(head.path)},'
@@ -41,7 +40,9 @@ def json_line(record: RequestRecord) -> bytes:
         f'"bytes_sent":{record.bytes_sent},"duration":{_milliseconds(record.ended - record.began)},'
         f'"upstream_service_time":{_service_time(record)},"x_forwarded_for":{_known(get(b"x-forwarded-for"))},'
         f'"user_agent":{_known(get(b"user-agent"))},"request_id":{_json(get(b"x-request-id"))},'
-        f'"authority":{_known(head.authority or None)},{tail[0]}"upstream_transport_failure_reason":{transport},{tail[1]}'
+        f'"authority":{_known(head.authority or None)},"upstream_host":{_address(upstream)},'
+        f'{cluster}"upstream_local_address":{_address(local)},{downstream}'
+        f'"upstream_transport_failure_reason":{transport},{ours}'
         f"{fields}}}\n"
     ).encode("ascii")
 
@@ -70,39 +71,30 @@ def text_line(record: RequestRecord) -> bytes:
 REQUEST_LINES: Final[dict[str, Callable[[RequestRecord], bytes]]] = {"json": json_line, "text": text_line}
 
 
-def _tail(flow: Flow, record: RequestRecord) -> tuple[str, str]:
-    """What is the same for all requests of a flow to one connection of the upstream's."""
-    return _flow_text(
-        *(record.upstream or flow.upstream, record.upstream_local or flow.upstream_local),
-        *(flow.upstream_cluster, flow.original_dst, flow.peer, flow.server_name, flow.direction.value),
-        *(flow.peer_identity, record.policy or flow.policy),
+def _of_flow(flow: Flow, policy: str) -> tuple[str, str, str]:
+    """What is the same for all requests of a flow: after the upstream's address, after our own, and at the end."""
+    line = flow.line
+    if line is not None and line[0] == policy:
+        return line[1]
+    peer, original_dst = address_text(flow.peer), address_text(flow.original_dst)
+    made = (
+        f'"upstream_cluster":{quoted(flow.upstream_cluster)},',
+        (
+            f'"downstream_local_address":{original_dst},"downstream_remote_address":{peer},'
+            f'"requested_server_name":{text_or_null(flow.server_name or "-")},"route_name":null,'
+        ),
+        (
+            f'"direction":"{flow.direction.value}","original_dst":{original_dst},"peer":{peer},'
+            f'"peer_identity":{text_or_null(str(flow.peer_identity or "-"))},"policy":{text_or_null(policy)},"relay":"http"'
+        ),
     )
+    flow.line = policy, made
+    return made
 
 
-@lru_cache(maxsize=1024)
-def _flow_text(  # noqa: PLR0913, PLR0917 (what a line is made of; the cache compares them)
-    upstream: SocketAddress | None,
-    local: SocketAddress | None,
-    cluster: str,
-    original_dst: SocketAddress | None,
-    peer: SocketAddress,
-    server_name: str | None,
-    direction: str,
-    identity: SpiffeId | None,
-    policy: str,
-) -> tuple[str, str]:
-    peer_text = address_text(peer)
-    before = (
-        f'"upstream_host":{address_text(upstream)},"upstream_cluster":{quoted(cluster)},'
-        f'"upstream_local_address":{address_text(local)},"downstream_local_address":{address_text(original_dst)},'
-        f'"downstream_remote_address":{peer_text},"requested_server_name":{text_or_null(server_name or "-")},'
-        '"route_name":null,'
-    )
-    after = (
-        f'"direction":"{direction}","original_dst":{address_text(original_dst)},"peer":{peer_text},'
-        f'"peer_identity":{text_or_null(str(identity or "-"))},"policy":{text_or_null(policy)},"relay":"http"'
-    )
-    return before, after
+_address = lru_cache(maxsize=1024)(
+    address_text
+)  # of connections in the pool, which serve one flow after the other
 
 
 @lru_cache(maxsize=256)  # what clients say again and again

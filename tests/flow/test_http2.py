@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 
 from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Sidecar, SidecarSpec, Timeouts
@@ -557,3 +558,21 @@ async def test_a_declared_port_needs_no_detection() -> None:
                 await app.answer(1)
                 assert await client.body(1) == b"hello"
         assert not running.records.detections
+
+
+async def test_an_app_that_greets_before_the_client_speaks() -> None:
+    """As gRPC's servers do: that is no protocol where the server speaks first."""
+    server, address = listening()
+    async with running_proxy(FixedView((address,))) as running:
+        with server, running.connect() as sock:
+            client = Wire(sock)
+            made = World(running, server, client)
+            with made.opened:
+                app = await made.accept()  # which says its SETTINGS
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                await client.say(PREFACE, frame_settings())
+                await client.ask(1)
+                await app.fields(1)
+                await app.answer(1)
+                assert await client.body(1) == b"hello"
+        assert running.records.detections == ["http2"]

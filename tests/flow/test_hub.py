@@ -153,7 +153,7 @@ async def test_an_answer_sent_before_a_reset_reaches_the_peer(pair: Relayed) -> 
 async def test_writing_to_a_reset_side_still_delivers_what_it_had_said(pair: Relayed) -> None:
     await send(pair.app, b"bye")
     reset(pair.app)
-    pair.hub._now = 0.0
+    pair.hub.now = 0.0
     await send(pair.peer, b"into the void")
     async with serving(pair.hub, pair):
         assert await receive(pair.peer, 3) == b"bye"

@@ -103,6 +103,10 @@ class Client:
         chunks: tuple[bytes, ...] = (),
     ) -> Got:
         """Send a request, chunked where it has a body and no length, and read what is answered."""
+        if self._connection.our_state is h11.MUST_CLOSE:  # as it was answered before it had sent all
+            address = self.stream.socket.getpeername()
+            await self.stream.aclose()
+            self.stream, self._connection = await trio.open_tcp_stream(*address), h11.Connection(h11.CLIENT)
         if self._connection.our_state is h11.DONE:
             self._connection.start_next_cycle()
         given = {"Host": "app.example", **(headers or {})}

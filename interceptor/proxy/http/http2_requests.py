@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.http.serve import Service
 
+UNKNOWN: Final = "unknown"  # the status of a gRPC call that ended without one
 _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
 
 
@@ -83,7 +84,7 @@ class Request(RequestRecord):
             self._scope.cancel()
         self.status = call.status
         self.bytes_received, self.bytes_sent = call.bytes_received, call.bytes_sent
-        self.grpc_status = call.grpc_status
+        self.grpc_status = call.grpc_status or (UNKNOWN if call.grpc else None)
         if call.flag is not ResponseFlag.NONE:
             self.flag, self.details = call.flag, call.details
         every = self._requests.service.all

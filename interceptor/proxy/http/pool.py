@@ -50,7 +50,11 @@ class Pool:
         if not self._scheduled:
             self._scheduled = True
             self._hub.schedule(self, self._hub.now + self._timeout)
-        self._idle.setdefault(connection.key, deque()).append(connection)
+        idle = self._idle.get(connection.key)
+        if idle is None:
+            self._idle[connection.key] = deque((connection,))
+        else:
+            idle.append(connection)
 
     def drop(self, connection: Connection) -> None:
         """It ends."""

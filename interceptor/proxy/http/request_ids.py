@@ -16,9 +16,6 @@ def request_ids(seed: bytes | None = None) -> Callable[[], bytes]:
 
     def request_id() -> bytes:
         text = b"%032x" % bits(128)
-        return b"%b-%b-4%b-%b%b-%b" % (
-            *(text[:8], text[8:12], text[13:16]),
-            *(b"89ab"[(number := text[16] & 3) : number + 1], text[17:20], text[20:]),
-        )
+        return b"%b-%b-4%b-a%b-%b" % (text[:8], text[8:12], text[13:16], text[17:20], text[20:])
 
     return request_id

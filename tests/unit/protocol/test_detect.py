@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from interceptor.protocol.client_hello import ClientHello
-from interceptor.protocol.detect import HTTP1, HTTP2, MAX_BYTES, MAX_LINE, OPAQUE, PREFACE, Detected, detect
+from interceptor.protocol.detect import (
+    HTTP1,
+    HTTP2,
+    MAX_BYTES,
+    MAX_LINE,
+    OPAQUE,
+    PREFACE,
+    Detected,
+    detect,
+    is_http2_server,
+)
 from tests.unit.protocol.test_client_hello import hello, name_list, record
 
 TLS = record(hello((0, name_list(b"a.example"))))
@@ -73,3 +83,19 @@ def test_a_decision_once_made_stands(data: bytes | str) -> None:
 )
 def test_what_is_looked_at_is_bounded(start: bytes, filler: int) -> None:
     assert detect((start + bytes([filler]) * MAX_BYTES)[:MAX_BYTES]) is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\0\0\x12\x04\0\0\0\0\0", True),
+        (b"\0\0\0\x04\0\0\0\0\0\0\0\0\x08", True),
+        (b"\0\0\x0a\x04\0\0\0\0\0", False),
+        (b"\0\0\x12\x04\x01\0\0\0\0", False),
+        (b"\0\0\x12\x04\0\0\0\0\x01", False),
+        (b"\0\0\x12\x04", False),
+        (b"220 mail.example ESMTP\r\n", False),
+    ],
+)
+def test_a_server_that_greets_in_http2(data: bytes, expected: bool) -> None:
+    assert is_http2_server(data) is expected

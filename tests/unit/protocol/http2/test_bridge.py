@@ -259,6 +259,21 @@ def test_a_reset_behind_a_complete_response_comes_behind_it() -> None:
     assert pair.hooks.finished_calls[0].flag is ResponseFlag.NONE
 
 
+def test_a_reset_behind_an_early_response_passes() -> None:
+    """So a server says that it does not want the rest of the request (RFC 9113 section 8.1)."""
+    pair = Bridged()
+    pair.from_client(pair.client.headers(1, POST))
+    told, _ = pair.from_app(pair.app.headers(1, OK, end=True), rst_stream(1, NO_ERROR))
+    assert [(each.kind, each.code) for each in told[1:]] == [(RST_STREAM, NO_ERROR)]
+    assert pair.hooks.finished_calls[0].flag is ResponseFlag.NONE
+
+
+def test_the_end_of_a_body_may_come_alone() -> None:
+    pair = Bridged()
+    _, asked = pair.from_client(pair.client.headers(1, POST), pair.client.data(1, b"", end=True))
+    assert [(each.kind, each.ends) for each in asked] == [(HEADERS, False), (DATA, True)]
+
+
 def test_an_early_response_lets_the_request_go_on() -> None:
     pair = Bridged()
     pair.from_client(pair.client.headers(1, POST))
@@ -629,6 +644,15 @@ def test_draining_lets_what_is_under_way_come() -> None:
     assert not asked
     pair.from_app(pair.app.headers(1, OK, end=True), pair.app.headers(3, OK, end=True))
     assert pair.bridge.ended
+
+
+def test_the_first_cause_is_the_one() -> None:
+    pair = Bridged()
+    pair.hooks.verdict = LocalReply(403, ResponseFlag.DENY, "denied", b"no")
+    pair.from_client(settings((codes.INITIAL_WINDOW_SIZE, 0)), pair.client.headers(1, GET, end=True))
+    pair.from_client(rst_stream(1, CANCEL))
+    (call,) = pair.hooks.finished_calls
+    assert (call.flag, call.details) == (ResponseFlag.DENY, "denied")
 
 
 def test_a_lost_client_cancels_what_it_asked() -> None:

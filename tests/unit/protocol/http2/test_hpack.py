@@ -103,7 +103,8 @@ def test_any_bytes_are_fields_or_a_compression_error_as_for_the_library(blocks: 
     [
         "80",  # index 0
         "ff00",  # index 127, of an empty table
-        "ffffffffff7f",  # a number without end
+        "ffffffffff7f",  # a number beyond any table
+        "ffffffffffff7f",  # a number without end
         "be",  # index 62, of an empty table
         "7f00",  # a literal's name from an empty table
         "41",  # no value

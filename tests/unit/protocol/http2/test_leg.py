@@ -411,6 +411,22 @@ def test_making_us_reset_is_as_good_as_resetting() -> None:
     ended_with(told, ENHANCE_YOUR_CALM)
 
 
+def test_malformed_requests_count_as_reset() -> None:
+    pair = Bridged()
+    told: list[Sent] = []
+    for number in range(1, 2003, 2):
+        told, _ = pair.from_client(pair.client.headers(number, [*GET, (b"te", b"gzip")], end=True))
+    ended_with(told, ENHANCE_YOUR_CALM)
+    assert not pair.bridge.downstream.streams
+
+
+def test_the_reader_tells_what_may_not_take_long() -> None:
+    pair = Bridged()
+    assert not pair.bridge.downstream.within_head
+    pair.from_client(frame(HEADERS, 1, 1, b"\x82"))
+    assert pair.bridge.downstream.within_head
+
+
 def test_refused_streams_count_as_reset() -> None:
     pair = Bridged(limits=Limits(streams=1))
     told: list[Sent] = []
