@@ -134,8 +134,6 @@ _RECORDS: Final = "its TLS records were damaged, or it ended without saying so (
 
 _IN_ORDER: Final = Outcome(ResponseFlag.NONE, "-")
 _RELAY: Final = {
-    (Side.DOWNSTREAM, Ending.FIN): _IN_ORDER,
-    (Side.UPSTREAM, Ending.FIN): _IN_ORDER,
     (Side.DOWNSTREAM, Ending.RESET): Outcome(
         ResponseFlag.DOWNSTREAM_RESET, "the connection to the peer broke: {errno}"
     ),
@@ -186,6 +184,8 @@ def of_failure(failure: DialError | GoneError) -> Outcome:
 
 def of_relay(ended: Ended) -> Outcome:
     """A flow that was relayed."""
+    if ended.how is Ending.FIN:
+        return _IN_ORDER
     flag, details = _RELAY[ended.side, ended.how]
     return Outcome(
         flag,

@@ -248,12 +248,19 @@ class Hub(Loop):
         self._read.append(end)
 
     def _write(self) -> None:
-        """Pass on what was read in this batch."""
+        """Pass on what was read in this batch. After the last bytes the end is mostly there as well: it is not queued for."""
         if not self._read:
             return
-        for end in self._read:
-            if end.pending is not None and self._flush(end) and (end.drain or end.full):
+        read, self._read = self._read, []
+        for end in read:
+            if end.pending is None or not self._flush(end):
+                continue
+            if end.full:
                 self._enqueue(end)
+            elif end.drain and not end.queued:
+                self._read_from(end)
+        for end in self._read:  # more came
+            self._enqueue(end)
         self._read.clear()
 
     def _splice(self, end: End, pipe: Pipe) -> None:
