@@ -20,6 +20,7 @@ PROXY_UID: Final = 1337
 INGRESS_PORT: Final = 15006
 EGRESS_PORT: Final = 15001
 HTTP_PORT: Final = 8080
+HTTP2_PORT: Final = 8082
 BULK_PORT: Final = 5201
 BULK_CLIENT: Final = {
     "ingress": "10.9.0.31",

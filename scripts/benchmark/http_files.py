@@ -75,6 +75,11 @@ def _envoy(_workers: int) -> dict[str, str]:
         "path": f"{DIRECTORY}/{LOG}",
         "log_format": {"json_format": {key: f"%{operator}%" for key, operator in _KEYS.items()}},
     }
+    options = f"{extensions}.upstreams.http.v3.HttpProtocolOptions"
+    both = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    versions = {
+        "use_downstream_protocol_config": both
+    }  # the app is asked in the version that the client speaks
     router = {"@type": f"{extensions}.filters.http.router.v3.Router"}
 
     def listener(way: str, port: int) -> dict[str, object]:
@@ -106,6 +111,7 @@ def _envoy(_workers: int) -> dict[str, str]:
             "type": "ORIGINAL_DST",
             "lb_policy": "CLUSTER_PROVIDED",
             "connect_timeout": "10s",
+            "typed_extension_protocol_options": {options.rpartition("/")[2]: {"@type": options, **versions}},
             "circuit_breakers": {"thresholds": [{"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}]},
         }  # fmt: skip
 

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from scripts.benchmark import outputs
-from scripts.benchmark.contestants import BULK_CLIENT, BULK_PORT, HTTP_PORT
-from scripts.benchmark.measures import CLIENTS, CONNECTION_COUNTS, FAIRNESS_CONNECTIONS, STREAM_COUNTS
+from scripts.benchmark.contestants import BULK_CLIENT, BULK_PORT, HTTP2_PORT, HTTP_PORT
+from scripts.benchmark.measures import (
+    CLIENTS,
+    CONNECTION_COUNTS,
+    FAIRNESS_CONNECTIONS,
+    HTTP2_SHAPES,
+    STREAM_COUNTS,
+)
 from scripts.benchmark.outputs import OutputError
 from scripts.benchmark.stage import (
     ADDRESSES,
@@ -109,6 +115,31 @@ def http(stage: Stage, seconds: int, _idle: int) -> Samples:
             yield "http-own-cpu/100k", cpu.proxy / result.requests * 100_000
 
 
+def http2(stage: Stage, seconds: int, _idle: int) -> Samples:
+    """The same over HTTP/2, without TLS. HAProxy decides by the port what a server speaks, and is left out."""
+    if stage.name == "haproxy":
+        return
+    for count, streams in HTTP2_SHAPES:
+        argv = [
+            "h2load",
+            "-D",
+            str(seconds),
+            "-c",
+            str(count),
+            "-m",
+            str(streams),
+            f"http://{stage.target}:{HTTP2_PORT}/",
+        ]
+        done = subprocess.run(
+            command_inside(stage.client, argv),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=seconds + GRACE_SECONDS,
+        )
+        yield f"http2@{count}x{streams}", outputs.parse_h2load(done.stdout + done.stderr)
+
+
 def connections(stage: Stage, seconds: int, _idle: int) -> Samples:
     """A connection for each request."""
     with spent(stage) as cpu:
@@ -146,6 +177,7 @@ LOADS: Final[dict[str, Callable[[Stage, int, int], Samples]]] = {
     "bulk": bulk,
     "fairness": fairness,
     "http": http,
+    "http2": http2,
 }
 
 

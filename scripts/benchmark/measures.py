@@ -15,11 +15,12 @@ NAMES: Final = (*PEERS, OURS)
 
 # Each proxy is started once for all measures where it relays bytes, and once more to serve requests.
 TCP_MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
-HTTP_MEASURES: Final = ("http",)
+HTTP_MEASURES: Final = ("http", "http2")
 MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES)
 HTTP_NAMES: Final = ("none", "haproxy", "envoy", OURS)  # who can serve requests to their original destination
 
 CONNECTION_COUNTS: Final = (1, 50, 500)
+HTTP2_SHAPES: Final = ((50, 1), (10, 10), (1, 100))  # connections, and streams at once on each
 STREAM_COUNTS: Final = (1, 8)
 CLIENTS: Final = 20  # that open new connections as fast as they can: enough to keep one worker busy
 FAIRNESS_CONNECTIONS: Final = 10  # that make small requests beside the bulk flow
@@ -67,6 +68,15 @@ METRICS: Final = (
         Metric(f"http-p99@{n}", f"HTTP p99, {n} conn{'s' * (n > 1)}", "ms", "lower")
         for n in CONNECTION_COUNTS
     ),
+    *(
+        Metric(
+            f"http2@{n}x{m}",
+            f"HTTP/2 requests, {n} conn{'s' * (n > 1)} of {m} stream{'s' * (m > 1)}",
+            "1/s",
+            "higher",
+        )
+        for n, m in HTTP2_SHAPES
+    ),
     Metric("http-own-cpu/100k", "proxy's CPU per 100 000 HTTP requests", "s", "lower"),
     Metric("rest", "memory at rest", "MB", "lower"),
     Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
@@ -91,6 +101,7 @@ BARS: Final = (
     *(Bar(f"{way}@{n}", "envoy", 1.0) for n in STREAM_COUNTS for way in ("up", "down")),
     Bar("http@50", "envoy", 2.0),
     Bar("http-p99@50", "envoy", 1.0),
+    *(Bar(f"http2@{n}x{m}", "envoy", 0.5) for n, m in HTTP2_SHAPES),
     Bar("rest", "envoy", 0.6),
     Bar("idle", "envoy", 1.0),
     Bar("cpu/100k", "envoy", 1.0),

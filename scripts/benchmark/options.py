@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from scripts.benchmark.measures import (
     CONNECTION_COUNTS,
     DIRECTIONS,
+    HTTP2_SHAPES,
     HTTP_MEASURES,
     HTTP_NAMES,
     MEASURES,
@@ -63,6 +64,7 @@ class Options:
             "bulk": 2 * len(STREAM_COUNTS),
             "fairness": 1,
             "http": len(CONNECTION_COUNTS),
+            "http2": len(HTTP2_SHAPES),
         }
         idle = IDLE_SECONDS_PER_THOUSAND * self.idle / 1000 if "memory" in self.measures else 0
         total = 0.0

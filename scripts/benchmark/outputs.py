@@ -59,6 +59,17 @@ def parse_wrk(text: str) -> Requests:
     )
 
 
+def parse_h2load(text: str) -> float:
+    """h2load's requests per second, where all of them succeeded."""
+    rate = re.search(r"^finished in [^,]+, ([0-9.]+) req/s", text, re.MULTILINE)
+    counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
+    if rate is None or counts is None or not int(counts[1]):
+        raise OutputError(f"h2load printed no result: {_last_line(text)}")
+    if any(int(counts[at]) for at in (2, 3, 4)):
+        raise OutputError(f"h2load: {counts[0]}")
+    return float(rate[1])
+
+
 @dataclass(frozen=True)
 class Bulk:
     """What iperf3's receiver got."""

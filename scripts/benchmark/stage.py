@@ -23,6 +23,7 @@ from scripts.benchmark.contestants import (
     BULK_CLIENT,
     CONTESTANTS,
     EGRESS_PORT,
+    HTTP2_PORT,
     HTTP_PORT,
     INGRESS_PORT,
     PROXY_UID,
@@ -65,7 +66,7 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 # Local ports for a minute of new connections, and back in use after a second; TIME_WAIT leaves conntrack soon as well.
 SYSCTLS: Final = {
     "net/ipv4/ip_local_port_range": "1024 65535",
-    "net/ipv4/ip_local_reserved_ports": f"{HTTP_PORT},5201,15000-15099",
+    "net/ipv4/ip_local_reserved_ports": f"{HTTP_PORT},{HTTP2_PORT},5201,15000-15099",
     "net/ipv4/tcp_tw_reuse": "1",
     "net/ipv4/tcp_max_syn_backlog": "8192",
     "net/core/somaxconn": "8192",
@@ -202,13 +203,16 @@ daemon off; master_process off; pid nginx.pid; error_log stderr crit;
 events {{ worker_connections 20000; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; {temporary}
-  server {{ listen 0.0.0.0:{HTTP_PORT} backlog=8192; location / {{ return 200 "{BODY}"; }} }}
+  http2_max_concurrent_streams 1000;
+  server {{
+    listen 0.0.0.0:{HTTP_PORT} backlog=8192; listen 0.0.0.0:{HTTP2_PORT} http2 backlog=8192; location / {{ return 200 "{BODY}"; }}
+  }}
 }}
 """)
     argv = ["nginx", "-e", "stderr", "-p", str(directory), "-c", "nginx.conf"]
     try:
         with process(where, argv, uid=NOBODY, log=directory / "log") as server:
-            wait_listening("the app's nginx", server, {HTTP_PORT}, directory / "log")
+            wait_listening("the app's nginx", server, {HTTP_PORT, HTTP2_PORT}, directory / "log")
             yield server
     finally:
         shutil.rmtree(directory)

@@ -14,6 +14,7 @@ from scripts.benchmark.outputs import (
     descendants,
     listening_ports,
     memory_mb,
+    parse_h2load,
     parse_iperf3,
     parse_process,
     parse_wrk,
@@ -142,3 +143,26 @@ def test_the_rules_counters_of_one_port_are_added_up() -> None:
     assert redirected(saved, 15006) == 10
     assert redirected(saved, 15001) == 7
     assert redirected("", 15001) == 0
+
+
+H2LOAD = """\
+finished in 3.00s, 28073.33 req/s, 1.87MB/s
+requests: 84220 total, 84230 started, 84220 done, 84220 succeeded, {failed} failed, 0 errored, 0 timeout
+"""
+
+
+def test_h2load() -> None:
+    assert parse_h2load(H2LOAD.format(failed=0)) == 28073.33
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (H2LOAD.format(failed=3), "3 failed"),
+        ("could not connect", "no result: could not connect"),
+        ("", "no result"),
+    ],
+)
+def test_h2load_failed(text: str, said: str) -> None:
+    with pytest.raises(OutputError, match=said):
+        parse_h2load(text)
