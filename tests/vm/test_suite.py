@@ -11,7 +11,9 @@ from tests.support.machine import Bench, Machine
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 HOUR = 3600.0
-HALVES = 2  # that scripts/test-netns runs at once
+# All of them take many hours on an emulated machine. These ask the kernel for every rule, match and target there is, in both
+# families and backends, and carry connections through the proxy by REDIRECT and TPROXY: half an hour.
+EMULATED = "proxy rules_selection rules_tproxy rules_dns rules_guard gateway_tproxy"
 
 
 def test_the_demo_runs(gateway: Machine) -> None:
@@ -19,18 +21,22 @@ def test_the_demo_runs(gateway: Machine) -> None:
 
 
 def test_the_kernel_tests_pass(gateway: Machine, bench: Bench) -> None:
-    patience = 10 if bench.driver == "qemu" else 1
-    # The log stays on the machine while it is written, so that a run of hours can be looked at.
+    emulated = bench.driver == "qemu"
+    chosen = ""
+    if emulated:
+        chosen = "-o faulthandler_timeout=0 "  # seconds of a real machine
+        chosen += " ".join(f"tests/netns/test_{name}.py" for name in EMULATED.split())
+        bench.say(f"of the kernel tests only {EMULATED}: the others take hours on an emulated machine")
+    # The log stays on the machine while it is written, so that a long run can be looked at.
     gateway.run(
-        f"cd /vagrant && INTERCEPTOR_PATIENCE={patience} scripts/test-netns > /var/log/kernel-tests 2>&1 || true",
-        timeout=4 * HOUR,
+        f"cd /vagrant && INTERCEPTOR_PATIENCE={10 if emulated else 1} scripts/test-netns {chosen} "
+        "> /var/log/kernel-tests 2>&1 || true",
+        timeout=2 * HOUR,
     )
     said = gateway.run("cat /var/log/kernel-tests").stdout
     summaries = re.findall(r"^=+ (.*) in [0-9.]+s.*=+$", said, re.MULTILINE)
     bench.say(f"kernel tests: {'; '.join(summaries)}")
-    assert len(summaries) == HALVES, said[-8000:]
+    assert len(summaries) == (1 if emulated else 2), said[-8000:]  # halves
     for summary in summaries:
         assert " passed" in summary
-        assert "failed" not in summary, said[-8000:]
-        assert "error" not in summary, said[-8000:]
-        assert "skipped" not in summary
+        assert not re.search("failed|error|skipped", summary), said[-8000:]
