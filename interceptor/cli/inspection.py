@@ -56,6 +56,7 @@ def explain(
     flags: Texts,
     uid: Annotated[int | None, typer.Option(min=0, help="Of the program that connects.")] = None,
     gid: Annotated[int | None, typer.Option(min=0, help="Its group [the same number].")] = None,
+    groups: Annotated[str, typer.Option(metavar="G,...", help="Its supplementary groups [none].")] = "",
     to: Annotated[
         str | None, typer.Option(metavar="IP:PORT", help="Where a program here connects to.")
     ] = None,
@@ -87,7 +88,7 @@ def explain(
     settings, namespace = invocation.settings, find_namespace(invocation)
     asked = question.Asked(
         to=to, peer=peer, to_port=to_port, uid=uid, gid=gid, mark=mark, interface=interface,
-        protocol=Protocol(protocol.value),
+        protocol=Protocol(protocol.value), groups=groups,
     )  # fmt: skip
     connection = question.connection(asked, way.look_up(namespace, question.far_address(asked)))
     if live:

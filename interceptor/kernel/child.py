@@ -1,15 +1,19 @@
-"""Do one thing in a forked child, perhaps in another namespace, and bring its result back.
+"""Do things in a forked child, perhaps in another namespace, and bring the results back.
 
-python-iptables keeps per-process state (one address family a process, tables cached by name), so each piece of work on
-a table has a process of its own. Fork is used from programs with one thread only.
+python-iptables keeps per-process state (one address family a process), so the work on each family's tables has a process
+of its own: kept for all of a transaction, because a fork takes longer than the work. Fork is used from programs with one
+thread only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from dataclasses import dataclass
+from enum import Enum
+from typing import IO, TYPE_CHECKING, Final, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from interceptor.errors import InterceptorError, KernelError
 from interceptor.kernel import netns
@@ -17,6 +21,8 @@ from interceptor.kernel import netns
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from interceptor.redirect.rules import Family
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,34 +46,133 @@ def call(namespace: Path | None, function: Callable[P, T], *args: P.args, **kwar
     finally:
         _, status = os.waitpid(child, 0)
     if not answer:
-        died = (
-            f"signal {os.WTERMSIG(status)}"
-            if os.WIFSIGNALED(status)
-            else f"exit status {os.WEXITSTATUS(status)}"
-        )
-        raise KernelError(
-            f"the helper process for '{function.__name__}' died ({died}); run the command again"
-        )
-    outcome = pickle.loads(answer)  # noqa: S301 (written by our own child)
+        raise _died(function.__name__, status)
+    return cast("T", _result(pickle.loads(answer)))  # noqa: S301 (written by our own child)
+
+
+@dataclass(frozen=True, slots=True)
+class _Helper:
+    pid: int
+    requests: IO[bytes]
+    answers: IO[bytes]
+
+
+class Helpers:
+    """The processes that work in one namespace (None: stay) until the end, one for each family.
+
+    ``shared`` is what functions may be given that cannot be pickled: the helpers have it from before they were forked.
+    """
+
+    def __init__(self, namespace: Path | None, shared: object = None) -> None:
+        self._namespace = namespace
+        self._shared = shared
+        self._helpers: dict[Family, _Helper] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for family in list(self._helpers):
+            self._end(family)
+
+    def call(self, family: Family, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``call`` does, in the helper of a family. After one has died the next call has a new one."""
+        passed = [_SHARED if argument is self._shared else argument for argument in args]
+        try:
+            if family not in self._helpers:
+                self._helpers[family] = self._start()
+            helper = self._helpers[family]
+            pickle.dump((function, passed, kwargs), helper.requests)
+            helper.requests.flush()
+            outcome = pickle.load(helper.answers)  # noqa: S301 (written by our own child)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # truncated
+            raise _died(function.__name__, self._end(family)) from None
+        return cast("T", _result(outcome))
+
+    def _start(self) -> _Helper:
+        reader, requests = os.pipe()
+        answers, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for end in (requests, answers, *(each.requests.fileno() for each in self._helpers.values())):
+                os.close(end)  # else a helper would not see that we are gone
+            self._work(reader, writer)
+        os.close(reader)
+        os.close(writer)
+        return _Helper(pid, os.fdopen(requests, "wb"), os.fdopen(answers, "rb"))
+
+    def _work(self, reader: int, writer: int) -> NoReturn:
+        """In a helper, until the other end is closed."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        entered = False
+
+        def work() -> object:
+            nonlocal entered
+            if self._namespace is not None and not entered:
+                netns.enter(self._namespace)
+            entered = True
+            return function(
+                *(self._shared if argument is _SHARED else argument for argument in passed), **kwargs
+            )
+
+        try:
+            with os.fdopen(reader, "rb") as requests, os.fdopen(writer, "wb") as answers:
+                while True:
+                    function, passed, kwargs = pickle.load(requests)  # noqa: S301 (written by our own parent)
+                    answers.write(pickle.dumps(_outcome(work)))
+                    answers.flush()
+        finally:  # also at the end of the requests: without the parent's clean-up handlers
+            os._exit(0)
+
+    def _end(self, family: Family) -> int:
+        helper = self._helpers.pop(family)
+        with contextlib.suppress(BrokenPipeError):  # it died, with a request unread
+            helper.requests.close()
+        helper.answers.close()
+        _, status = os.waitpid(helper.pid, 0)
+        return status
+
+
+class _Shared(Enum):
+    SHARED = 1
+
+
+_SHARED: Final = _Shared.SHARED  # stands for what was shared; an Enum's member is the same after pickling
+
+
+def _died(what: str, status: int) -> KernelError:
+    died = (
+        f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
+    )
+    return KernelError(f"the helper process for '{what}' died ({died}); run the command again")
+
+
+def _result(outcome: object) -> object:
     if isinstance(outcome, BaseException):
         raise outcome
-    return cast("T", outcome)
+    return outcome
 
 
-def _answer(writer: int, namespace: Path | None, function: Callable[[], T]) -> None:
+def _outcome(function: Callable[[], object]) -> object:
+    try:
+        return function()
+    except InterceptorError as error:
+        return error
+    except BaseException as error:  # noqa: BLE001 (crosses the process border as a sentence)
+        return KernelError(f"unexpected {type(error).__name__}: {error}")
+
+
+def _answer(writer: int, namespace: Path | None, function: Callable[[], T]) -> NoReturn:
     """In the child: do the work, write the pickled outcome, leave without the parent's clean-up handlers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    outcome: T | BaseException
-    try:
+
+    def work() -> T:
         if namespace is not None:
             netns.enter(namespace)
-        outcome = function()
-    except InterceptorError as error:
-        outcome = error
-    except BaseException as error:  # noqa: BLE001 (crosses the process border as a sentence)
-        outcome = KernelError(f"unexpected {type(error).__name__}: {error}")
+        return function()
+
     try:
         with os.fdopen(writer, "wb") as stream:
-            stream.write(pickle.dumps(outcome))
+            stream.write(pickle.dumps(_outcome(work)))
     finally:
         os._exit(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from interceptor.kernel import child, conntrack
-from interceptor.kernel.listeners import any_open, listeners
+from interceptor.kernel.listeners import listeners
 from interceptor.model.address import from_sockaddr
 from interceptor.redirect.existing import Ends, Established, bypassing
 from interceptor.redirect.rules import MarkConnection
@@ -37,9 +37,6 @@ def _existing(
     ports: Collection[int],
     reset: bool,  # noqa: FBT001 (child.call)
 ) -> tuple[tuple[Established, ...], int | None]:
-    if not any_open():  # as where an init container works: asking on takes longer than all of an apply
-        return (), 0 if reset else None
-
     def look() -> tuple[Established, ...]:
         return bypassing(
             ruleset,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from interceptor.config.redirect import Backend
+    from interceptor.kernel.child import Helpers
     from interceptor.redirect.foreign import Presence
     from interceptor.redirect.rules import Family, Ruleset, Table
     from interceptor.redirect.status import InstalledChain
@@ -50,24 +50,28 @@ class Change(Protocol):
         """When to make it among others that install: by family (0: both), then by place."""
 
     @property
+    def helper(self) -> Family:
+        """Whose helper process makes it."""
+
+    @property
     def phrase(self) -> str:
         """The change for the operator: 'IPv4 nat: 14 rules in ...', 'IPv6 filter: removed'."""
 
     def make(self, before_commit: Callable[[Step], None]) -> None:
-        """Write what is wanted. In a child that entered the namespace."""
+        """Write what is wanted. In a helper."""
 
     def undo(self, before_commit: Callable[[Step], None]) -> None:
-        """Write what was there. In a child that entered the namespace."""
+        """Write what was there. In a helper."""
 
 
 class Driver(Protocol):
-    """A backend; each function starts the child processes that it needs. Raises KernelError with the remedy."""
+    """A backend, which works in helpers. Raises KernelError with the remedy."""
 
-    def look(self, namespace: Path | None) -> Presence:
+    def look(self, helpers: Helpers) -> Presence:
         """What there is of ours and of others; makes nothing."""
 
-    def changes(self, namespace: Path | None, ruleset: Ruleset) -> Sequence[Change]:
+    def changes(self, helpers: Helpers, ruleset: Ruleset) -> Sequence[Change]:
         """Every place that holds or shall hold something of ours."""
 
-    def installed(self, namespace: Path | None) -> Sequence[InstalledChain]:
+    def installed(self, helpers: Helpers) -> Sequence[InstalledChain]:
         """Our chains with their counters."""

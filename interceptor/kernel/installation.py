@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from interceptor.errors import KernelError
-from interceptor.kernel import child, connections, conntrack, readback, rules, state_file
-from interceptor.kernel.unhook import unhook
-from interceptor.model.connection import Direction
-from interceptor.redirect import listing
-from interceptor.redirect.existing import describe
+from interceptor.kernel import child, rules, state_file
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
@@ -19,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from interceptor.config.redirect import Backend, Mark, RedirectSettings
+    from interceptor.model.connection import Direction
     from interceptor.redirect.rules import Ruleset
 
 POLL_SECONDS: Final = 0.2  # between two looks at the flows that are left
@@ -45,7 +42,8 @@ def install(
 ) -> tuple[rules.Applied, str]:
     """Apply, and tell the proxy; the second value is a sentence where that could not be told."""
     applied = rules.apply(settings, namespace, backend=backend, wait=wait)
-    return applied, state_file.write(settings, namespace, applied.choice.backend.value)
+    assert applied.place is not None
+    return applied, state_file.write(settings, applied.place, applied.choice.backend.value)
 
 
 def uninstall(namespace: Path | None, *, wait: float) -> rules.Removed:
@@ -57,6 +55,9 @@ def uninstall(namespace: Path | None, *, wait: float) -> rules.Removed:
 
 def older(settings: RedirectSettings, ruleset: Ruleset, namespace: Path | None, *, reset: bool) -> str:
     """A sentence about connections that bypass the rules because they are older; ``reset`` ends them."""
+    from interceptor.kernel import connections  # noqa: PLC0415 (only where there are open ones)
+    from interceptor.redirect.existing import describe  # noqa: PLC0415
+
     ports = {settings.ingress_port, settings.egress_port}
     try:
         found, ended = connections.existing(namespace, ruleset, ports, reset=reset)
@@ -67,6 +68,9 @@ def older(settings: RedirectSettings, ruleset: Ruleset, namespace: Path | None, 
 
 def live_flows(namespace: Path | None) -> tuple[dict[Direction, int], str]:
     """How many live connections our rules lead, by direction, whatever the configuration was; or why that is unknown."""
+    from interceptor.kernel import conntrack  # noqa: PLC0415 (not for apply, as below)
+    from interceptor.model.connection import Direction  # noqa: PLC0415
+
     leads_to, taken = child.call(namespace, _leads_to)
     try:
         found = conntrack.live(namespace, frozenset().union(*leads_to.values()), taken)
@@ -81,6 +85,9 @@ def live_flows(namespace: Path | None) -> tuple[dict[Direction, int], str]:
 
 def _leads_to() -> tuple[dict[Direction, frozenset[int]], Mark | None]:
     """In a child: the ports our rules lead to, and the mark of what TPROXY takes."""
+    from interceptor.kernel import readback  # noqa: PLC0415
+    from interceptor.redirect import listing  # noqa: PLC0415
+
     texts = [text for family in FAMILIES for text in readback.legacy(family).values()]
     texts.append(readback.nft())
     return listing.ports(texts), listing.taken(texts)
@@ -93,6 +100,9 @@ def drain(
 
     ``progress`` gets the number of flows left and the seconds left, whenever the number changes. Ctrl-C ends the waiting.
     """
+    from interceptor.kernel import conntrack  # noqa: PLC0415
+    from interceptor.kernel.unhook import unhook  # noqa: PLC0415
+
     leads_to, taken = child.call(namespace, _leads_to)  # before: what is unhooked may be listed otherwise
     ports = frozenset().union(*leads_to.values())
     unhook(namespace, wait=wait)

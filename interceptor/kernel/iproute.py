@@ -1,6 +1,6 @@
 """Policy routing: our rule and our route in a namespace, by netlink.
 
-Every function here runs in a child process that entered the namespace. What is ours is known by its table and protocol
+The work is done in a helper. What is ours is known by its table and protocol
 numbers, so that it is found again without any flag. Netlink takes one request at a time: a write that fails half-way is
 undone by writing what was there before.
 """
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.config.redirect import Mark
 from interceptor.errors import KernelError
-from interceptor.kernel import child
 from interceptor.kernel.driver import Step
 from interceptor.redirect.rules import DETOUR_NUMBER, DETOUR_PROTOCOL, FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from interceptor.kernel.child import Helpers
     from interceptor.redirect.rules import Detour, Family
 
 _LOCAL: Final = 2  # RTN_LOCAL, linux/rtnetlink.h
@@ -68,6 +68,10 @@ class RoutingChange(NamedTuple):
         return self.family, 1  # before any rule that marks (kernel.legacy)
 
     @property
+    def helper(self) -> Family:
+        return 4  # for both: pyroute2 takes a tenth of a second to load
+
+    @property
     def phrase(self) -> str:
         where = f"IPv{self.family} routing"
         marks = ", ".join(map(str, self.wanted.marks))
@@ -80,12 +84,12 @@ class RoutingChange(NamedTuple):
         write(self.family, self.before, before_commit)
 
 
-def stands(namespace: Path | None) -> bool:
+def stands(helpers: Helpers) -> bool:
     """Whether a route of IPv4 stands in our table: it comes first and goes last of all that is ours in mangle and routing.
 
     A look that costs next to nothing, for an apply that has no business with routing but after one that was killed.
     """
-    return child.call(namespace, _stands)
+    return helpers.call(4, _stands)
 
 
 def _stands() -> bool:
@@ -96,13 +100,10 @@ def _stands() -> bool:
     return f"Id {DETOUR_NUMBER}:" in tables
 
 
-def changes(namespace: Path | None, detour: Detour | None) -> Sequence[RoutingChange]:
+def changes(helpers: Helpers, detour: Detour | None) -> Sequence[RoutingChange]:
     """Our policy routing, where there is any or shall be some."""
-    import pyroute2  # noqa: F401, PLC0415 (here, once: it takes a tenth of a second in each child otherwise)
-
     return [
-        RoutingChange(family, child.call(namespace, read, family), build(detour, family))
-        for family in FAMILIES
+        RoutingChange(family, helpers.call(4, read, family), build(detour, family)) for family in FAMILIES
     ]
 
 

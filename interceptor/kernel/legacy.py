@@ -1,27 +1,28 @@
 """The legacy driver: our chains in iptables' own tables, one change for each table of each family.
 
-Asks ``kernel.iptables`` for everything, in child processes: python-iptables can do one family in a process.
+Asks ``kernel.iptables`` for everything, in helpers: python-iptables can do one family in a process.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
+import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import child, iptables, x_entry
-from interceptor.kernel.netns import CLONE_NEWNET
+from interceptor.kernel.netns import CLONE_NEWNET, libc
 from interceptor.redirect.foreign import LEGACY_NAT_PRIORITY, ForeignChain, Presence
 from interceptor.redirect.rules import FAMILIES, Family, Ruleset, Table, read_comment
-from interceptor.redirect.status import Hits, InstalledChain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
+    from interceptor.kernel.child import Helpers
     from interceptor.kernel.driver import Step
     from interceptor.kernel.iptables import Layout
+    from interceptor.redirect.status import InstalledChain
 
 # What prepares comes first, what refuses last; policy routing is 1 (kernel.iproute): it stands before what marks for it.
 _PLACES: Final = {Table.RAW: 0, Table.MANGLE: 2, Table.NAT: 3, Table.FILTER: 4}
@@ -54,6 +55,10 @@ class TableChange(NamedTuple):
         return self.family, _PLACES[self.table]
 
     @property
+    def helper(self) -> Family:
+        return self.family
+
+    @property
     def phrase(self) -> str:
         rules = sum(map(len, self.wanted.chains.values()))
         where = f"IPv{self.family} {self.table.value}"
@@ -68,12 +73,10 @@ class TableChange(NamedTuple):
         iptables.write(self.family, self.table, self.before, before_commit)
 
 
-def look(namespace: Path | None) -> Presence:
+def look(helpers: Helpers) -> Presence:
     """What there is in the tables that exist."""
-    existing = _tables(namespace)
-    found = [
-        child.call(namespace, _look, family, existing[family]) for family in FAMILIES if existing[family]
-    ]
+    existing = _tables(helpers)
+    found = [helpers.call(family, _look, family, existing[family]) for family in FAMILIES if existing[family]]
     return Presence(
         any(presence.ours for presence in found),
         tuple(chain for presence in found for chain in presence.foreign),
@@ -82,44 +85,54 @@ def look(namespace: Path | None) -> Presence:
     )
 
 
-def changes(namespace: Path | None, ruleset: Ruleset) -> Sequence[TableChange]:
-    """Every table that holds or shall hold something of ours; one child for each family."""
+def changes(helpers: Helpers, ruleset: Ruleset) -> Sequence[TableChange]:
+    """Every table that holds or shall hold something of ours; one helper for each family."""
     planned = set(ruleset.tables())
-    if planned:
-        iptables.load()
-    existing = _tables(namespace)
+    existing = _tables(helpers)
     changed: list[TableChange] = []
     for family in FAMILIES:
         tables = [table for table in Table if table in existing[family] or (family, table) in planned]
         if tables:
-            changed += child.call(namespace, _compare, family, tables, existing[family], ruleset)
+            changed += helpers.call(family, _compare, family, tables, existing[family], ruleset)
     return changed
 
 
-def installed(namespace: Path | None) -> Sequence[InstalledChain]:
+def installed(helpers: Helpers) -> Sequence[InstalledChain]:
     """Our chains in the tables that exist."""
-    existing = _tables(namespace)
+    existing = _tables(helpers)
     return [
         chain
         for family in FAMILIES
         if existing[family]
-        for chain in child.call(namespace, _installed, family, existing[family])
+        for chain in helpers.call(family, _installed, family, existing[family])
     ]
 
 
-def can_nat(family: Family) -> bool:
+def prepare() -> None:
+    """Load python-iptables before the helpers are forked, so that they need not; where it is missing they will say so."""
+    if iptables.kernel_has_loaded(4):
+        with contextlib.suppress(KernelError):
+            iptables.load()
+
+
+def can_nat(helpers: Helpers, family: Family) -> bool:
     """Whether the kernel has a nat table for a family.
 
     Asked in a namespace made for the question where that is allowed, because asking makes the table.
     """
-    iptables.load()
-    return child.call(None, _try_nat, family)
+    return helpers.call(family, _try_nat, family)
 
 
 def _try_nat(family: Family) -> bool:
-    # Refused without CAP_SYS_ADMIN: then the table is made here, empty.
-    ctypes.CDLL(None).unshare(CLONE_NEWNET)
-    return iptables.has_table(family, Table.NAT)
+    """In a helper, which comes back."""
+    with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123 (a descriptor is wanted)
+        # Refused without CAP_SYS_ADMIN: then the table is made here, empty.
+        left = libc.unshare(CLONE_NEWNET) == 0
+        try:
+            return iptables.has_table(family, Table.NAT)
+        finally:
+            if left and libc.setns(home.fileno(), CLONE_NEWNET) != 0:
+                os._exit(1)  # lost: this process must not touch another table
 
 
 def available() -> bool:
@@ -132,17 +145,13 @@ def available() -> bool:
 
 
 def _try_elsewhere() -> bool:
-    if ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0:
+    if libc.unshare(CLONE_NEWNET) == 0:
         return iptables.has_table(4, Table.NAT)
     return iptables.kernel_has_loaded(4)
 
 
-def _tables(namespace: Path | None) -> Tables:
-    """The tables of each family; with python-iptables at hand where there are any."""
-    existing = child.call(namespace, _existing)
-    if any(existing.values()):
-        iptables.load()  # in the parent, once for all children
-    return existing
+def _tables(helpers: Helpers) -> Tables:
+    return helpers.call(4, _existing)
 
 
 def _existing() -> Tables:
@@ -150,7 +159,7 @@ def _existing() -> Tables:
 
 
 def _look(family: Family, tables: frozenset[Table]) -> Presence:
-    """In a child: whether any table holds something of ours, and the nat chains of others."""
+    """In a helper: whether any table holds something of ours, and the nat chains of others."""
     ours = any(iptables.read(family, table) != iptables.NOTHING for table in tables)
     foreign: list[ForeignChain] = []
     for table in tables & {Table.NAT, Table.MANGLE}:
@@ -164,7 +173,7 @@ def _look(family: Family, tables: frozenset[Table]) -> Presence:
 def _compare(
     family: Family, tables: Sequence[Table], existing: frozenset[Table], ruleset: Ruleset
 ) -> list[TableChange]:
-    """In a child: what there is and what is wanted. A table that does not exist is not looked into."""
+    """In a helper: what there is and what is wanted. A table that does not exist is not looked into."""
     return [
         TableChange(
             family,
@@ -177,7 +186,9 @@ def _compare(
 
 
 def _installed(family: Family, tables: frozenset[Table]) -> list[InstalledChain]:
-    """In a child: our chains in the tables that exist."""
+    """In a helper: our chains in the tables that exist."""
+    from interceptor.redirect.status import Hits, InstalledChain  # noqa: PLC0415 (not for apply)
+
     chains: list[InstalledChain] = []
     for table in (table for table in Table if table in tables):
         found = iptables.read_with_counters(family, table)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.redirect.doctor import Listener
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from interceptor.redirect.doctor import Listener
 
 _LISTEN: Final = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 # ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT
@@ -38,6 +38,8 @@ def any_open() -> bool:
 
 
 def _lines() -> Iterator[_Line]:
+    from interceptor.redirect.doctor import Listener  # noqa: PLC0415 (any_open does without)
+
     for family, fields in _sockets():
         if fields[3] != _LISTEN:
             continue

@@ -25,7 +25,7 @@ CLONE_NEWNET: Final = 0x40000000  # include/uapi/linux/sched.h
 NAMED: Final = Path("/run/netns")  # where iproute2 keeps its named namespaces
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def resolve(spec: str) -> Path:
@@ -89,7 +89,7 @@ def enter(path: Path) -> None:
             f"cannot open the network namespace {path}: {error.strerror}; run as root"
         ) from error
     try:
-        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        if libc.setns(descriptor, CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
             raise KernelError(
                 f"cannot enter the network namespace {path}: {os.strerror(number)}; "

@@ -1,7 +1,8 @@
 """The nft driver: our table of nftables, read and written through the ``nft`` program, one transaction for everything.
 
 nft runs in a child process that entered the namespace. Our own table is listed by name; those of others are found by
-their base chains, because nft up to 1.0.6 writes rubbish for the flags of a table when it lists all of them.
+their base chains, because nft up to 1.0.6 writes rubbish for the flags of a table when it lists all of them. Where netlink
+shows that there is no table, nft is not asked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
-from interceptor.kernel import child
+from interceptor.kernel import child, netlink
 from interceptor.kernel.driver import Step
 from interceptor.redirect import nft_layout, tproxy
 from interceptor.redirect.foreign import ForeignChain, Presence
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from interceptor.kernel.child import Helpers
     from interceptor.redirect.nft_layout import Form
-    from interceptor.redirect.rules import Ruleset
+    from interceptor.redirect.rules import Family, Ruleset
     from interceptor.redirect.status import InstalledChain
 
 OLDEST: Final = (1, 0, 2)  # counters in the elements of a set, by JSON; Ubuntu 22.04's. Tried with 1.0.6
@@ -67,6 +69,10 @@ class TableChange:
         return _BOTH_FAMILIES, 0
 
     @property
+    def helper(self) -> Family:
+        return 4  # for both
+
+    @property
     def phrase(self) -> str:
         if self.removes:
             return f"nft table {FAMILY} {TABLE}: removed"
@@ -79,20 +85,20 @@ class TableChange:
         _write(self.before, before_commit)
 
 
-def look(namespace: Path | None) -> Presence:
+def look(helpers: Helpers) -> Presence:
     """Whether our table is there, and the redirecting chains of others."""
-    return child.call(namespace, _look)
+    return helpers.call(4, _look)
 
 
-def changes(namespace: Path | None, ruleset: Ruleset) -> Sequence[TableChange]:
+def changes(helpers: Helpers, ruleset: Ruleset) -> Sequence[TableChange]:
     """Our table, when there is one or shall be one."""
-    change = child.call(namespace, _compare, ruleset)
+    change = helpers.call(4, _compare, ruleset)
     return [change] if change.before != NOTHING or change.wanted != NOTHING else []
 
 
-def installed(namespace: Path | None) -> Sequence[InstalledChain]:
+def installed(helpers: Helpers) -> Sequence[InstalledChain]:
     """Our chains in our table."""
-    return nft_layout.installed(child.call(namespace, _list_ours))
+    return nft_layout.installed(helpers.call(4, _list_ours))
 
 
 def unhook(namespace: Path | None, tables: frozenset[Table]) -> None:
@@ -127,8 +133,11 @@ def _table(chain: str) -> Table | None:
 
 
 def _look() -> Presence:
+    tables = _tables()
     if _program() is None:
-        _refuse_when_blind()
+        _refuse_when_blind(tables)
+        tables = frozenset()
+    if tables is not None and not tables:
         return Presence(ours=False, foreign=(), ipv6_nat=True)
     chains = _listing("list", "chains")
     foreign: list[ForeignChain] = []
@@ -170,8 +179,11 @@ def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
 
 def _list_ours() -> list[Form]:
     """Our table's objects; none when there is no such table."""
+    tables = _tables()
+    if tables is not None and (_NFPROTO_INET, TABLE) not in tables:
+        return []
     if _program() is None:
-        _refuse_when_blind()
+        _refuse_when_blind(tables)
         return []
     return _listing("list", "table", FAMILY, TABLE, or_nothing="No such file or directory")
 
@@ -237,17 +249,17 @@ def _need_recent_program() -> None:
         )
 
 
-def _refuse_when_blind() -> None:
-    """Without nft: make sure by netlink that no table of ours is overlooked."""
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 (heavy, and seldom needed)
-    from pyroute2.nftables.main import NFTables  # noqa: PLC0415
-
+def _tables() -> frozenset[tuple[int, str]] | None:
+    """What there is, by netlink; None where only nft itself may know."""
     try:
-        with NFTables(nfgen_family=_NFPROTO_INET) as tables:
-            names = [table.get_attr("NFTA_TABLE_NAME") for table in tables.get_tables()]
-    except (NetlinkError, OSError):  # a kernel without nftables
-        return
-    if TABLE in names:
+        return netlink.nftables()
+    except OSError:  # a kernel without nftables, or no right to look
+        return None
+
+
+def _refuse_when_blind(tables: frozenset[tuple[int, str]] | None) -> None:
+    """Without nft no table of ours must be overlooked."""
+    if tables and (_NFPROTO_INET, TABLE) in tables:
         raise KernelError(
             f"rules of ours are in nftables' table {FAMILY} {TABLE}, and the program 'nft' is missing; "
             "install it with 'apt install nftables'"

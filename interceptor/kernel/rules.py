@@ -19,11 +19,12 @@ from interceptor.config.redirect import DEFAULT_WAIT, Backend, Ipv6Policy
 from interceptor.errors import InterceptorError, KernelError
 from interceptor.kernel import child, iproute, legacy, nftables, xtables_lock
 from interceptor.kernel.driver import Driver, undisturbed
+from interceptor.kernel.listeners import any_open
+from interceptor.kernel.state_file import here
 from interceptor.redirect.foreign import Choice, choose, conflicts
 from interceptor.redirect.ipv6 import Ipv6, decide
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Ruleset
-from interceptor.redirect.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from interceptor.config.redirect import RedirectSettings
     from interceptor.kernel.driver import Change, Step
     from interceptor.redirect.foreign import Presence
+    from interceptor.redirect.state_file import Place
+    from interceptor.redirect.status import Status
 
 _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _DRIVERS: Final[dict[Backend, Driver]] = {Backend.LEGACY: legacy, Backend.NFT: nftables}
@@ -46,6 +49,8 @@ class Applied:
     changes: tuple[str, ...]
     choice: Choice
     warnings: tuple[str, ...]
+    place: Place | None = None  # where, unless it was only asked what would be done
+    busy: bool = False  # there are open connections, which may be older than the rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +75,30 @@ def apply(
     Without ``backend`` one is chosen; rules of ours in the other are removed when the new ones stand.
     """
     _need_root()
+    place, busy = None, False
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(xtables_lock.held(wait))
             stack.enter_context(_signals_wait())
-        found = {each: driver.look(namespace) for each, driver in _DRIVERS.items()}
+        if backend is not Backend.NFT:
+            legacy.prepare()
+        helpers = stack.enter_context(child.Helpers(namespace, before_commit))
+        found = {each: driver.look(helpers) for each, driver in _DRIVERS.items()}
         choice = Choice(backend, "--backend asks for it") if backend else _choose(found)
-        ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], namespace)
+        ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], helpers)
         ruleset = plan(settings, ipv6)
         wanted = {each: Ruleset("", ()) for each, presence in found.items() if presence.ours}
         # Policy routing of ours stands only with rules of ours in the mangle table, or where an apply was killed.
         marks = ruleset.detour is not None or any(presence.mangle for presence in found.values())
-        routed = marks or iproute.stands(namespace)
+        routed = marks or iproute.stands(helpers)
         changes = [
-            *(iproute.changes(namespace, ruleset.detour) if routed else ()),
-            *_changes(namespace, {**wanted, choice.backend: ruleset}),
+            *(iproute.changes(helpers, ruleset.detour) if routed else ()),
+            *_changes(helpers, {**wanted, choice.backend: ruleset}),
         ]
         pending = [change for change in changes if change.needed]
         if not dry_run:
-            _write(namespace, pending, before_commit)
+            _write(helpers, pending, before_commit)
+            place, busy = helpers.call(4, _around)
     fresh = all(change.installs for change in changes)
     outcome: Literal["installed", "updated", "unchanged"] = "installed" if fresh else "updated"
     return Applied(
@@ -102,6 +112,8 @@ def apply(
             for presence in found.values()
             for sentence in conflicts(choice.backend, presence.foreign)
         ),
+        place,
+        busy,
     )
 
 
@@ -114,21 +126,24 @@ def remove(
     """Remove all that is ours, whoever installed it with whatever flags. KernelError: nothing was changed."""
     _need_root()
     nothing = dict.fromkeys(Backend, Ruleset("", ()))
-    with xtables_lock.held(wait), _signals_wait():
-        changes = (*iproute.changes(namespace, None), *_changes(namespace, nothing))
+    with xtables_lock.held(wait), _signals_wait(), child.Helpers(namespace, before_commit) as helpers:
+        changes = (*iproute.changes(helpers, None), *_changes(helpers, nothing))
         pending = [change for change in changes if change.needed]
-        _write(namespace, pending, before_commit)
+        _write(helpers, pending, before_commit)
     return Removed("removed" if pending else "absent", tuple(change.phrase for change in pending))
 
 
 def status(namespace: Path | None) -> Status:
     """What is installed. Reads only; makes no table."""
+    from interceptor.redirect.status import Status  # noqa: PLC0415 (not for apply)
+
     _need_root()
-    found = [driver.look(namespace) for driver in _DRIVERS.values()]
-    return Status(
-        tuple(chain for driver in _DRIVERS.values() for chain in driver.installed(namespace)),
-        tuple(chain for presence in found for chain in presence.foreign),
-    )
+    with child.Helpers(namespace) as helpers:
+        found = [driver.look(helpers) for driver in _DRIVERS.values()]
+        return Status(
+            tuple(chain for driver in _DRIVERS.values() for chain in driver.installed(helpers)),
+            tuple(chain for presence in found for chain in presence.foreign),
+        )
 
 
 def _choose(found: Mapping[Backend, Presence]) -> Choice:
@@ -140,20 +155,20 @@ def _choose(found: Mapping[Backend, Presence]) -> Choice:
     return Choice(Backend.NFT, "iptables' legacy tables cannot be had here")
 
 
-def _decide_ipv6(policy: Ipv6Policy, there: Presence, namespace: Path | None) -> Ipv6:
+def _decide_ipv6(policy: Ipv6Policy, there: Presence, helpers: child.Helpers) -> Ipv6:
     """Ask for no more than the decision needs."""
     capture = policy in {Ipv6Policy.AUTO, Ipv6Policy.ON}
-    nat = capture and (there.ipv6_nat or _kernel_has_ipv6_nat())
-    addresses = child.call(namespace, _ipv6_addresses) if capture and not nat else ()
+    nat = capture and (there.ipv6_nat or _kernel_has_ipv6_nat(helpers))
+    addresses = helpers.call(4, _ipv6_addresses) if capture and not nat else ()
     return decide(policy, nat=nat, addresses=addresses)
 
 
-def _changes(namespace: Path | None, wanted: Mapping[Backend, Ruleset]) -> list[Change]:
+def _changes(helpers: child.Helpers, wanted: Mapping[Backend, Ruleset]) -> list[Change]:
     """All places in these backends that hold or shall hold something of ours."""
     return [
         change
         for backend, ruleset in wanted.items()
-        for change in _DRIVERS[backend].changes(namespace, ruleset)
+        for change in _DRIVERS[backend].changes(helpers, ruleset)
     ]
 
 
@@ -167,15 +182,15 @@ def _order(change: Change) -> tuple[bool, int, int]:
     return (True, -family, -place) if change.removes else (False, family, place)
 
 
-def _write(namespace: Path | None, changes: Sequence[Change], before_commit: Callable[[Step], None]) -> None:
+def _write(helpers: child.Helpers, changes: Sequence[Change], before_commit: Callable[[Step], None]) -> None:
     """Make each change; when one fails, put the earlier ones back."""
     begun: list[Change] = []
     try:
         for change in sorted(changes, key=_order):
             begun.append(change)  # before: a child that died may have committed
-            child.call(namespace, change.make, before_commit)
+            helpers.call(change.helper, change.make, before_commit)
     except (InterceptorError, OSError) as error:
-        failures = list(_restore(namespace, begun))
+        failures = list(_restore(helpers, begun))
         if failures:
             raise KernelError(
                 f"{error}; and what had been changed could not be undone ({'; '.join(failures)}): "
@@ -184,17 +199,22 @@ def _write(namespace: Path | None, changes: Sequence[Change], before_commit: Cal
         raise KernelError(f"{error}; nothing was changed") from error
 
 
-def _restore(namespace: Path | None, changes: Sequence[Change]) -> Iterator[str]:
+def _restore(helpers: child.Helpers, changes: Sequence[Change]) -> Iterator[str]:
     """Put back what was there, last change first; yields what could not be put back."""
     for change in reversed(changes):
         try:
-            child.call(namespace, change.undo, undisturbed)
+            helpers.call(change.helper, change.undo, undisturbed)
         except (InterceptorError, OSError) as error:
             yield str(error)
 
 
+def _around() -> tuple[Place, bool]:
+    """In a helper: what to say of this namespace when the rules stand."""
+    return here(), any_open()
+
+
 def _ipv6_addresses() -> tuple[str, ...]:
-    """In a child: the IPv6 addresses that are not loopback's."""
+    """In a helper: the IPv6 addresses that are not loopback's."""
     try:
         lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
     except FileNotFoundError:  # a kernel without IPv6
@@ -203,9 +223,9 @@ def _ipv6_addresses() -> tuple[str, ...]:
     return tuple(f"{address} on {interface}" for address, interface in found if not address.is_loopback)
 
 
-def _kernel_has_ipv6_nat() -> bool:
+def _kernel_has_ipv6_nat(helpers: child.Helpers) -> bool:
     """For the legacy backend only: a table of nftables is for both families."""
-    return legacy.can_nat(6)
+    return legacy.can_nat(helpers, 6)
 
 
 def _need_root() -> None:

@@ -22,9 +22,9 @@ _SO_NETNS_COOKIE: Final = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-def write(settings: RedirectSettings, namespace: Path | None, backend: str) -> str:
+def write(settings: RedirectSettings, place: state_file.Place, backend: str) -> str:
     """Tell the proxy what was installed; a sentence when the file could not be written, else nothing."""
-    told = state_file.state(settings, child.call(namespace, _here), backend)
+    told = state_file.state(settings, place, backend)
     path = _path(told.place)
     temporary = path.with_suffix(".new")
     try:
@@ -43,7 +43,7 @@ def write(settings: RedirectSettings, namespace: Path | None, backend: str) -> s
 def delete(namespace: Path | None) -> None:
     """Forget what was installed."""
     with contextlib.suppress(OSError):  # there was none, or /run is read-only: the cookie tells a stale one
-        _path(child.call(namespace, _here)).unlink()
+        _path(child.call(namespace, here)).unlink()
     with contextlib.suppress(OSError):  # not empty: there are rules in other namespaces
         DIRECTORY.rmdir()
 
@@ -52,7 +52,7 @@ def check(
     *, mode: str, ingress_port: int, egress_port: int, dns_port: int | None, uid: int, gid: int
 ) -> None:
     """Raise ConfigError when the rules in this very namespace do not fit the proxy that is about to start."""
-    place = _here()
+    place = here()
     try:
         told = state_file.read(_path(place).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -68,7 +68,8 @@ def check(
         raise ConfigError(*problems)
 
 
-def _here() -> state_file.Place:
+def here() -> state_file.Place:
+    """The namespace of this process."""
     with socket.socket() as probe:
         try:
             cookie = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address as parse_address
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from interceptor.config.addresses import ip_address, socket_address
 from interceptor.errors import ConfigError
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from interceptor.redirect.simulate import Explanation
 
 T = TypeVar("T")
+
+_LARGEST_ID: Final = 0xFFFF_FFFE  # the one above it means 'no id' to the kernel
+_DIGITS: Final = 10  # of the largest id
 
 
 class Way(NamedTuple):
@@ -41,6 +44,7 @@ class Asked:
     mark: int
     interface: str | None
     protocol: Protocol
+    groups: str = ""  # supplementary ones, comma-separated
 
 
 def far_address(asked: Asked) -> str:
@@ -52,9 +56,9 @@ def far_address(asked: Asked) -> str:
     if asked.peer is not None:
         if asked.to_port is None:
             raise ConfigError("--from: says nothing without --to-port, the port that the peer connects to")
-        if asked.uid is not None or asked.gid is not None:
+        if asked.uid is not None or asked.gid is not None or asked.groups:
             raise ConfigError(
-                "--uid, --gid: a connection that arrives has no user here; leave them out with --from"
+                "--uid, --gid, --groups: a connection that arrives has no user here; leave them out with --from"
             )
         return _read("--from", ip_address, asked.peer)
     if asked.to_port is not None:
@@ -83,8 +87,17 @@ def connection(asked: Asked, way: Way | None) -> Connection:
         protocol=asked.protocol,
         uid=asked.uid,
         gid=asked.gid if asked.gid is not None else asked.uid,
+        groups=_groups(asked.groups),
         mark=asked.mark,
     )
+
+
+def _groups(text: str) -> frozenset[int]:
+    words = [word.strip() for word in text.split(",")] if text else []
+    for word in words:
+        if not (word.isascii() and word.isdigit() and len(word) <= _DIGITS and int(word) <= _LARGEST_ID):
+            raise ConfigError(f"--groups: '{word}' is not the number of a group, 0 to {_LARGEST_ID}")
+    return frozenset(map(int, words))
 
 
 def _read(flag: str, read: Callable[[str], T], text: str) -> T:

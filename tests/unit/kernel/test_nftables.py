@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from interceptor.errors import KernelError
-from interceptor.kernel import nftables
+from interceptor.kernel import netlink, nftables
 from interceptor.redirect.foreign import Presence
 from interceptor.redirect.rules import Ruleset
 
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the only nft is looked for."""
+    """Where the only nft is looked for; netlink does not tell what there is."""
+
+    def refuse() -> NoReturn:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(netlink, "nftables", refuse)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nftables, "_PATH", "/bin")
     return tmp_path / "nft"

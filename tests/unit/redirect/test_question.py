@@ -27,6 +27,7 @@ def asked(**given: object) -> Asked:
         ({"peer": "10.0.0.1"}, "--from: says nothing without --to-port"),
         ({"peer": "10.0.0.1", "to_port": 1, "uid": 0}, "--uid, --gid"),
         ({"peer": "10.0.0.1", "to_port": 1, "gid": 0}, "--uid, --gid"),
+        ({"peer": "10.0.0.1", "to_port": 1, "groups": "4"}, "--uid, --gid, --groups"),
         ({"peer": "example.com", "to_port": 1}, "--from: 'example.com' is not an IP address"),
         ({"to": "10.0.0.1:1", "to_port": 1}, "--to-port: belongs to --from"),
         ({"to": "10.0.0.1:1"}, "--to: needs --uid"),
@@ -54,6 +55,18 @@ def test_a_connection_opened_here() -> None:
         5,
         7,
     )
+
+
+def test_supplementary_groups() -> None:
+    found = connection(asked(to="10.0.0.1:443", uid=5, groups="7, 4294967294"), None)
+    assert (found.gid, found.groups) == (5, frozenset({7, 4294967294}))
+    assert connection(asked(to="10.0.0.1:443", uid=5), None).groups == frozenset()
+
+
+@pytest.mark.parametrize("groups", ["staff", "-1", "4294967295", "1,,2", "1;2", "\u0663", "9" * 5000])
+def test_what_is_no_group(groups: str) -> None:
+    with pytest.raises(ConfigError, match=r"--groups: '.*' is not the number of a group, 0 to 4294967294"):
+        connection(asked(to="10.0.0.1:443", uid=5, groups=groups), None)
 
 
 def test_a_connection_that_arrives() -> None:
