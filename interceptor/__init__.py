@@ -10,12 +10,13 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     runtime     composition root: settings -> services, one nursery, signals, drain
     workers     what serves connections: one worker in the main process, or a supervisor of several processes
     proxy       listener -> connection (THE path) -> hub; tracker of live flows; http: machines that the hub drives
-    discovery   sources of configuration: files and names; the only writers of the store
+    discovery   sources of configuration: files, pushes and names, judged in a process beside; the only writers of the store
     admin       the admin and telemetry endpoints
     middleware  what stands around requests and connections: built-in filters, the user's own, the chain
     telemetry   metrics, access log, program log
     tls         certificates, TLS contexts and their rotation, TLS streams, the small authority
     kernel      namespaces, iptables, nftables, sockets: the only home of iptc, pyroute2, ctypes, setns
+    watching    what files look like from outside, to see that they changed
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     protocol    PURE, sans-IO: detection, ClientHello, HTTP
@@ -61,6 +62,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     plan                  the Ruleset that settings ask for
     proxy ids             the uids, gids and mark by which the rules know the proxy's own traffic
     registry              the services named by ServiceEntry documents
+    pushed set            the documents that came by push; files are the base below them
     relay                 moving bytes between the two sides of a flow, and the way it is done: copy or splice
     response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong
     ruleset               all our rules, typed, for both families: the only source of every rendering

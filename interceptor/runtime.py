@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from interceptor.admin import app as admin
+from interceptor.admin.push import Door, PushEndpoint
 from interceptor.admin.server import serve
+from interceptor.discovery import pushed
+from interceptor.discovery.live import Live, RefusedError, StaleError
 from interceptor.discovery.resolver import Resolver
-from interceptor.errors import KernelError
+from interceptor.errors import ConfigError, KernelError
 from interceptor.kernel import netns, process, sockets, state_file
 from interceptor.model.connection import Direction
 from interceptor.state import snapshot
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration
     from interceptor.config.sidecar import Dns, Sidecar
     from interceptor.discovery.dns import DnsListener
+    from interceptor.discovery.verdict import Start
     from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
 
@@ -46,9 +50,10 @@ logger: Final = logging.getLogger(__name__)
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
-def run_proxy(
+def run_proxy(  # noqa: PLR0913 (what the command line gives, each by its name)
     configuration: Configuration,
     *,
+    start: Start | None = None,
     namespace: str | None,
     proxy_uid: int,
     log_format: Literal["text", "json"] | None,
@@ -76,19 +81,8 @@ def run_proxy(
     bound = _bind(configuration.sidecar, workers)
     # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
     metrics = Metrics(configuration.sidecar)
-    codecs.lookup("idna")
-    if snapshot.policy_documents(configuration):
-        from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
-    if spec.middleware:
-        from interceptor.middleware import build  # noqa: PLC0415 (as above)
-        from interceptor.proxy.http import filters  # noqa: F401, PLC0415
-
-        build.preload(spec.middleware)
-    if workers > 1:
-        from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
+    _preload(configuration, workers)
     read_credentials = _reader_of_credentials(configuration)
-    if spec.dns is not None:
-        from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
     if root:
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
@@ -112,7 +106,27 @@ def run_proxy(
         serving = _supervise(configuration, bound, metrics, access_log, control, credentials)
     certificates = Certificates(credentials, metrics)
     beside = () if spec.dns is None else (_dns_listener(spec.dns, namespace, bound, serving.store, metrics),)
-    trio.run(Gateway(configuration, bound, serving, control, certificates, beside).run)
+    gateway = Gateway(configuration, bound, serving, control, certificates, beside)
+    if start is not None:
+        gateway.watch(start, configuration, metrics)
+    trio.run(gateway.run)
+
+
+def _preload(configuration: Configuration, workers: int) -> None:
+    """Import what the configuration needs."""
+    spec = configuration.sidecar.spec
+    codecs.lookup("idna")
+    if snapshot.policy_documents(configuration):
+        from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
+    if spec.middleware:
+        from interceptor.middleware import build  # noqa: PLC0415 (as above)
+        from interceptor.proxy.http import filters  # noqa: F401, PLC0415
+
+        build.preload(spec.middleware)
+    if workers > 1:
+        from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
+    if spec.dns is not None:
+        from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
 
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
@@ -135,6 +149,18 @@ class Certificates:
         """Until cancelled, where there are any."""
         if self.credentials is not None:
             await self.credentials.watch(self.metrics.certificate_expiry)
+
+    def admit(self, configuration: Configuration) -> None:
+        """Raises ConfigError where a new configuration needs certificates that were not read at the start."""
+        read = set() if self.credentials is None else set(self.credentials.others)
+        for rule in configuration.destination_rules:
+            settings = (rule.spec.trafficPolicy.tls, *rule.port_tls.values())
+            named = {tls.files for tls in settings if tls is not None and tls.mode in {"SIMPLE", "MUTUAL"}}
+            if self.credentials is None or not named <= read:
+                raise ConfigError(
+                    f"DestinationRule {rule.full_name} names TLS settings whose files were not read at the start; "
+                    "restart the proxy, or take the change back"
+                )
 
     def dump(self) -> list[dict[str, object]]:
         """For ``/certs``."""
@@ -281,13 +307,43 @@ class Gateway:
         self._control = control
         self._resolver = Resolver(serving.store)
         self._pending: str | None = "starting: the names in the registry are being resolved"
+        self._live: Live | None = None  # without files there is nothing to watch
+        self._door: Door | None = None
         self._app_is_gone = False
         self._stop = trio.Event()
         self._served = trio.Event()  # the last flow has ended, and its access log is written
         self._forced = trio.Event()
 
+    def watch(self, start: Start, configuration: Configuration, metrics: Metrics) -> None:
+        """Have changes of the configuration judged and put into force."""
+
+        def outcome(accepted: bool) -> None:  # noqa: FBT001
+            metrics.config_changed(accepted=accepted, at=time.time())  # noqa: TID251 (dashboards show it)
+
+        outcome(True)  # noqa: FBT003 (the one that the proxy starts with)
+        live = self._live = Live(start, configuration, self._adopt, outcome=outcome)
+        asked = self._spec.discovery.push
+        if asked.enabled:
+            assert asked.tokenFile is not None
+            self._door = Door(
+                token_file=asked.tokenFile,
+                etag=lambda: live.etag,
+                shown=lambda: pushed.shown(live.pushed),
+                types=pushed.TYPES,
+                patch=pushed.PATCH,
+                push=live.push,
+                refused=RefusedError,
+                stale=StaleError,
+            )
+
+    async def _adopt(self, configuration: Configuration) -> str:
+        """Put an accepted configuration into force; raises ConfigError where this process cannot."""
+        self._certificates.admit(configuration)
+        return await self._resolver.adopt(configuration)
+
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
+        endpoint = PushEndpoint(self._door)
         controls = admin.Controls(
             collect=self._serving.collect,
             connections=self._serving.connections,
@@ -300,17 +356,20 @@ class Gateway:
             drain=self._stop.set,
             quit=self._quit,
             set_level=self._serving.set_level,
+            remark=self._remark,
+            pushed=endpoint.answer,
         )
+        telemetry = admin.telemetry_app(self._serving.collect, self._not_ready, self._remark)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, signals)
                 if self._control is not None:
                     nursery.start_soon(self._watch_launcher, self._control)
-                await nursery.start(serve, admin.admin_app(controls), self._bound.admin)
-                await nursery.start(
-                    serve, admin.telemetry_app(self._serving.collect, self._not_ready), self._bound.telemetry
-                )
+                await nursery.start(serve, admin.admin_app(controls), self._bound.admin, endpoint.wants)
+                await nursery.start(serve, telemetry, self._bound.telemetry)
                 await nursery.start(self._resolver.run)
+                if self._live is not None:
+                    nursery.start_soon(self._live.watch)
                 nursery.start_soon(self._certificates.watch)
                 for service in self._beside:
                     await nursery.start(service.run)
@@ -330,6 +389,9 @@ class Gateway:
 
     def _not_ready(self) -> str | None:
         return self._pending or self._serving.pending
+
+    def _remark(self) -> str | None:
+        return None if self._live is None or self._live.rejected is None else str(self._live.rejected)
 
     def _set_ready(self) -> None:
         self._pending = None
@@ -371,6 +433,8 @@ class Gateway:
         async for number in signals:
             if number == signal.SIGHUP:
                 self._serving.reopen_log()
+                if self._live is not None:
+                    self._live.hurry()
             elif self._stop.is_set():
                 self._forced.set()
             else:
@@ -384,7 +448,8 @@ class Gateway:
         self._stop.set()
 
     def _config_dump(self) -> dict[str, object]:
-        return {**self._serving.store.current.dump(), "workers": self._serving.processes()}
+        live = {} if self._live is None else self._live.dump()
+        return {**self._serving.store.current.dump(), **live, "workers": self._serving.processes()}
 
     def _explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)

@@ -39,10 +39,12 @@ class Controls:
     clusters: Callable[[], Sequence[Mapping[str, object]]]
     certs: Callable[[], Sequence[Mapping[str, object]]]  # without keys
     ready: Callable[[], str | None]  # None when ready, else what is pending
+    remark: Callable[[], str | None]  # what is to be said although it is ready
     drain: Callable[[], None]  # readiness off, stop accepting, let flows end
     explain: Callable[[Mapping[str, Sequence[str]]], Mapping[str, object]]  # ConfigError: not a question
     quit: Callable[[], None]  # end the program; called after the answer was sent
     set_level: Callable[[str], None]  # of the program log; ConfigError where there is no such level
+    pushed: App  # GET and PUT of /config
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class _Endpoint:
     path: str
     answer: App
     does: str = ""
+    also: tuple[str, ...] = ()  # methods that it takes besides
 
 
 def admin_app(controls: Controls) -> App:
@@ -58,6 +61,7 @@ def admin_app(controls: Controls) -> App:
     admin = _Admin(controls)
     endpoints = (
         _Endpoint("GET", "/config_dump", admin.config_dump, "the configuration in force, secrets redacted"),
+        _Endpoint("GET", "/config", controls.pushed, "the pushed documents; PUT: push others", also=("PUT",)),
         _Endpoint("GET", "/connections", admin.connections, "the live flows"),
         _Endpoint("GET", "/listeners", admin.listeners, "where this proxy listens"),
         _Endpoint("GET", "/clusters", admin.clusters, "the destinations that are known"),
@@ -86,14 +90,18 @@ def admin_app(controls: Controls) -> App:
     return answer
 
 
-def telemetry_app(collect: Callable[[], Awaitable[Iterable[Metric]]], ready: Callable[[], str | None]) -> App:
+def telemetry_app(
+    collect: Callable[[], Awaitable[Iterable[Metric]]],
+    ready: Callable[[], str | None],
+    remark: Callable[[], str | None],
+) -> App:
     """The app for :15020, open to scrapers and probes: it changes nothing and names no client."""
 
     async def scrape(_: Request) -> Response:
         return _exposition(await collect())
 
     async def answer_ready(_: Request) -> Response:
-        return _readiness(ready(), "ready")
+        return _readiness(ready(), "ready", remark())
 
     async def answer_live(_: Request) -> Response:
         return Response("live\n")
@@ -114,9 +122,10 @@ def _routed(*endpoints: _Endpoint) -> App:
         endpoint = by_path.get(request.path)
         if endpoint is None:
             return Response("there is no such path\n", 404)
-        if endpoint.method != ("GET" if request.method == "HEAD" else request.method):
-            allow = "GET, HEAD" if endpoint.method == "GET" else endpoint.method
-            return Response(f"{request.path} takes {allow}\n", 405, allow=allow)
+        allowed = ("GET", "HEAD", *endpoint.also) if endpoint.method == "GET" else (endpoint.method,)
+        if request.method not in allowed:
+            allow = ", ".join(allowed)
+            return Response(f"{request.path} takes {allow}\n", 405, headers=(("Allow", allow),))
         return await endpoint.answer(request)
 
     return answer
@@ -161,7 +170,7 @@ class _Admin:
         return _exposition(await self._controls.collect())
 
     async def ready(self, _: Request) -> Response:
-        return _readiness(self._controls.ready(), "LIVE")  # Envoy's word
+        return _readiness(self._controls.ready(), "LIVE", self._controls.remark())  # Envoy's word
 
     async def logging(self, request: Request) -> Response:
         level = request.query.get("level", "")
@@ -200,9 +209,9 @@ def envoy_stats(families: Iterable[Metric]) -> str:
     return "".join(f"{logs.printable(line)}\n" for line in sorted(lines))
 
 
-def _readiness(pending: str | None, ready: str) -> Response:
+def _readiness(pending: str | None, ready: str, remark: str | None) -> Response:
     if pending is None:
-        return Response(f"{ready}\n")
+        return Response(f"{ready}\n" if remark is None else f"{ready}\n{remark}\n")
     return Response(f"not ready: {pending}\n", 503)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -21,6 +21,8 @@ MAX_REQUEST: Final = (
 IDLE_SECONDS: Final = 5.0  # between requests, and for a request to be complete
 WRITE_SECONDS: Final = 10.0  # Prometheus gives a scrape 10 s by default: whoever reads slower has given up
 
+_CHUNK: Final = 256 * 1024
+
 PLAIN: Final = "text/plain; charset=utf-8"
 
 _log: Final = logging.getLogger(__name__)
@@ -28,12 +30,13 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client asks; a body is read and forgotten."""
+    """What a client asks; a body is kept where the app wants it, else read and forgotten."""
 
     method: str
     path: str
     query: dict[str, str] = field(default_factory=dict)
     headers: tuple[tuple[bytes, bytes], ...] = ()  # names in lower case
+    body: bytes = b""
 
     def values(self, name: bytes) -> list[str]:
         """Every value of a header."""
@@ -47,15 +50,27 @@ class Response:
     body: str | bytes
     status: int = 200
     content_type: str = PLAIN
-    allow: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
     then: Callable[[], None] | None = None
 
 
 App: TypeAlias = Callable[[Request], Awaitable[Response]]
+Wants: TypeAlias = Callable[
+    [Request], int
+]  # how large a body is kept, by a request's head; 0: none is wanted
+
+
+def wants_none(_: Request) -> int:
+    """For an app that wants no body."""
+    return 0
 
 
 async def serve(
-    app: App, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: App,
+    sock: socket.socket,
+    wants: Wants = wants_none,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, and then end at once. The socket is bound and listening; it is closed here."""
     live: dict[trio.SocketStream, None] = {}  # oldest first
@@ -68,7 +83,7 @@ async def serve(
             oldest.socket.close()
         live[stream] = None
         try:
-            await _converse(app, stream)
+            await _converse(app, stream, wants)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, or made room
         except Exception:  # noqa: BLE001 (the last resort: such a fault must not end the proxy)
@@ -85,14 +100,14 @@ async def serve(
         await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
 
 
-async def _converse(app: App, stream: trio.SocketStream) -> None:
+async def _converse(app: App, stream: trio.SocketStream, wants: Wants = wants_none) -> None:
     """Answer one request after another until the client has no more, is too slow or makes no sense."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
     while True:
         request = None
         try:
             with trio.move_on_after(IDLE_SECONDS):
-                request = await _read(connection, stream)
+                request = await _read(connection, stream, wants)
         except h11.RemoteProtocolError as error:
             await _write(connection, stream, Response(f"{error}\n", error.error_status_hint), body=True)
             return
@@ -107,24 +122,33 @@ async def _converse(app: App, stream: trio.SocketStream) -> None:
         connection.start_next_cycle()
 
 
-async def _read(connection: h11.Connection, stream: trio.SocketStream) -> Request | None:
+async def _read(connection: h11.Connection, stream: trio.SocketStream, wants: Wants) -> Request | None:
     """The next request, whole; None where the client has finished."""
     request = None
-    size = 0
+    wanted = size = 0
+    body: list[bytes] = []
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             if connection.they_are_waiting_for_100_continue:
-                return request  # its body is not wanted: the answer can come at once
-            connection.receive_data(await stream.receive_some(MAX_REQUEST))
+                if not wanted:
+                    return request  # the answer can come at once
+                head = h11.InformationalResponse(status_code=100, headers=[])
+                await stream.send_all(connection.send(head) or b"")
+            connection.receive_data(await stream.receive_some(_CHUNK if wanted else MAX_REQUEST))
         elif isinstance(event, h11.Request):
             request = _request(event)
+            wanted = wants(request)
         elif isinstance(event, h11.Data):
             size += len(event.data)
-            if size > MAX_REQUEST:
+            if wanted:
+                body.append(bytes(event.data))
+            if size > max(wanted, MAX_REQUEST):
                 raise h11.RemoteProtocolError("no request here has so large a body", error_status_hint=413)
         else:
-            return request if isinstance(event, h11.EndOfMessage) else None
+            if request is None or not isinstance(event, h11.EndOfMessage):
+                return None
+            return replace(request, body=b"".join(body)) if body else request
 
 
 def _request(event: h11.Request) -> Request:
@@ -152,9 +176,11 @@ async def _write(
 ) -> None:
     """Send an answer; raises BrokenResourceError where the client does not take it in time."""
     content = response.body.encode() if isinstance(response.body, str) else response.body
-    headers = [("Content-Type", response.content_type), ("Content-Length", str(len(content)))]
-    if response.allow is not None:
-        headers.append(("Allow", response.allow))
+    headers = [
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(content))),
+        *response.headers,
+    ]
     events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
     if body:
         events.append(h11.Data(data=content))

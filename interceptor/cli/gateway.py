@@ -27,7 +27,8 @@ app = typer.Typer(
 app.add_typer(certs.app, name="certs")
 
 Config = Annotated[
-    list[str], typer.Option("--config", metavar="FILE", help="YAML documents; '-' is standard input.")
+    list[str],
+    typer.Option("--config", metavar="FILE|DIR", help="YAML documents; '-' is standard input."),
 ]
 Netns = Annotated[
     str | None, typer.Option("--netns", metavar="NAME|PATH|PID", help="Network namespace [this one].")
@@ -55,10 +56,14 @@ def proxy(
     """Run the proxy; program log to stderr, access log to stdout. SIGTERM drains, a second one forces."""
     from interceptor.config import documents  # noqa: PLC0415 (--help starts without them)
     from interceptor.config.plain import plain  # noqa: PLC0415
-    from interceptor.discovery import file  # noqa: PLC0415
+    from interceptor.discovery import judge, verdict  # noqa: PLC0415
 
-    asked = file.load(config) if config else documents.default_configuration(documents.DEFAULT_NAME)
-    return Asked(plain(asked), netns, proxy_uid, log_format, log_level, control_fd)
+    start = judge.start(tuple(config)) if config else None
+    if start is None:
+        asked = plain(documents.default_configuration(documents.DEFAULT_NAME))
+    else:
+        asked = verdict.composed(verdict.by_place(start.documents), start.verdict.order)
+    return Asked(asked, start, netns, proxy_uid, log_format, log_level, control_fd)
 
 
 @app.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import typer
 
     from interceptor.config.configuration import Configuration
+    from interceptor.discovery.verdict import Start
 
 NAME = "interceptor"
 
@@ -24,6 +25,7 @@ class Asked(NamedTuple):
     """The command line of ``interceptor proxy`` and the files it names, judged."""
 
     configuration: Configuration
+    start: Start | None  # None: no files
     namespace: str | None
     proxy_uid: int
     log_format: Literal["text", "json"] | None
@@ -50,6 +52,7 @@ def _run(asked: Asked) -> int:
 
     runtime.run_proxy(
         asked.configuration,
+        start=asked.start,
         namespace=asked.namespace,
         proxy_uid=asked.proxy_uid,
         log_format=asked.log_format,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -103,6 +105,11 @@ class Document(Strict):
     def written(self) -> object:
         """What was written, made canonical, without defaults: for a dump as JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @property
+    def digest(self) -> str:
+        """Equal where, and only where, two documents ask for the same."""
+        return sha256(json.dumps(self.written, sort_keys=True).encode()).hexdigest()
 
     def faults(self) -> Iterator[Fault]:
         """What is wrong between fields; each kind has its own rules."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Literal
 
     from interceptor.config.authorization_policy import AuthorizationPolicy
+    from interceptor.config.base import Document
     from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.peer_authentication import PeerAuthentication
     from interceptor.config.problems import Problem
@@ -70,6 +72,28 @@ class Configuration:
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
     request_authentications: tuple[RequestAuthentication, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
+
+
+# Where the documents of a kind stand in a configuration.
+PLACES: Final = {
+    "ServiceEntry": "service_entries",
+    "PeerAuthentication": "peer_authentications",
+    "AuthorizationPolicy": "authorization_policies",
+    "RequestAuthentication": "request_authentications",
+    "DestinationRule": "destination_rules",
+}
+
+
+def assembled(judged: Iterable[tuple[DocumentStatus, Document]]) -> Configuration:
+    """The configuration that accepted documents make; one of them is the Sidecar."""
+    by_kind: dict[str, list[Document]] = {}
+    statuses: list[DocumentStatus] = []
+    for status, document in judged:
+        statuses.append(status)
+        by_kind.setdefault(status.kind, []).append(document)
+    [sidecar] = by_kind.pop("Sidecar")
+    fields = {PLACES[kind]: tuple(documents) for kind, documents in by_kind.items()}
+    return Configuration(cast("Sidecar", sidecar), documents=tuple(statuses), **fields)  # type: ignore[arg-type]  # by PLACES
 
 
 class Plain(SimpleNamespace):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,14 +19,14 @@ from interceptor.config.request_authentication import RequestAuthentication
 from interceptor.config.sentences import described, did_you_mean, dotted, sentence
 from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar
-from interceptor.config.tree import parse
+from interceptor.config.tree import Node, parse
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.problems import Source
-    from interceptor.config.tree import Location, Node
+    from interceptor.config.tree import Location
 
 D = TypeVar("D", bound=Document)
 
@@ -89,21 +89,32 @@ def load(
     *,
     sidecar_required: bool = True,
     module_problem: Callable[[ModuleItem], str | None] = lambda _: None,
+    known: Callable[[Source], Known | None] = lambda _: None,
+    replaced: Callable[[str, str, str, str], bool] = lambda *_: False,
 ) -> Loaded:
     """Read and validate every document of every source; never raises for what they say.
 
-    What is wrong with the user's own modules only an import can tell: who calls this may be able to.
+    What is wrong with the user's own modules only an import can tell: who calls this may be able to. Who judged a source
+    before may say what came of it: then it is not read again, and its document is not among the accepted ones. A document
+    that another one replaces, by its file, kind, namespace and name, is left out whatever it says.
     """
     outside: list[Problem] = []
     found: list[_Found] = []
+    empty: dict[str, bool] = {}  # files
     for source in sources:
+        before = known(source)
+        if before is not None:
+            empty[source.name] = False
+            found.append(before.found(source))
+            continue
         tree = parse(source)
         outside += tree.problems
-        if not tree.documents and not tree.problems:
-            outside.append(
-                Problem(source.name, 1, "", "the file holds no document; write one, or leave it out")
-            )
+        nothing = not tree.documents and not tree.problems
+        empty[source.name] = nothing and empty.get(source.name, True)
         found += [_read(source.name, node, problems) for node, problems in tree.documents]
+    message = "the file holds no document; write one, or leave it out"
+    outside += [Problem(name, 1, "", message) for name, nothing in empty.items() if nothing]
+    found = [each for each in found if not replaced(each.file, each.kind, each.namespace, each.name)]
     _refuse_duplicates(found)
     for each in found:
         _try_modules(each, module_problem)
@@ -122,6 +133,19 @@ def load(
         tuple(each.status() for each in found),
         tuple(sorted(problems, key=lambda problem: (order.get(problem.file, 0), problem.line))),
     )
+
+
+class Known(NamedTuple):
+    """Who an accepted document is, and the line it stands on in its source."""
+
+    kind: str
+    namespace: str
+    name: str
+    line: int
+
+    def found(self, source: Source) -> _Found:
+        node = Node(source.line + self.line, None)
+        return _Found(source.name, node, [], self.kind, self.namespace, self.name, honoured=True)
 
 
 @dataclass(slots=True)

@@ -33,6 +33,11 @@ def plain(configuration: Configuration) -> Configuration:
     )
 
 
+def plain_document(document: Document) -> Document:
+    """One document of it."""
+    return cast("Document", _plain(document))
+
+
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         attributes = {name: _plain(getattr(value, name)) for name in _names(type(value))}

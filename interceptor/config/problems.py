@@ -10,6 +10,7 @@ class Source(NamedTuple):
 
     name: str
     text: str
+    line: int = 0  # how many lines of the file stand before the text
 
 
 class Problem(NamedTuple):

@@ -165,10 +165,21 @@ class Dns(Strict):
     nameservers: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(default=(), strict=False)
 
 
+class Push(Strict):
+    """Whether documents may be pushed to the admin endpoint, and the file of the token that a pusher must have."""
+
+    enabled: bool = False
+    tokenFile: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling)
+
+
+class Discovery(Strict):
+    """Where documents come from besides the files."""
+
+    push: Push = Push()
+
+
 class SidecarSpec(Strict):
     """Everything the proxy is told about itself."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"discovery"})
 
     serviceName: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
     meshId: str | None = Field(default=None, min_length=1)  # noqa: N815
@@ -191,6 +202,7 @@ class SidecarSpec(Strict):
     tls: Tls | None = None
     middleware: tuple[AnyItem, ...] = Field(default=(), strict=False)
     dns: Dns | None = None  # None: no name query is answered
+    discovery: Discovery = Discovery()
 
 
 class Sidecar(Document):
@@ -232,6 +244,10 @@ class Sidecar(Document):
                 message = f"port {app.port} is taken by {taken[app.port]}; an app's port must be another one"
                 yield Fault(location, message)
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
+        push = self.spec.discovery.push
+        if push.enabled and push.tokenFile is None:
+            message = "is required where pushes are enabled: the app could push as well; name a file that it cannot read"
+            yield Fault(("spec", "discovery", "push", "tokenFile"), message)
         yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
 
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import yaml
 from yaml.reader import Reader
 
-from interceptor.config.problems import Problem
+from interceptor.config.problems import Problem, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from interceptor.config.problems import Source
 
 MAX_CHARACTERS: Final = 1 << 20  # of one file: some 5 000 service entries, far beyond what is written by hand
 MAX_DEPTH: Final = 32  # the deepest field of the schemas we know stands at 8
@@ -40,6 +38,7 @@ _WORDS: Final[dict[str, Scalar]] = {
 }
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # 18 digits: fits 64 bits
 _FLOAT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?(?:[eE][-+]?[0-9]{1,2})?")
+_MARKER: Final = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _PLAIN_TAGS: Final = frozenset({None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
@@ -91,7 +90,7 @@ def parse(source: Source) -> Tree:
         tree.problems.append(Problem(source.name, 0, "", too_large()))
         return tree
     if unprintable := Reader.NON_PRINTABLE.search(source.text):
-        line = source.text.count("\n", 0, unprintable.start()) + 1
+        line = source.line + source.text.count("\n", 0, unprintable.start()) + 1
         message = (
             f"the character U+{ord(unprintable.group()):04X} is not allowed in YAML; is this a text file?"
         )
@@ -100,14 +99,14 @@ def parse(source: Source) -> Tree:
     lines = source.text.split("\n")
     start = 0
     for _ in range(MAX_UNREADABLE):
-        resume = _parse_from(start, lines, source.name, tree)
+        resume = _parse_from(start, lines, source, tree)
         if resume is None:
             return tree
         start = resume
     message = (
         f"{MAX_UNREADABLE} documents cannot be read, and what follows was not looked at; mend those first"
     )
-    tree.problems.append(Problem(source.name, start + 1, "", message))
+    tree.problems.append(Problem(source.name, source.line + start + 1, "", message))
     return tree
 
 
@@ -116,10 +115,26 @@ def too_large() -> str:
     return f"the file is larger than {MAX_CHARACTERS // 1024} KiB; split it into several files"
 
 
-def _parse_from(start: int, lines: Sequence[str], file: str, tree: Tree) -> int | None:
+def chunks(source: Source) -> list[Source]:
+    """The same text cut before every ``---``: each piece reads alone as it does here, and most hold one document."""
+    # Too much is refused as one; a directive is about the document after its ``---``.
+    if len(source.text) > MAX_CHARACTERS or re.search(r"^%", source.text, re.MULTILINE):
+        return [source]
+    starts = [0, *(found.start() for found in _MARKER.finditer(source.text) if found.start())]
+    made: list[Source] = []
+    line = source.line
+    for start, end in zip(starts, [*starts[1:], len(source.text)], strict=True):
+        piece = source.text[start:end]
+        made.append(Source(source.name, piece, line))
+        line += piece.count("\n")
+    return made
+
+
+def _parse_from(start: int, lines: Sequence[str], source: Source, tree: Tree) -> int | None:
     """Read documents from a line on. Returns the line to resume at after one that could not be read."""
+    file, before = source.name, source.line
     try:
-        builder = _Builder("\n".join(lines[start:]), start, file)
+        builder = _Builder("\n".join(lines[start:]), before + start, file)
         tree.documents.extend(builder.documents())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -127,10 +142,10 @@ def _parse_from(start: int, lines: Sequence[str], file: str, tree: Tree) -> int 
         column = mark.column if mark else 0
         message = _syntax(error, lines[line][column : column + 1] if line < len(lines) else "")
     except _RefusedError as error:
-        line, message = error.line - 1, str(error)
+        line, message = error.line - 1 - before, str(error)
     else:
         return None
-    tree.problems.append(Problem(file, line + 1, "", message))
+    tree.problems.append(Problem(file, before + line + 1, "", message))
     resume = range(max(line, start + 1), len(lines))
     return next((index for index in resume if re.match(r"---(?:\s|$)", lines[index])), None)
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from interceptor.config.documents import Loaded, load as load_documents
+from interceptor.config.documents import Known, Loaded, load as load_documents
 from interceptor.config.problems import Problem, Source
 from interceptor.config.request_authentication import FILE, JwtRule, RequestAuthentication, key_set
 from interceptor.config.tree import MAX_CHARACTERS, too_large
+from interceptor.discovery.paths import STDIN, expand
 from interceptor.errors import ConfigError
 from interceptor.middleware.modules import module_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
     from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration, DocumentStatus
 
-STDIN: Final = "-"
 _MAX_BYTES: Final = MAX_CHARACTERS * 4  # the longest UTF-8 character has four; the text is measured again
 
 
@@ -49,7 +49,8 @@ class Report:
 
 def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Configuration:
     """The configuration in some files (``-`` is standard input); raises ConfigError with every problem."""
-    loaded, unreadable = _load(paths, stdin, sidecar_required=True)
+    sources, unreadable = read(paths, stdin)
+    loaded = judge(sources, sidecar_required=not unreadable)
     if unreadable:
         raise ConfigError(*map(str, (*unreadable, *loaded.problems)))
     return loaded.configuration()
@@ -57,20 +58,52 @@ def load(paths: Sequence[str], stdin: BinaryIO | None = None) -> Configuration:
 
 def check(paths: Sequence[str], stdin: BinaryIO | None = None) -> Report:
     """Validate files, also ones without a Sidecar; never raises for what they say."""
-    loaded, unreadable = _load(paths, stdin, sidecar_required=False)
+    sources, unreadable = read(paths, stdin)
+    loaded = judge(sources, sidecar_required=False)
     return Report(loaded.documents, (*unreadable, *loaded.problems))
 
 
-def _load(
-    paths: Sequence[str], stdin: BinaryIO | None, *, sidecar_required: bool
-) -> tuple[Loaded, list[Problem]]:
-    read = [_read(path, stdin, again=path in paths[:index]) for index, path in enumerate(paths)]
-    unreadable = [each for each in read if isinstance(each, Problem)]
-    sources = [each for each in read if isinstance(each, Source)]
-    # A file that cannot be read may well hold the Sidecar: do not claim that there is none.
-    required = sidecar_required and not unreadable
-    loaded = load_documents(sources, sidecar_required=required, module_problem=module_problem)
-    return _with_keys(loaded), unreadable
+def read(paths: Sequence[str], stdin: BinaryIO | None = None) -> tuple[list[Source], list[Problem]]:
+    """The texts of files and of the files of directories, and what is wrong with those that cannot be read."""
+    files: list[str] = []
+    unreadable: list[Problem] = []
+    for path in paths:
+        try:
+            files += expand(path)
+        except OSError as error:
+            unreadable.append(Problem(path, 0, "", _unreadable(error)))
+        except ValueError as error:
+            unreadable.append(Problem(_name(path), 0, "", str(error)))
+    found = [_read(path, stdin, again=path in files[:index]) for index, path in enumerate(files)]
+    unreadable += [each for each in found if isinstance(each, Problem)]
+    return [each for each in found if isinstance(each, Source)], unreadable
+
+
+def judge(
+    sources: Sequence[Source],
+    *,
+    # A file that cannot be read may well hold the Sidecar: do not claim then that there is none.
+    sidecar_required: bool,
+    known: Callable[[Source], Known | None] = lambda _: None,
+    replaced: Callable[[str, str, str, str], bool] = lambda *_: False,
+) -> Loaded:
+    """What some texts say, with what the documents keep in files of their own."""
+    loaded = load_documents(
+        sources,
+        sidecar_required=sidecar_required,
+        module_problem=module_problem,
+        known=known,
+        replaced=replaced,
+    )
+    return _with_keys(loaded)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}; give the path of a file that this user may read"
+
+
+def _name(path: str) -> str:
+    return path if path.isprintable() else repr(path)
 
 
 def _with_keys(loaded: Loaded) -> Loaded:
@@ -99,7 +132,7 @@ def _read_keys(rule: JwtRule, index: int, place: DocumentStatus, problems: list[
         with Path(rule.jwksUri.removeprefix(FILE)).open("rb") as file:
             return rule.model_copy(update={"jwks": key_set(file.read(_MAX_BYTES).decode())})
     except OSError as error:
-        message = f"cannot be read: {error.strerror}; give the path of a file that this user may read"
+        message = _unreadable(error)
     except ValueError as error:
         message = str(error)
     problems.append(Problem(place.file, place.line, f"spec.jwtRules[{index}].jwksUri", message))
@@ -113,8 +146,7 @@ def _read(path: str, stdin: BinaryIO | None, *, again: bool) -> Source | Problem
     try:
         data = _bytes(path, stdin)
     except OSError as error:
-        message = f"cannot be read: {error.strerror}; give the path of a file that this user may read"
-        return Problem(name, 0, "", message)
+        return Problem(name, 0, "", _unreadable(error))
     except ValueError:  # a NUL in the path
         return Problem(repr(path), 0, "", "this is not the path of a file; give one")
     if len(data) > _MAX_BYTES:
@@ -124,6 +156,11 @@ def _read(path: str, stdin: BinaryIO | None, *, again: bool) -> Source | Problem
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return Problem(name, line, "", "this is not UTF-8 text; save the file as UTF-8")
+
+
+def from_stdin() -> bytes:
+    """What standard input holds, which can be read once; a byte too much where it is too large."""
+    return sys.stdin.buffer.read(_MAX_BYTES + 1)
 
 
 def _bytes(path: str, stdin: BinaryIO | None) -> bytes:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from interceptor.config.addresses import ip_address, is_ip_address
-from interceptor.state.snapshot import take, visible_entries
+from interceptor.state.aside import take_aside
+from interceptor.state.snapshot import visible_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from interceptor.config.configuration import Configuration
     from interceptor.state.store import Store
 
     Lookup: TypeAlias = Callable[[str], Awaitable[Iterable[str]]]
@@ -26,6 +28,7 @@ INTERVAL: Final = (
     30.0  # seconds; usual TTLs of services that move are 30 s and 60 s, and getaddrinfo hides them
 )
 ROUND_TIMEOUT: Final = 10.0  # seconds; glibc's own patience with a silent name server is 2 tries of 5 s
+FIRST_TIMEOUT: Final = 2.0  # seconds for the new hosts of a configuration that waits to be in force
 GRACE_ROUNDS: Final = (
     10  # 5 minutes at the interval above: as long as usual runtimes and pools keep an address
 )
@@ -58,6 +61,12 @@ def fixed_addresses(host: str) -> tuple[str, ...]:
     return LOCALHOST if host == "localhost" or host.endswith(".localhost") else ()
 
 
+def _hosts(configuration: Configuration) -> dict[str, None]:
+    """The hosts of a configuration whose addresses decide."""
+    entries = visible_entries(configuration)
+    return dict.fromkeys(host for entry in entries for host in entry.spec.hosts_to_resolve)
+
+
 class Resolver:
     """Keeps the store's snapshot up to date with the addresses of the hosts of its configuration."""
 
@@ -65,11 +74,11 @@ class Resolver:
         self._configuration = store.current.configuration
         self._store = store
         self._lookup = lookup
-        entries = visible_entries(self._configuration)
-        hosts = dict.fromkeys(host for entry in entries for host in entry.spec.hosts_to_resolve)
-        self._fixed = {host: fixed for host in hosts if (fixed := fixed_addresses(host))}
-        self._known: dict[str, Known] = {host: {} for host in hosts if host not in self._fixed}
+        self._fixed: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, Known] = {}
         self._failing: set[str] = set()
+        self._publishing = trio.Lock()
+        self._know(self._configuration)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -80,18 +89,45 @@ class Resolver:
         """Resolve until cancelled; started once the first round is over, so that readiness can wait for it."""
         await self.round()
         task_status.started()
-        if not self._known:
-            return
         while True:
             await trio.sleep(INTERVAL)
-            await self.round()
+            if self._known:
+                await self.round()
 
     async def round(self) -> None:
         """Look every host up once, in bounded time, and publish a snapshot where addresses changed."""
         # Hosts that failed come last: a name server that is silent for some must not starve the others.
-        waiting = deque(sorted(self._known, key=self._failing.__contains__))
+        await self._look_up(sorted(self._known, key=self._failing.__contains__), ROUND_TIMEOUT)
+        await self._publish()
+
+    async def adopt(self, configuration: Configuration) -> str:
+        """Put a new configuration into force, with the addresses of its hosts; the version of its snapshot.
+
+        What cannot be compiled raises, and the one before stays.
+        """
+        new = self._know(configuration)
+        try:
+            await self._look_up(new, FIRST_TIMEOUT)
+            version = await self._publish(configuration)
+        finally:
+            hosts = _hosts(self._configuration)
+            self._known = {host: known for host, known in self._known.items() if host in hosts}
+            self._fixed = {host: fixed for host, fixed in self._fixed.items() if host in hosts}
+            self._failing &= self._known.keys()
+        return version
+
+    def _know(self, configuration: Configuration) -> list[str]:
+        """The hosts of a configuration that were not known before; they are from now on."""
+        new = [host for host in _hosts(configuration) if host not in self._fixed and host not in self._known]
+        self._fixed.update({host: fixed for host in new if (fixed := fixed_addresses(host))})
+        asked = [host for host in new if host not in self._fixed]
+        self._known.update({host: {} for host in asked})
+        return asked
+
+    async def _look_up(self, hosts: Sequence[str], seconds: float) -> None:
+        waiting = deque(hosts)
         asked: set[str] = set()
-        with trio.move_on_after(ROUND_TIMEOUT):
+        with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 for _ in range(MAX_LOOKUPS):
                     nursery.start_soon(self._work, waiting, asked)
@@ -101,12 +137,19 @@ class Resolver:
             _log.warning(
                 "there was no time to look up %d hosts; they come first in the next round", len(waiting)
             )
-        self._store.publish(take(self._configuration, self.resolved(), before=self._store.current))
 
-    def resolved(self) -> Mapping[str, tuple[str, ...]]:
-        """The addresses of every host that has any."""
-        found = {host: tuple(known) for host, known in self._known.items() if known}
-        return {**self._fixed, **found}
+    async def _publish(self, new: Configuration | None = None) -> str:
+        """Make a snapshot of the configuration, or of a new one, the current one; its version."""
+        async with self._publishing:
+            configuration = new or self._configuration
+            resolved = {host: found for host in _hosts(configuration) if (found := self._addresses(host))}
+            snapshot = await take_aside(configuration, resolved, before=self._store.current)
+            self._configuration = configuration
+            self._store.publish(snapshot)
+            return snapshot.version
+
+    def _addresses(self, host: str) -> tuple[str, ...]:
+        return self._fixed.get(host) or tuple(self._known.get(host, ()))
 
     async def _work(self, waiting: deque[str], asked: set[str]) -> None:
         """Look up one host after the other; those still ``asked`` at the end had no answer."""
@@ -120,6 +163,8 @@ class Resolver:
             asked.discard(host)
 
     def _succeeded(self, host: str, answer: Iterable[str]) -> None:
+        if host not in self._known:  # the configuration that named it is gone
+            return
         self._known[host] = merge(self._known[host], answer)
         if host in self._failing:
             self._failing.discard(host)
@@ -127,7 +172,7 @@ class Resolver:
 
     def _failed(self, host: str, reason: str) -> None:
         """Say so once, not every round."""
-        if host in self._failing:
+        if host in self._failing or host not in self._known:
             return
         self._failing.add(host)
         kept = len(self._known[host])

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from interceptor.config.configuration import PLACES
 from interceptor.routing.destinations import Registry, egress_decision, ingress_decision
 from interceptor.routing.names import Names, allocate, needs_virtual
 from interceptor.routing.security import Security
@@ -70,8 +71,7 @@ def take(
     What follows from the configuration alone is taken from the one before, where that is of the same configuration.
     """
     addresses = {host: tuple(sorted(found)) for host, found in sorted((resolved or {}).items())}
-    canonical = json.dumps(_canonical(configuration, addresses), sort_keys=True)
-    version = hashlib.sha256(canonical.encode()).hexdigest()[:16]  # 64 bits: chance never makes two alike
+    version = _version(configuration, addresses)
     entries = visible_entries(configuration)
     if places is None:
         places = {} if before is None else before.places
@@ -85,6 +85,19 @@ def take(
     else:
         policies, security = _policies(configuration), _security(configuration)
     return Snapshot(version, configuration, addresses, registry, policies, security, places, names)
+
+
+def _version(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> str:
+    """From what each document says of itself: thousands of them are not written out again for every change."""
+    said = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode())
+    for kind, documents in _by_kind(configuration).items():
+        said.update("\n".join((kind, *(document.digest for document in documents), "")).encode())
+    return said.hexdigest()[:16]  # 64 bits: chance never makes two alike
+
+
+def _by_kind(configuration: Configuration) -> dict[str, Sequence[Document]]:
+    places = {name: getattr(configuration, place) for name, place in PLACES.items()}
+    return {"Sidecar": (configuration.sidecar,), **places}
 
 
 def _security(configuration: Configuration) -> Security | None:

@@ -168,6 +168,16 @@ class Metrics:
         self._config = Info("interceptor_config_version", "The configuration in force.", registry=registry)
         self.config_version(UNKNOWN)
         Info("interceptor_build", "This build.", registry=registry).info({"version": version("interceptor")})
+        self._config_rejected = Counter(
+            "interceptor_config_rejected",
+            "Changes that were refused; the one before stayed.",
+            registry=registry,
+        )
+        self._config_accepted_at = Gauge(
+            "interceptor_config_last_accepted_timestamp_seconds",
+            "When the last change was accepted, or the proxy started.",
+            registry=registry,
+        )
         self._expiry = Gauge(
             "interceptor_certificate_expiry_seconds",
             "Time until the first certificate of a file expires; negative once it has.",
@@ -248,6 +258,13 @@ class Metrics:
     def config_version(self, name: str) -> None:
         """Another version of the configuration is in force."""
         self._config.info({"version": name})
+
+    def config_changed(self, *, accepted: bool, at: float) -> None:
+        """A change of the configuration came in."""
+        if accepted:
+            self._config_accepted_at.set(at)
+        else:
+            self._config_rejected.inc()
 
     def access_log_dropped(self, lines: int) -> None:
         """Access log lines were lost."""

@@ -1,35 +1,31 @@
 """The certificates in force, and the watch over the files they come from.
 
-Files are looked at by name once a second, which sees plain writes, renames and Kubernetes' swaps of a ``..data`` link
-alike, on every file system. What has changed is read when it has been quiet for a while, and taken only whole: a pair
-that does not belong together, or that was written during the read, is left for the next look, and the old one stays.
+Files are watched as ``interceptor.watching`` says. What has changed is taken only whole: a pair that does not belong
+together, or that was written during the read, is left for the next look, and the old one stays.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from interceptor.errors import ConfigError
 from interceptor.tls import certificates, judgement
 from interceptor.tls.contexts import Contexts
+from interceptor.watching import LOOK, quiet, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from interceptor.model.identity import CertificateFiles
     from interceptor.tls.judgement import Facts, Refusal
+    from interceptor.watching import Signature
 
-LOOK: Final = 1.0  # seconds; four system calls
-QUIET: Final = 0.1  # seconds; Istio's debounce (data-plane.md 2.5)
 REMIND: Final = 3600.0  # seconds between two warnings of the same certificate
 
 _log: Final = logging.getLogger(__name__)
-
-Signature: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 
 
 class Keeper:
@@ -48,7 +44,7 @@ class Keeper:
 
     def signature(self) -> Signature:
         """What the files look like from outside."""
-        return tuple(map(_signature, self._files.paths()))
+        return tuple(map(signature, self._files.paths()))
 
     @property
     def changed(self) -> bool:
@@ -133,31 +129,11 @@ async def watch(keepers: Sequence[Keeper], expiries: Callable[[dict[str, float]]
     """Look at the files of all, until cancelled; after each look it is told when they expire."""
     while True:
         for keeper in keepers:
-            if keeper.changed and await _quiet(keeper):
+            if keeper.changed and await quiet(keeper.signature):
                 keeper.reload()
             keeper.remind()
             expiries(keeper.expiries())
         await trio.sleep(LOOK)
-
-
-async def _quiet(keeper: Keeper) -> bool:
-    """Wait until nothing has been written for a moment; whether that came before the next look is due."""
-    before = keeper.signature()
-    for _ in range(int(LOOK / QUIET)):
-        await trio.sleep(QUIET)
-        now = keeper.signature()
-        if now == before:
-            return True
-        before = now
-    return False
-
-
-def _signature(path: str) -> tuple[int, int, int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 (no object for a path that is looked at every second)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _shown(facts: Facts, now: float) -> dict[str, object]:

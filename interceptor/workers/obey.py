@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from interceptor.state.snapshot import take
+from interceptor.state.aside import take_aside
 from interceptor.workers.message import Handover, Message
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ async def obey(worker: Worker, channel: Channel) -> None:
     first = await channel.receive()
     if first is None:
         return
-    _publish(worker, first)
+    await _publish(worker, first)
     async with trio.open_nursery() as nursery:
         if worker.credentials is not None:
             nursery.start_soon(worker.credentials.watch)
@@ -38,7 +38,7 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
     while (message := await channel.receive()) is not None:
         match message.kind:
             case "publish":
-                _publish(worker, message)
+                await _publish(worker, message)
                 channel.post(Message("publish"))
             case "collect":
                 channel.post(Message("collect", await worker.collect()))
@@ -55,7 +55,10 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
     scope.cancel()  # whoever supervises is gone
 
 
-def _publish(worker: Worker, message: Message) -> None:
+async def _publish(worker: Worker, message: Message) -> None:
     assert isinstance(message.value, Handover)
     configuration = message.value.configuration or worker.store.current.configuration
-    worker.store.publish(take(configuration, message.value.resolved, places=message.value.places))
+    before, places = worker.store.current, message.value.places
+    worker.store.publish(
+        await take_aside(configuration, message.value.resolved, places=places, before=before)
+    )

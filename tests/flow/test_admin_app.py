@@ -14,7 +14,7 @@ import pytest
 import trio
 from prometheus_client import Metric
 
-from interceptor.admin import app, connections, server
+from interceptor.admin import app, connections, push, server
 from interceptor.config.sidecar import Sidecar
 from interceptor.errors import ConfigError
 from interceptor.model.connection import Flow
@@ -39,6 +39,7 @@ class FakeRuntime:
     )
     flows: list[Flow] = field(default_factory=list)
     pending: str | None = None
+    remark: str | None = None
     called: list[str] = field(default_factory=list)
     quit: trio.Event = field(default_factory=trio.Event)
 
@@ -58,6 +59,8 @@ class FakeRuntime:
             drain=lambda: self.called.append("drain"),
             quit=self.quit.set,
             set_level=logs.set_level,
+            remark=lambda: self.remark,
+            pushed=push.PushEndpoint(None).answer,
         )
 
     def explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
@@ -93,7 +96,9 @@ async def admin(runtime: FakeRuntime) -> AsyncIterator[tuple[str, int]]:
 
 @pytest.fixture
 async def telemetry(runtime: FakeRuntime) -> AsyncIterator[tuple[str, int]]:
-    async with serving(app.telemetry_app(runtime.collect, lambda: runtime.pending)) as address:
+    async with serving(
+        app.telemetry_app(runtime.collect, lambda: runtime.pending, lambda: runtime.remark)
+    ) as address:
         yield address
 
 
@@ -109,7 +114,7 @@ async def test_home_lists_every_endpoint(admin: tuple[str, int]) -> None:
     answer = await request(admin, "GET", "/")
     assert answer.status == 200
     assert [line.split()[:2] for line in answer.body.splitlines()] == [
-        *(["GET", path] for path in GETS),
+        *(["GET", path] for path in (GETS[0], "/config", *GETS[1:])),
         *(["POST", path] for path in POSTS),
     ]
     assert "server" not in answer.headers
@@ -316,7 +321,10 @@ async def test_a_page_of_this_machine_may(admin: tuple[str, int], runtime: FakeR
 
 
 async def test_telemetry_serves_both_families_on_one_socket(runtime: FakeRuntime) -> None:
-    async with serving(app.telemetry_app(runtime.collect, lambda: None), host="::") as (_, port):
+    async with serving(app.telemetry_app(runtime.collect, lambda: None, lambda: None), host="::") as (
+        _,
+        port,
+    ):
         for address in ("127.0.0.1", "::1"):
             assert (await request((address, port), "GET", "/healthz/live")).status == 200
 

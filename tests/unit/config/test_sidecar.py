@@ -69,7 +69,13 @@ def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> N
         ("{workers: 257}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
         ("{workers: true}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
         ("{workers: many}", "spec.workers: must be a number of processes from 1 to 256, or auto"),
-        ("{discovery: {}}", "spec.discovery: is not supported by this version; remove it"),
+        (
+            "{discovery: {push: {enabled: true}}}",
+            (
+                "spec.discovery.push.tokenFile: is required where pushes are enabled: the app could push as well; "
+                "name a file that it cannot read"
+            ),
+        ),
         ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),
         ("{timeouts: {connect: 0s}}", "spec.timeouts.connect: 0s is out of bounds; it must be more than 0"),
         ("{accessLog: {path: ''}}", "spec.accessLog.path: must not be empty"),

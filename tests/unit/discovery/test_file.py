@@ -73,8 +73,9 @@ def test_a_file_that_cannot_be_read_does_not_hide_other_problems(here: Path) -> 
 def test_what_is_no_text_file_is_refused(here: Path) -> None:
     (here / "latin.yaml").write_bytes(b"a: 1\nb: \xe9\n")
     assert problems("latin.yaml") == ["latin.yaml:2: this is not UTF-8 text; save the file as UTF-8"]
-    assert problems(".") == [
-        ".: cannot be read: Is a directory; give the path of a file that this user may read"
+    (here / "empty").mkdir()
+    assert problems("empty") == [
+        "empty: the directory holds no file that ends in .yaml, .yml, .json; put one into it"
     ]
     assert problems("a\0b") == ["'a\\x00b': this is not the path of a file; give one"]
 

@@ -9,7 +9,9 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
+from interceptor.config.configuration import Configuration
 from interceptor.discovery.resolver import (
+    FIRST_TIMEOUT,
     GRACE_ROUNDS,
     INTERVAL,
     MAX_ADDRESSES,
@@ -196,13 +198,64 @@ async def test_it_is_ready_after_the_first_round_and_goes_on(
     nursery.cancel_scope.cancel()
 
 
-async def test_it_ends_where_there_is_nothing_to_look_up(nursery: trio.Nursery) -> None:
-    made, store = resolver(Names(), "10.0.0.1")
-    await nursery.start(made.run)
-    assert allowed(store) == {"10.0.0.1": ("10.0.0.1",)}
-    with trio.fail_after(1):
-        while nursery.child_tasks:
-            await trio.lowlevel.checkpoint()
+def with_hosts(*hosts: str) -> Configuration:
+    spec = f"{{hosts: [{', '.join(hosts)}], ports: [{{number: 1, name: x}}], resolution: DNS}}"
+    return configuration(service_entry_text(spec))
+
+
+async def test_a_new_configuration_is_in_force_with_the_addresses_of_its_hosts() -> None:
+    names = Names(a_example=["10.0.0.1"], b_example=["10.0.0.2"])
+    made, store = resolver(names, "a.example")
+    await made.round()
+    new = with_hosts("a.example", "b.example", "10.0.0.9")
+    version = await made.adopt(new)
+    assert store.current.version == version
+    assert store.current.configuration is new
+    assert allowed(store) == {
+        "10.0.0.9": ("10.0.0.9",),
+        "a.example": ("10.0.0.1",),
+        "b.example": ("10.0.0.2",),
+    }
+    assert names.asked == ["a.example", "b.example"], "what is known is not asked again"
+    await made.adopt(with_hosts("b.example"))
+    assert made.hosts == ("b.example",)
+    assert allowed(store) == {"b.example": ("10.0.0.2",)}
+
+
+async def test_a_silent_name_server_holds_a_new_configuration_up_for_a_moment_only(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    made, store = resolver(Names(a_example=["10.0.0.1"], b_example=None), "a.example")
+    await made.round()
+    before = trio.current_time()
+    await made.adopt(with_hosts("b.example"))
+    assert trio.current_time() - before == pytest.approx(FIRST_TIMEOUT)
+    assert allowed(store) == {}
+
+
+async def test_a_configuration_that_cannot_be_compiled_changes_nothing() -> None:
+    made, store = resolver(Names(a_example=["10.0.0.1"], b_example=["10.0.0.2"]), "a.example")
+    await made.round()
+    before = store.current
+    new = with_hosts("b.example")
+    object.__setattr__(new, "sidecar", None)
+    with pytest.raises(AttributeError):
+        await made.adopt(new)
+    await made.round()
+    assert store.current is before
+    assert made.hosts == ("a.example",)
+
+
+async def test_a_round_that_ends_late_brings_no_old_configuration_back() -> None:
+    names = Names(a_example=["10.0.0.1"])
+    made, store = resolver(names, "a.example")
+    new = with_hosts("10.0.0.9")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.round)
+        nursery.start_soon(made.adopt, new)
+    await made.round()
+    assert store.current.configuration is new
+    assert made.hosts == ()
 
 
 async def test_the_system_answers_for_an_address() -> None:

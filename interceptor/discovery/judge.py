@@ -1,0 +1,136 @@
+"""The process that judges configuration, so that the running proxy needs neither pydantic nor a YAML reader.
+
+Usage: python -m interceptor.discovery.judge; questions come by standard input and verdicts leave by standard output,
+both as ``interceptor.discovery.verdict`` has them. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from interceptor.config.documents import Known
+from interceptor.config.plain import plain_document
+from interceptor.config.tree import chunks
+from interceptor.discovery import file, push
+from interceptor.discovery.paths import STDIN, look
+from interceptor.discovery.verdict import BATCH, Ask, Judged, Place, Start, Verdict, framed, read
+from interceptor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from interceptor.config.documents import Loaded
+    from interceptor.config.problems import Problem, Source
+
+
+def start(paths: tuple[str, ...]) -> Start:
+    """The configuration that a proxy starts with; ConfigError with every problem."""
+    stdin = file.from_stdin() if STDIN in paths else None
+    looks = look(paths)  # before it is read: what is written meanwhile is seen as a change
+    verdict, *pieces = judged(Ask(paths, stdin, (), {}, None))
+    assert isinstance(verdict, Verdict)
+    if verdict.problems:
+        raise ConfigError(*verdict.problems)
+    documents = tuple(each for piece in pieces for each in piece)  # type: ignore[attr-defined]  # as judged() has it
+    return Start(paths, stdin, looks, verdict, documents)
+
+
+def judged(ask: Ask) -> Iterator[object]:
+    """A verdict, then the documents that were not seen before, in pieces; at the end an empty one."""
+    files, unreadable = _files(ask)
+    problems: list[Problem] = list(unreadable)
+    pushed, sources = ask.pushed, [push.source(key, text) for key, text in ask.pushed.items()]
+    if ask.push is not None:
+        made = push.apply(ask.pushed, *ask.push)
+        pushed, sources = made.documents, made.sources
+        problems += made.problems
+    texts = [piece for each in files for piece in chunks(each)] + sources
+    digests = [digest(each) for each in texts]
+    at = dict(zip(((each.name, each.line) for each in texts), digests, strict=True))
+
+    def known(source: Source) -> Known | None:
+        seen = ask.seen.get(at[source.name, source.line])
+        return None if seen is None else Known(*seen)
+
+    keys = set(pushed)
+    sidecar = any(key.startswith("Sidecar/") for key in keys)
+
+    def replaced(name: str, kind: str, namespace: str, document: str) -> bool:
+        own = not name.startswith(f"{push.BODY}/") and name != push.BODY
+        return own and (f"{kind}/{namespace}/{document}" in keys or (sidecar and kind == "Sidecar"))
+
+    loaded = file.judge(texts, sidecar_required=not problems, known=known, replaced=replaced)
+    problems += loaded.problems
+    if problems:
+        yield Verdict(tuple(map(str, problems)), None, None)
+    else:
+        order = _order(loaded, texts, digests)
+        told = None if ask.paths is None else tuple(files)
+        yield Verdict((), told, None if ask.push is None else pushed, tuple(order))
+        yield from _documents(loaded, order, ask.seen)
+    yield ()
+
+
+def digest(source: Source) -> bytes:
+    """Of a document's text."""
+    return blake2b(source.text.encode(), digest_size=16).digest()
+
+
+def _files(ask: Ask) -> tuple[Sequence[Source], list[Problem]]:
+    if ask.paths is None:
+        return ask.files, []
+    return file.read(ask.paths, None if ask.stdin is None else io.BytesIO(ask.stdin))
+
+
+def _order(loaded: Loaded, texts: Sequence[Source], digests: Sequence[bytes]) -> list[Place]:
+    """For each document the text that it stands in."""
+    order: list[Place] = []
+    index = 0
+    for status in loaded.documents:  # which are in the order of the texts
+        while texts[index].name != status.file or not _holds(texts, index, status.line):
+            index += 1
+        before = texts[index].line
+        order.append(Place(digests[index], status.line - before, status.file, before))
+    return order
+
+
+def _holds(texts: Sequence[Source], index: int, line: int) -> bool:
+    text = texts[index]
+    after = texts[index + 1] if index + 1 < len(texts) else None
+    return line > text.line and (after is None or after.name != text.name or line <= after.line)
+
+
+def _documents(
+    loaded: Loaded, order: Sequence[Place], seen: Mapping[bytes, object]
+) -> Iterator[tuple[Judged, ...]]:
+    accepted = iter(loaded.accepted)
+    batch: list[Judged] = []
+    for status, place in zip(loaded.documents, order, strict=True):
+        if place.digest in seen:
+            continue
+        batch.append(Judged(place.digest, place.line, status, plain_document(next(accepted))))
+        if len(batch) == BATCH:
+            yield tuple(batch)
+            batch = []
+    if batch:
+        yield tuple(batch)
+
+
+def main() -> None:
+    """Answer until nobody asks any more."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the user's own modules print when they are imported is no verdict
+    while (data := read(sys.stdin.buffer)) is not None:
+        ask = pickle.loads(data)  # noqa: S301 (from the proxy that started this process)
+        for piece in judged(ask):
+            out.write(framed(piece))
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

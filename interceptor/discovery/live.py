@@ -1,0 +1,207 @@
+"""The configuration while the proxy runs: files are watched, pushes come in, and what is accepted is put into force.
+
+One change is judged at a time, whole, by a process beside this one; a refused one changes nothing but what is told.
+Files are the base. Pushed documents are a set of their own, which each push replaces or patches as a whole; one of the
+same kind, namespace and name as a file's takes that one's place, and a pushed Sidecar that of the Sidecar.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from interceptor.config.restart import restart_needed
+from interceptor.discovery import pushed
+from interceptor.discovery.asking import Judge, UnjudgedError
+from interceptor.discovery.paths import look
+from interceptor.discovery.verdict import Ask, Seen, by_place, composed
+from interceptor.errors import ConfigError
+from interceptor.watching import LOOK, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from interceptor.config.configuration import Configuration
+    from interceptor.config.problems import Source
+    from interceptor.discovery.verdict import Judged, Place, Start
+
+    Adopt = Callable[[Configuration], Awaitable[str]]  # puts it into force; the version then
+
+_SEEN_AGAIN: Final = "ServiceEntry"  # of other kinds there are few, and they are compared with each other
+
+_log: Final = logging.getLogger(__name__)
+
+
+class RefusedError(Exception):
+    """A push was refused: every problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(*problems)
+        self.problems = tuple(problems)
+
+
+class StaleError(Exception):
+    """A push was made of other documents than those that are pushed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The last change, where it was refused."""
+
+    source: str
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"the configuration from {self.source} was rejected, and the one before stays in force: {self.problems[0]}{more}"
+
+
+@dataclass(slots=True)
+class _Base:
+    """What was accepted last."""
+
+    files: tuple[Source, ...]
+    pushed: dict[str, str]
+    documents: dict[tuple[bytes, int], Judged]
+    order: tuple[Place, ...]
+
+
+class Live:
+    """Judges changes and puts accepted ones into force."""
+
+    def __init__(
+        self,
+        start: Start,
+        started: Configuration,  # what it composes
+        adopt: Adopt,
+        *,
+        outcome: Callable[[bool], None],  # whether a change was accepted
+    ) -> None:
+        self._base = _Base(start.verdict.files or (), {}, by_place(start.documents), start.verdict.order)
+        self._start = start
+        self._started = started
+        self._looks = start.looks
+        self._adopt = adopt
+        self._outcome = outcome
+        self._changing = trio.Lock()
+        self._judge = Judge()
+        self.rejected: Rejected | None = None
+
+    @property
+    def etag(self) -> str:
+        """Of the pushed documents."""
+        return pushed.etag(self._base.pushed)
+
+    @property
+    def pushed(self) -> Mapping[str, str]:
+        """The pushed documents, by key, as JSON."""
+        return self._base.pushed
+
+    def dump(self) -> dict[str, object]:
+        """For ``/config_dump``."""
+        rejected = None if self.rejected is None else {
+            "source": self.rejected.source, "problems": list(self.rejected.problems)
+        }  # fmt: skip
+        return {"pushed": sorted(self.pushed), "etag": self.etag, "rejected": rejected}
+
+    def hurry(self) -> None:
+        """Have the files read again, changed or not."""
+        self._looks = None
+
+    async def watch(self) -> None:
+        """Take changes of the files, until cancelled."""
+        try:
+            while True:
+                await trio.sleep(LOOK)
+                if self._look() != self._looks and await quiet(self._look):
+                    await self.reload()
+                if not self._changing.locked():
+                    await self._judge.rest()
+        finally:
+            await self._judge.end()
+
+    async def reload(self) -> None:
+        """Read the files again, and put into force what they say."""
+        async with self._changing:
+            self._looks = self._look()
+            ask = Ask(self._start.paths, self._start.stdin, (), self._base.pushed, None, self._seen())
+            try:
+                version = await self._change("the files", ask)
+            except RefusedError:
+                return
+            _log.info("configuration %s from the files is in force", version)
+
+    async def push(self, content_type: str, body: bytes, expected: str | None) -> tuple[str, str]:
+        """Put pushed documents into force; the version and their ETag. Raises RefusedError and StaleError."""
+        async with self._changing:
+            if expected not in (None, "*", self.etag):
+                raise StaleError
+            base = self._base
+            ask = Ask(None, None, base.files, base.pushed, (content_type, body), self._seen())
+            version = await self._change("a push", ask)
+            _log.info(
+                "configuration %s from a push is in force: %d documents are pushed", version, len(self.pushed)
+            )
+            return version, self.etag
+
+    def _look(self) -> object:
+        return look(self._start.paths)
+
+    def _seen(self) -> dict[bytes, Seen]:
+        alone = Counter(digest for digest, _ in self._base.documents)
+        return {
+            digest: Seen(each.status.kind, each.status.namespace, each.status.name, line)
+            for (digest, line), each in self._base.documents.items()
+            if each.status.kind == _SEEN_AGAIN and alone[digest] == 1
+        }
+
+    async def _change(self, source: str, ask: Ask) -> str:
+        """Have something judged and adopted; the new version. Raises RefusedError, and says why once."""
+        try:
+            base = await self._judged(ask)
+            version = await self._put_into_force(base)
+        except RefusedError as error:
+            self._refuse(Rejected(source, error.problems))
+            raise
+        except (ConfigError, ImportError, OSError) as error:
+            rejected = Rejected(source, (f"it cannot be put into force: {error}",))
+            self._refuse(rejected)
+            raise RefusedError(rejected.problems) from error
+        self._base = base
+        self.rejected = None
+        self._outcome(True)  # noqa: FBT003
+        return version
+
+    async def _put_into_force(self, base: _Base) -> str:
+        made = composed(base.documents, base.order)
+        if problems := restart_needed(self._started, made):
+            raise RefusedError(problems)
+        return await self._adopt(made)
+
+    def _refuse(self, rejected: Rejected) -> None:
+        self._outcome(False)  # noqa: FBT003
+        if rejected != self.rejected:
+            _log.error("%s", "\n".join((str(rejected), *rejected.problems[1:])))
+        self.rejected = rejected
+
+    async def _judged(self, ask: Ask) -> _Base:
+        try:
+            verdict, documents = await self._judge.ask(ask)
+        except UnjudgedError as error:
+            raise RefusedError((str(error),)) from error
+        if verdict.problems:
+            raise RefusedError(verdict.problems)
+        base = self._base
+        kept = base.documents
+        found = by_place(documents)
+        keys = [(place.digest, place.line) for place in verdict.order]
+        return _Base(
+            base.files if verdict.files is None else verdict.files,
+            base.pushed if verdict.pushed is None else verdict.pushed,
+            {key: found.get(key) or kept[key] for key in keys},
+            verdict.order,
+        )

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interceptor.discovery.judge import judged, start
+from interceptor.discovery.verdict import Ask, Judged, Seen, Verdict, by_place, composed
+from interceptor.errors import ConfigError
+from interceptor.state.snapshot import take
+from tests.support.documents import SIDECAR, service_entry_text
+
+PUSHED = "application/yaml"
+
+
+def entry(name: str, address: str = "192.0.2.1") -> str:
+    return service_entry_text(
+        f"{{hosts: [{name}.example], addresses: [{address}], ports: [{{number: 80, name: http}}]}}",
+        f"{{name: {name}}}",
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "f.yaml"
+    made.write_text("---\n".join((SIDECAR, entry("a"), entry("b"))))
+    return made
+
+
+def ask(file: Path, push: str | None = None, pushed: dict[str, str] | None = None, **more: object) -> Ask:
+    body = None if push is None else (PUSHED, push.encode())
+    return Ask((str(file),), None, (), pushed or {}, body, **more)  # type: ignore[arg-type]
+
+
+def pieces(asked: Ask) -> tuple[Verdict, list[Judged]]:
+    found: Iterator[object] = judged(asked)
+    verdict = next(found)
+    assert isinstance(verdict, Verdict)
+    *batches, last = found
+    assert last == ()
+    return verdict, [each for batch in batches for each in batch]  # type: ignore[attr-defined]
+
+
+def names(documents: list[Judged]) -> list[str]:
+    return [each.status.name for each in documents]
+
+
+def test_a_start_composes_what_the_files_say(file: Path) -> None:
+    made = start((str(file),))
+    configuration = composed(by_place(made.documents), made.verdict.order)
+    assert [str(each) for each in configuration.documents] == [
+        f"{file}:1: Sidecar default/app: accepted",
+        f"{file}:5: ServiceEntry default/a: accepted",
+        f"{file}:10: ServiceEntry default/b: accepted",
+    ]
+    assert [each["name"] for each in take(configuration).registry.dump()] == ["outbound|80||a.example"]
+
+
+def test_every_problem_is_told_with_its_place_and_nothing_else(file: Path) -> None:
+    file.write_text(file.read_text().replace("hosts", "host") + "---\n}\n")
+    with pytest.raises(ConfigError) as refused:
+        start((str(file), str(file.with_name("gone.yaml"))))
+    assert [problem.removeprefix(str(file.parent)) for problem in refused.value.problems] == [
+        "/gone.yaml: cannot be read: No such file or directory; give the path of a file that this user may read",
+        *(f"/f.yaml:{line}: spec.{said}" for line in (8, 13) for said in SAID),
+        (
+            "/f.yaml:15: this is not YAML: did not find expected node content while parsing a block node; check "
+            "indentation, quotes and brackets here and above"
+        ),
+    ]
+
+
+SAID = ("hosts: is required; add it", "host: there is no such field; did you mean 'hosts'?")
+
+
+def test_what_was_seen_before_is_not_read_again(file: Path) -> None:
+    _, first = pieces(ask(file))
+    seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
+    file.write_text(file.read_text().replace("b.example", "c.example"))
+    verdict, documents = pieces(ask(file, seen=seen))
+    assert names(documents) == ["app", "b"]
+    assert len(verdict.order) == 3
+    merged = {**by_place(first), **by_place(documents)}
+    assert [each.spec.hosts for each in composed(merged, verdict.order).service_entries] == [
+        ("a.example",),
+        ("b.example".replace("b", "c"),),
+    ]
+
+
+def test_a_second_document_of_the_name_of_one_seen_before_is_refused(file: Path) -> None:
+    _, first = pieces(ask(file))
+    seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
+    file.write_text(file.read_text() + "---\n" + entry("a", "192.0.2.7"))
+    verdict, _ = pieces(ask(file, seen=seen))
+    assert verdict.problems == (
+        f"{file}:15: ServiceEntry default/a is given twice, first at {file}:5; keep one",
+    )
+
+
+def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
+    verdict, documents = pieces(ask(file, entry("a", "192.0.2.9") + "---\n" + entry("n")))
+    assert [(place.file, place.before) for place in verdict.order] == [
+        (str(file), 0),
+        (str(file), 8),
+        ("push", 0),
+        ("push", 4),
+    ]
+    configuration = composed(by_place(documents), verdict.order)
+    assert [(each.metadata.name, *each.spec.addresses) for each in configuration.service_entries] == [
+        ("b", "192.0.2.1"),
+        ("a", "192.0.2.9"),
+        ("n", "192.0.2.1"),
+    ]
+    assert verdict.pushed is not None
+    assert sorted(verdict.pushed) == ["ServiceEntry/default/a", "ServiceEntry/default/n"]
+    again, documents = pieces(ask(file, pushed=verdict.pushed))
+    assert again.pushed is None
+    assert take(composed(by_place(documents), again.order)).version == take(configuration).version
+
+
+def test_a_pushed_sidecar_takes_the_place_of_the_files_whatever_its_name(file: Path) -> None:
+    other = SIDECAR.replace("app", "other")
+    verdict, documents = pieces(ask(file, other))
+    assert composed(by_place(documents), verdict.order).sidecar.metadata.name == "other"
+
+
+def test_two_documents_of_one_name_in_a_push_are_refused(file: Path) -> None:
+    verdict, _ = pieces(ask(file, entry("a") + "---\n" + entry("a", "192.0.2.2")))
+    assert verdict.problems == ("push:6: ServiceEntry default/a is given twice, first at push:1; keep one",)
