@@ -41,6 +41,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     direction             ingress (a peer connects to the app) or egress (the app connects out)
     document              one YAML mapping with apiVersion and kind
     exchange              a request and what the middleware notes about it
+    diversion             a call on a bridge whose two streams are parted: the user's own middleware stands between
     downstream            what faces the client of an exchange: an HTTP/1 connection, a stream of an HTTP/2 one
     exchange              one request and its response on their way; at its end the record of both
     exempt                excluded from capture by a uid, gid, mark, port, CIDR or interface

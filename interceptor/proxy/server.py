@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Direction, Flow
     from interceptor.model.http import LocalReply
     from interceptor.model.request import RequestRecord
-    from interceptor.proxy.http.serve import Filters
+    from interceptor.proxy.http.roles import Filters
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,7 +15,6 @@ from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Sidecar, SidecarSpec, Timeouts
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply, ResponseHead
-from interceptor.model.request import RequestRecord
 from interceptor.protocol.http2 import codes
 from interceptor.protocol.http2.codes import (
     CANCEL,
@@ -34,8 +32,8 @@ from interceptor.protocol.http2.codes import (
     WINDOW_UPDATE,
 )
 from interceptor.proxy import listener as listener_module
-from interceptor.proxy.http.serve import Served
-from tests.support.flows import FixedView, Running, listening, reset, running_proxy, settings, wait_until
+from interceptor.proxy.http.roles import Served
+from tests.support.flows import FixedView, listening, reset, running_proxy, settings, wait_until
 from tests.support.http2 import (
     GET,
     GRPC,
@@ -48,27 +46,7 @@ from tests.support.http2 import (
     settings as frame_settings,
     window_update,
 )
-
-
-@dataclass
-class World:
-    """A proxy, a client of it, and the app behind it."""
-
-    running: Running
-    server: socket.socket
-    client: Wire
-    opened: ExitStack = field(default_factory=ExitStack)
-
-    async def accept(self) -> Wire:
-        self.server.setblocking(False)
-        await trio.lowlevel.wait_readable(self.server)
-        app = Wire(self.opened.enter_context(self.server.accept()[0]))
-        await app.say(frame_settings())
-        return app
-
-    async def recorded(self, number: int = 1) -> list[RequestRecord]:
-        await wait_until(lambda: len(self.running.records.requests) >= number)
-        return self.running.records.requests
+from tests.support.http2_world import World
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ import trio
 
 from interceptor.model.http import LocalReply, ResponseHead
 from interceptor.protocol.http2 import codes
-from interceptor.protocol.http2.bridge import Bridge, Wait
+from interceptor.protocol.http2.bridge import Bridge
+from interceptor.protocol.http2.hooks import Wait
 from interceptor.protocol.http2.leg import Leg, Limits
 from interceptor.protocol.http2.stream import Call
 
@@ -265,6 +266,10 @@ class Wire:
             self.frames.append(sent)
             at = end
         self._rest = data[at:]
+
+    async def give(self, number: int, size: int) -> None:
+        """Let so many bytes more come, on a stream and the connection."""
+        await self.say(window_update(0, size), window_update(number, size))
 
     async def ask(self, number: int, fields: Fields = GET) -> None:
         await self.say(self.peer.headers(number, fields, end=True))

@@ -7,7 +7,7 @@ pass through. The bridge touches no socket: the server gives it what arrived and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
@@ -27,35 +27,11 @@ from interceptor.protocol.http2.stream import Call
 
 if TYPE_CHECKING:
     from interceptor.model.http import ResponseHead
+    from interceptor.protocol.http2.hooks import Hooks
     from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
 
 _DEBUG: Final = 256  # bytes of a GOAWAY's debug data that are passed on
-
-
-class Wait:
-    """A request is held until ``Bridge.forward`` or ``Bridge.reply``."""
-
-    __slots__ = ()
-
-
-WAIT: Final = Wait()
-
-
-class Hooks(Protocol):
-    """Who decides and records what passes."""
-
-    def request(self, call: Call) -> LocalReply | Wait | None:
-        """Let a request pass (None), answer it, or hold it. The head may be altered."""
-
-    def response(self, call: Call, head: ResponseHead) -> None:
-        """A final response, also one of ours; the head may be altered."""
-
-    def malformed(self, details: str) -> None:
-        """A request that cannot be understood was refused."""
-
-    def finished(self, call: Call) -> None:
-        """Nothing more comes of this call; told once for each that ``request`` was asked about."""
 
 
 class Bridge:
@@ -124,7 +100,7 @@ class Bridge:
             if call.upstream.in_closed:  # it has answered; what is still sent to it is not wanted any more
                 self.upstream.writer.forget(call.upstream)
             else:
-                self.reply(call, reply)
+                self.fail(call, reply)
         if self.downstream.last:  # else the first request, which may be under way, is told why
             self.downstream.close_after(NO_ERROR, b"")
 
@@ -138,7 +114,7 @@ class Bridge:
             return
         call.forwarded = True
         if self._gone is not None:
-            self.reply(call, self._gone)
+            self.fail(call, self._gone)
             self.downstream.close_after(NO_ERROR, b"")
         elif self._connected and not self._waiting and self.upstream.can_open:
             self.upstream.open(call.upstream, heads.request_fields(call.request, call.protocol))
@@ -151,8 +127,7 @@ class Bridge:
         if stream.out_closed:
             return
         _blame(call, reply.flag, reply.details)
-        self._waiting.pop(call, None)
-        self.upstream.reset(call.upstream, CANCEL)
+        self.withdraw(call, CANCEL)
         if call.response is not None:
             self.downstream.reset(stream, INTERNAL_ERROR)
             return
@@ -167,6 +142,18 @@ class Bridge:
         writer.headers(stream, heads.response_fields(head), end=not body)
         if body:
             writer.data(stream, body, end=True)
+
+    def fail(self, call: Call, reply: LocalReply) -> None:
+        """The upstream does not answer, or not to the end: whoever waits for it is told."""
+        if call.way is None:
+            self.reply(call, reply)
+        else:
+            call.way.lost(reply)
+
+    def withdraw(self, call: Call, code: int) -> None:
+        """Nothing of the upstream is wanted any more for this call."""
+        self._waiting.pop(call, None)
+        self.upstream.reset(call.upstream, code)
 
     def _dispatch(self) -> None:
         while self._waiting and self._connected and self.upstream.can_open:
@@ -247,18 +234,22 @@ class _Requests:
             return
         _check_trailers(stream, fits=block.fits, end=end)
         trailers = heads.trailers(block.fields)
-        if not call.upstream.out_closed:
+        if call.client is not None:
+            call.client.take_end(trailers)
+        elif not call.upstream.out_closed:
             self._bridge.upstream.writer.headers(call.upstream, trailers, end=True)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         call = stream.call
         assert call is not None
         call.bytes_received += len(data)
-        if call.upstream.out_closed:
+        if call.upstream.out_closed and call.client is None:
             stream.source.consumed(stream, len(data))
         elif call.body_limit is not None and call.bytes_received > call.body_limit:
             stream.source.consumed(stream, len(data))
             self._bridge.reply(call, replies.too_long(call.body_limit))
+        elif call.client is not None:
+            call.client.take(data, end=end)
         else:
             self._bridge.upstream.writer.data(call.upstream, data, end=end)
 
@@ -295,9 +286,12 @@ class _Responses:
     def headers(self, stream: Stream, block: Block, *, end: bool) -> None:
         call = stream.call
         assert call is not None
-        if call.response is not None:
+        if call.answered:
             _check_trailers(stream, fits=block.fits, end=end)
             trailers = heads.trailers(block.fields)
+            if (way := call.way) is not None:
+                way.take_end(trailers)
+                return
             if call.grpc:
                 call.grpc_status = grpc.status(trailers)
             self._bridge.downstream.writer.headers(call.downstream, trailers, end=True)
@@ -306,9 +300,7 @@ class _Responses:
         if not block.fits:
             raise StreamError(PROTOCOL_ERROR, "a response with too many or too long headers")
         if head.status < 200:
-            if end:
-                raise StreamError(PROTOCOL_ERROR, "an informational response that ends its stream")
-            self._bridge.downstream.writer.headers(call.downstream, heads.response_fields(head), end=False)
+            self._informational(call, head, end=end)
             return
         if call.request.method == b"HEAD" or head.status in {204, 304}:
             length = 0  # whatever it announces: it has no body
@@ -317,13 +309,29 @@ class _Responses:
         if end and length:
             raise StreamError(PROTOCOL_ERROR, "a response without the body that its Content-Length announces")
         stream.remaining = length
-        self._bridge.respond(call, head, end=end)
+        call.answered = True
+        if (way := call.way) is not None:
+            way.respond(head, length, end=end)
+        else:
+            self._bridge.respond(call, head, end=end)
+
+    def _informational(self, call: Call, head: ResponseHead, *, end: bool) -> None:
+        if end:
+            raise StreamError(PROTOCOL_ERROR, "an informational response that ends its stream")
+        if call.way is not None:
+            call.way.informational(head)
+        else:
+            fields = heads.response_fields(head)
+            self._bridge.downstream.writer.headers(call.downstream, fields, end=False)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         call = stream.call
         assert call is not None
-        if call.response is None:
+        if not call.answered:
             raise StreamError(PROTOCOL_ERROR, "a response that begins with its body")
+        if (way := call.way) is not None:
+            way.take(data, end=end)
+            return
         call.bytes_sent += len(data)
         self._bridge.downstream.writer.data(call.downstream, data, end=end)
 
@@ -331,20 +339,23 @@ class _Responses:
         call = stream.call
         assert call is not None
         downstream = call.downstream
+        details = f"the upstream reset the stream with {error_name(code)}"
+        if (way := call.way) is not None:
+            if not complete:
+                way.lost(replies.unavailable(ResponseFlag.UPSTREAM_RESET, details))
+            return
         if complete and downstream.pending:  # the response is complete, but for its way to the client
             downstream.pending_reset = code
             return
         if not downstream.out_closed:
-            _blame(
-                call, ResponseFlag.UPSTREAM_RESET, f"the upstream reset the stream with {error_name(code)}"
-            )
+            _blame(call, ResponseFlag.UPSTREAM_RESET, details)
         self._bridge.downstream.reset(downstream, code)
 
     def faulted(self, stream: Stream, fault: StreamError) -> None:
         call = stream.call
         assert call is not None
         self._bridge.upstream.reset(stream, fault.code)
-        self._bridge.reply(call, replies.bad_gateway(str(fault)))
+        self._bridge.fail(call, replies.bad_gateway(str(fault)))
 
     def settings(self) -> None:
         self._bridge.offer_connect()

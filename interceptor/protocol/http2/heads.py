@@ -142,6 +142,11 @@ def response_fields(head: ResponseHead) -> list[Field]:
     return _append([(b":status", b"%d" % head.status)], head.headers)
 
 
+def trailer_fields(headers: Headers) -> list[Field]:
+    """Trailers as fields, with what the user's own made of them."""
+    return _append([], headers)
+
+
 def _append(fields: list[Field], headers: Headers) -> list[Field]:
     kinds = _kinds
     for field in headers:

@@ -18,11 +18,16 @@ def as_response(call: Call, reply: LocalReply) -> tuple[ResponseHead, bytes]:
         head = ResponseHead(200, b"", grpc.reply_fields(reply))
         call.grpc_status = grpc.status(head.headers)
         return head, b""
+    return plain(reply), b"" if call.request.method == b"HEAD" else reply.body
+
+
+def plain(reply: LocalReply) -> ResponseHead:
+    """The head of an answer, as anybody but gRPC reads it."""
     headers = list(reply.headers)
     if reply.body:
         headers.append((b"content-type", b"text/plain"))
     headers.append((b"content-length", b"%d" % len(reply.body)))
-    return ResponseHead(reply.status, b"", headers), b"" if call.request.method == b"HEAD" else reply.body
+    return ResponseHead(reply.status, b"", headers)
 
 
 def unavailable(flag: ResponseFlag, details: str) -> LocalReply:

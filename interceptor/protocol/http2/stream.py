@@ -8,7 +8,7 @@ from interceptor.model.connection import ResponseFlag
 from interceptor.protocol import grpc
 
 if TYPE_CHECKING:
-    from interceptor.model.http import RequestHead, ResponseHead
+    from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
     from interceptor.protocol.http2.hpack import Field
 
 
@@ -17,6 +17,29 @@ class Source(Protocol):
 
     def consumed(self, stream: Stream, size: int) -> None:
         """Bytes of this stream have been passed on: its peer may send as many again."""
+
+
+class Parted(Protocol):
+    """What comes of a stream where it does not go on to the other one, see ``diversion``."""
+
+    def take(self, data: bytes, *, end: bool) -> None:
+        """Some of a body."""
+
+    def take_end(self, trailers: Headers) -> None:
+        """All of it."""
+
+
+class PartedWay(Parted, Protocol):
+    """The same of the upstream's stream."""
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx."""
+
+    def respond(self, head: ResponseHead, length: int | None, *, end: bool) -> None:
+        """The final head; the body's length where it says so."""
+
+    def lost(self, reply: LocalReply) -> None:
+        """No response comes, or no more of it."""
 
 
 class Stream:
@@ -60,16 +83,28 @@ class Call:
 
     __slots__ = (
         *(
+            "answered",
             "body_limit",
             "bytes_received",
             "bytes_sent",
+            "client",
             "context",
             "details",
             "downstream",
             "flag",
             "forwarded",
         ),
-        *("grpc", "grpc_status", "informational", "protocol", "request", "response", "status", "upstream"),
+        *(
+            "grpc",
+            "grpc_status",
+            "informational",
+            "protocol",
+            "request",
+            "response",
+            "status",
+            "upstream",
+            "way",
+        ),
     )
 
     def __init__(
@@ -80,7 +115,10 @@ class Call:
         self.downstream = downstream
         self.upstream = upstream
         self.forwarded = False  # given to the upstream, or waiting for a place there
-        self.response: ResponseHead | None = None  # the final one: the upstream's or ours
+        self.client: Parted | None = None  # where somebody stands between its streams
+        self.way: PartedWay | None = None  # and sends the request on
+        self.answered = False  # the upstream has sent its final head
+        self.response: ResponseHead | None = None  # the final one to the client: the upstream's or ours
         self.status = 0  # of what the client got
         self.grpc = grpc.is_grpc(request.headers)
         self.grpc_status: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,7 +11,6 @@ from interceptor.middleware import api
 from interceptor.middleware.api import Delay
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
-from interceptor.proxy.http import replies
 from interceptor.proxy.http.own import Bridge
 from interceptor.proxy.http.serve import Exchange
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from interceptor.middleware.build import Stack
     from interceptor.middleware.chain import Chain
     from interceptor.model.http import ResponseHead
-    from interceptor.proxy.http.serve import Served
+    from interceptor.proxy.http.roles import Served
 
 
 class StackFilters:
@@ -64,10 +63,8 @@ class Passing:
             exchange.reply(verdict)
         elif isinstance(verdict, Delay):
             exchange.spawn(partial(self._delayed, verdict.seconds))
-        elif isinstance(exchange, Exchange):
-            exchange.spawn(Bridge(self._chain, exchange, state).run)
         else:
-            exchange.reply(_NOT_YET)
+            exchange.spawn(Bridge(self._chain, exchange, state).run)
 
     async def _delayed(self, seconds: float) -> None:
         exchange = self._exchange
@@ -87,12 +84,3 @@ class Passing:
         if injected is not None and exchange.flag is ResponseFlag.NONE:
             exchange.flag = injected
         exchange.logged = self._chain.logs(exchange.status, exchange.ended - exchange.began, exchange.flag)
-
-
-# The user's own is refused rather than left out: it may be there to refuse.
-_NOT_YET: Final = replies.reply(
-    501,
-    ResponseFlag.LOCAL_RESET,
-    "middleware_needs_http1",
-    "a middleware of the user's own does not serve HTTP/2 in this version; speak HTTP/1.1",
-)

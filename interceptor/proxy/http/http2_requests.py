@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.http import LocalReply, RequestHead
+from interceptor.model.http import LocalReply, RequestHead, ResponseHead, get
 from interceptor.model.request import VIA_UPSTREAM, RequestRecord
-from interceptor.protocol.http2.bridge import WAIT
+from interceptor.protocol import grpc
+from interceptor.protocol.http1 import CHUNKED
+from interceptor.protocol.http2.diversion import Client, Way
+from interceptor.protocol.http2.hooks import WAIT
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.http2_own import Acting
 from interceptor.proxy.http.serve import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from interceptor.model.http import ResponseHead
-    from interceptor.protocol.http2.bridge import Bridge, Wait
+    from interceptor.model.http import Headers
+    from interceptor.protocol.http2.bridge import Bridge
+    from interceptor.protocol.http2.hooks import Wait
     from interceptor.protocol.http2.stream import Call
     from interceptor.proxy.http.client import Dialled
+    from interceptor.proxy.http.roles import Carrier, Downstream, Sent
     from interceptor.proxy.http.serve import Service
 
 UNKNOWN: Final = "unknown"  # the status of a gRPC call that ended without one
@@ -29,7 +35,7 @@ _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
 class Request(RequestRecord):
     """One request, as filters see it: they let it go to the upstream, or answer it."""
 
-    __slots__ = ("_call", "_requests", "_scope", "over")
+    __slots__ = ("_call", "_carrier", "_client", "_requests", "_scope", "over")
 
     def __init__(self, requests: Requests, call: Call) -> None:
         every = requests.service.all
@@ -37,7 +43,17 @@ class Request(RequestRecord):
         self._requests = requests
         self._call = call
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
+        self._carrier: Carrier | None = None  # where the user's own has it
+        self._client: Client | None = None  # then
         self.over = False
+
+    @property
+    def body(self) -> int:
+        """How long its body is, or CHUNKED; 0 where it has ended without one."""
+        stream = self._call.downstream
+        if stream.in_closed and not self._call.bytes_received:
+            return 0
+        return int(get(self.head.headers, b"content-length") or CHUNKED)
 
     @property
     def body_limit(self) -> int | None:
@@ -55,6 +71,8 @@ class Request(RequestRecord):
 
     def reply(self, local: LocalReply) -> None:
         """Answer in the upstream's place."""
+        if self._scope is not None:
+            self._scope.cancel()
         requests = self._requests
         requests.act(lambda: requests.bridge.reply(self._call, local))
 
@@ -76,10 +94,76 @@ class Request(RequestRecord):
         """It cannot be served."""
         self.reply(local)
 
+    # Where the user's own has it
+
+    def divert(self, carrier: Carrier) -> None:
+        """Give the request to what stands before the upstream."""
+        self._carrier = carrier
+        client = self._client = Client(self._requests.bridge, self._call, carrier)
+        self._requests.act(client.divert)
+
+    def request_drained(self) -> None:
+        """What came of the body was taken."""
+        self._act(lambda client: client.used())
+
+    def again(self, downstream: Downstream, head: RequestHead, body: int) -> Sent:
+        """The request from there on to the upstream; this one keeps the record."""
+        requests = self._requests
+        way = Way(requests.bridge, self._call, downstream, head, body)
+        return Acting(way, requests.act)
+
+    def moved(self) -> None:
+        """What takes too long is looked for by the connection, not by the request."""
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx came, and the response is still to come."""
+        self._act(lambda client: client.informational(head))
+
+    def respond_with(self, head: ResponseHead, body: int, reply: LocalReply | None) -> int:
+        """The response's head came from the user's own, perhaps made of a local reply; answers what body is to follow."""
+        every = self._requests.service.all
+        if self._call.response is not None or self.over:
+            return 0
+        self.details = VIA_UPSTREAM
+        if self._call.answered:
+            self.service_seconds = every.hub.now - self.began
+            self._requests.note_upstream(self)
+        if reply is not None:
+            self.flag, self.details = reply.flag, reply.details
+            if self._call.grpc:
+                local = LocalReply(head.status, reply.flag, reply.details, reply.body, head.headers)
+                head, body = ResponseHead(200, b"", grpc.reply_fields(local)), 0
+        if every.filters is not None:
+            every.filters.respond(self, head)
+        self._act(lambda client: client.respond(head, end=not body))
+        return body
+
+    def response_data(self, data: bytes) -> None:
+        """Some of the response's body."""
+        self._act(lambda client: client.data(data))
+
+    def response_end(self, trailers: Headers) -> None:
+        """The response is complete."""
+        self._act(lambda client: client.end(trailers))
+
+    def response_flush(self) -> bool:
+        """Whether more may follow before the carrier's ``resume`` is called."""
+        return not self._call.downstream.pending
+
+    def _act(self, action: Callable[[Client], None]) -> None:
+        client = self._client
+        if client is not None:
+            self._requests.act(lambda: action(client))
+
+    # The end
+
     def finish(self) -> None:
         """Record it."""
         call = self._call
         self.over = True
+        if self._carrier is not None and self._client is not None:
+            self._carrier.abandon()
+            self._client.used()
         if self._scope is not None:
             self._scope.cancel()
         self.status = call.status
@@ -125,10 +209,14 @@ class Requests:
         if call.flag is ResponseFlag.NONE:
             record.details = VIA_UPSTREAM
             record.service_seconds = every.hub.now - record.began
-            if self.dialled is not None:
-                record.upstream, record.upstream_local = self.dialled.address, self.dialled.local
+            self.note_upstream(record)
         if every.filters is not None:
             every.filters.respond(record, head)
+
+    def note_upstream(self, record: Request) -> None:
+        """Who answered."""
+        if self.dialled is not None:
+            record.upstream, record.upstream_local = self.dialled.address, self.dialled.local
 
     def malformed(self, details: str) -> None:
         """Record what was no request."""

@@ -20,6 +20,7 @@ from interceptor.model.request import VIA_UPSTREAM
 from interceptor.protocol import http1
 from interceptor.protocol.http1 import CHUNKED, MalformedError
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.serve import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from interceptor.middleware.chain import Chain
     from interceptor.model.http import Headers, RequestHead, ResponseHead
     from interceptor.proxy.http.client import Connection
-    from interceptor.proxy.http.serve import Exchange
+    from interceptor.proxy.http.roles import Served
 
 # What says how a message is framed or is for one hop: the gateway writes it, whatever a middleware left in the headers.
 _FRAMING: Final = (b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"te")
@@ -91,7 +92,7 @@ class Pipe:
 class Bridge:
     """One exchange whose chain has the user's own in it. To the client's side this is the upstream's connection."""
 
-    def __init__(self, chain: Chain, exchange: Exchange, state: api.Exchange) -> None:
+    def __init__(self, chain: Chain, exchange: Served, state: api.Exchange) -> None:
         self._chain = chain
         self._exchange = exchange
         self._state = state
@@ -180,10 +181,8 @@ class Bridge:
         http1.check_headers(head.headers)
         if exchange.head.method == b"HEAD" or head.status in {204, 304}:
             size = 0
-        exchange.respond(head, size)
-        if response.reply is not None:
-            exchange.flag, exchange.details = response.reply.flag, response.reply.details
-        elif onward is None:
+        size = exchange.respond_with(head, size, response.reply)
+        if response.reply is None and onward is None:
             exchange.details = "middleware_response"
         try:
             if size:
@@ -213,7 +212,7 @@ class Bridge:
 class Onward:
     """The way on from the user's own to the upstream; to the upstream's side it is the client."""
 
-    def __init__(self, outer: Exchange, head: RequestHead, size: int) -> None:
+    def __init__(self, outer: Served, head: RequestHead, size: int) -> None:
         self._exchange = outer.again(self, head, size)
         self._outer = outer
         self._room = trio.Event()
@@ -255,12 +254,11 @@ class Onward:
 
     def response(self) -> Response:
         """What came from the upstream; where nothing did, the gateway's answer in its place."""
-        exchange, outer = self._exchange, self._outer
+        exchange = self._exchange
         assert self._head is not None
-        outer.upstream, outer.upstream_local = exchange.upstream, exchange.upstream_local
         reply = None
         if exchange.details != VIA_UPSTREAM:
-            reply = LocalReply(self._head.status, exchange.flag, exchange.details)
+            reply = LocalReply(self._head.status, exchange.flag, exchange.details, exchange.details.encode())
         return Response.of(self._head, self.body, reply=reply)
 
     def failure(self) -> LocalReply | None:
@@ -275,6 +273,7 @@ class Onward:
         if self._switch is None or self._head is None or status != self._head.status:
             return False
         (connection, early), self._switch = self._switch, None
+        assert isinstance(self._outer, Exchange)  # a connection of HTTP/2 never changes
         self._outer.take_over(connection, self._head, early)
         return True
 
@@ -297,7 +296,7 @@ class Onward:
         self.came.set()
 
     def data(self, data: bytes) -> None:
-        self._outer.active = self._exchange.active
+        self._outer.moved()
         self._pipe.put(data)
 
     def end(self, trailers: Headers) -> None:

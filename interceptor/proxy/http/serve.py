@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead
-    from interceptor.model.request import Passing
     from interceptor.proxy.http.client import Connection, Replay
     from interceptor.proxy.http.pool import Pool
+    from interceptor.proxy.http.roles import Carrier, Downstream, Filters, Live, Served
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -60,73 +60,6 @@ _log: Final = logging.getLogger(__name__)
 _IDENTITY_HEADERS: Final = frozenset(
     (b"x-forwarded-client-cert", b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
-
-
-class Downstream(Protocol):
-    """The side of an exchange that faces the client."""
-
-    def informational(self, head: ResponseHead) -> None: ...
-    def respond(self, head: ResponseHead, body: int) -> None: ...
-    def data(self, data: bytes) -> None: ...
-    def end(self, trailers: Headers) -> None: ...
-    def broken(self, details: str) -> None: ...
-    def flush(self) -> bool: ...
-    def resume(self) -> None: ...
-    def switch(self, connection: Connection, early: bytes) -> None: ...
-
-
-class Served(Protocol):
-    """A request, of whatever version, as filters see it: they forward it or reply to it, now or later."""
-
-    flow: Flow
-    head: RequestHead
-    over: bool
-    flag: ResponseFlag
-    details: str
-    policy: str | None
-    fields: dict[str, str] | None
-    logged: bool
-    passing: Passing | None
-    status: int
-    began: float
-    ended: float
-
-    @property
-    def body_limit(self) -> int | None: ...
-    @body_limit.setter
-    def body_limit(self, limit: int | None) -> None: ...
-    def forward(self) -> None: ...
-    def reply(self, local: LocalReply) -> None: ...
-    def spawn(self, task: Callable[[], Awaitable[None]]) -> None: ...
-    def lost(self, local: LocalReply) -> None: ...
-
-
-class Carrier(Protocol):
-    """What has the request, and answers it: a connection to the upstream, or what stands before one."""
-
-    def data(self, data: bytes) -> None: ...
-    def end(self, trailers: Headers) -> None: ...
-    def flush(self) -> bool: ...
-    def resume(self) -> None: ...
-    def half_close(self) -> None: ...
-    def abandon(self) -> None: ...
-
-
-class Filters(Protocol):
-    """What stands between a request and its upstream, where the configuration has any: see ``filters``."""
-
-    def start(self, exchange: Served) -> None: ...
-    def respond(self, exchange: Served, head: ResponseHead) -> None: ...
-
-
-class Live(Protocol):
-    """A client's connection."""
-
-    def end_denied(self) -> None:
-        """End where the flow has lost permission."""
-
-    def drain_now(self) -> None:
-        """No further request is taken: end where none is served."""
 
 
 @dataclass(slots=True)
@@ -309,7 +242,7 @@ class Exchange(RequestRecord):
 
     def again(self, downstream: Downstream, head: RequestHead, body: int) -> Exchange:
         """The same request from there on to the upstream; this one keeps the record."""
-        return _Unrecorded(self._service, downstream, head, body, self.upgrade)
+        return _Onward(self._service, self, downstream, head, body)
 
     def catch_up(self) -> None:
         """After something was waited for: send what there is, and take more of the request."""
@@ -353,6 +286,17 @@ class Exchange(RequestRecord):
         self.details = VIA_UPSTREAM
         self.service_seconds = self._service.all.clock() - self._sent_at
         self._respond(head, body)
+
+    def moved(self) -> None:
+        """Something of it moved, beside what passes here."""
+        self.active = self._service.all.hub.now
+
+    def respond_with(self, head: ResponseHead, body: int, reply: LocalReply | None) -> int:
+        """The response's head came from the user's own, perhaps made of a local reply; answers what body is to follow."""
+        self.respond(head, body)
+        if reply is not None:
+            self.flag, self.details = reply.flag, reply.details
+        return body
 
     def response_data(self, data: bytes) -> None:
         """Some of the response's body."""
@@ -485,10 +429,20 @@ class Exchange(RequestRecord):
         self._service.all.recorder.request(self)
 
 
-class _Unrecorded(Exchange):
-    """A request whose record another one is."""
+class _Onward(Exchange):
+    """A request that another one is the record of: from the user's own to the upstream."""
 
-    __slots__ = ()
+    __slots__ = ("_recorded",)
+
+    def __init__(
+        self, service: Service, recorded: Exchange, downstream: Downstream, head: RequestHead, body: int
+    ) -> None:
+        super().__init__(service, downstream, head, body, recorded.upgrade)
+        self._recorded = recorded
+
+    def _respond(self, head: ResponseHead, body: int) -> None:
+        self._recorded.upstream, self._recorded.upstream_local = self.upstream, self.upstream_local
+        super()._respond(head, body)
 
     def _record(self) -> None:
         pass

@@ -7,7 +7,6 @@ import pytest
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
 from interceptor.protocol.http2 import codes
-from interceptor.protocol.http2.bridge import WAIT
 from interceptor.protocol.http2.codes import (
     CANCEL,
     DATA,
@@ -24,6 +23,7 @@ from interceptor.protocol.http2.codes import (
     SETTINGS,
     WINDOW_UPDATE,
 )
+from interceptor.protocol.http2.hooks import WAIT
 from interceptor.protocol.http2.leg import Limits
 from interceptor.protocol.http2.writer import MARK
 from tests.support.http2 import (
