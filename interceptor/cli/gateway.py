@@ -154,6 +154,30 @@ def explain(
     print(command.rendered(found, output))
 
 
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A file or directory of configuration.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another one.")],
+    recorded: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="The access log as JSON lines, or descriptions; '-' is standard input."
+        ),
+    ] = "-",
+    output: Annotated[Literal["text", "json"], typer.Option(help="For people or for programs.")] = "text",
+) -> None:
+    """Say which recorded connections and requests another configuration would decide otherwise; exit 3 when any.
+
+    A description is a JSON object with the fields of explain: {"to": "10.0.0.1:443"} or {"from": "10.0.0.9", "to-port": "80"}.
+    """
+    from interceptor.cli import difference  # noqa: PLC0415 (--help starts without it)
+
+    found = difference.differences([old], [new], recorded)
+    print(difference.rendered(found, output))
+    if found:
+        raise typer.Exit(3)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Every command but ``proxy``, which runs by what its function returns; the exit status."""
     return program.run(app, "interceptor", arguments)

@@ -26,6 +26,7 @@ spec:
   egress: {policy: %(policy)s}
   ingress: {ports: [{port: 8001}]}
   dns: %(dns)s
+  discovery: %(discovery)s
 """
 
 
@@ -75,6 +76,7 @@ def gateway(
     workers: int = 1,
     limit: int = 8192,
     dns: str = "null",
+    discovery: str = "{}",
     flags: tuple[str, ...] = (),
 ) -> Iterator[Gateway]:
     log = tmp_path / "access.log"
@@ -82,6 +84,7 @@ def gateway(
     log.chmod(0o666)
     config = tmp_path / "sidecar.yaml"
     given = {"log": log, "policy": policy, "drain": drain, "workers": workers, "limit": limit, "dns": dns}
+    given["discovery"] = discovery
     config.write_text(SIDECAR % given + more)
     applied = run(sidecar_setup("apply", "--netns", bed.app.name, *flags))
     assert applied.returncode == 0, applied.stderr

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from interceptor.errors import ConfigError
+from interceptor.state.difference import Change, changes, question, resolved
+from interceptor.state.snapshot import take
+from tests.support.documents import SIDECAR, configuration, service_entry_text
+
+EGRESS = {
+    "direction": "egress",
+    "original_dst": "192.0.2.1:80",
+    "peer": "10.0.0.1:4000",
+    "peer_identity": None,
+    "method": None,
+    "requested_server_name": "-",
+    "upstream_cluster": "outbound|80||api.example",
+}
+REQUEST = {
+    **EGRESS,
+    "direction": "ingress",
+    "peer": "[fd00::1]:4000",
+    "original_dst": "10.0.0.1:8080",
+    "method": "GET",
+    "path": "/x?y",
+    "authority": "shop",
+    "user_agent": "curl",
+    "x_forwarded_for": None,
+}
+ENTRY = service_entry_text("{hosts: [api.example], ports: [{number: 80, name: http}], resolution: DNS}")
+DENY = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-x}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/x]}}]}]}
+"""
+
+
+def test_an_entry_of_the_access_log_asks_what_was_decided_then() -> None:
+    assert question(EGRESS) == (("to", ("192.0.2.1:80",)),)
+    assert dict(question(REQUEST)) == {
+        "from": ("fd00::1",),
+        "to-port": ("8080",),
+        "method": ("GET",),
+        "path": ("/x?y",),
+        "host": ("shop",),
+        "header": ("user-agent: curl",),
+    }
+
+
+def test_a_description_has_the_fields_of_explain() -> None:
+    assert question({"to-port": 80, "header": ["a: b", "c: d"]}) == (
+        ("header", ("a: b", "c: d")),
+        ("to-port", ("80",)),
+    )
+    with pytest.raises(ConfigError, match="there is no field 'port'"):
+        question({"port": 80})
+
+
+def test_what_had_no_destination_was_not_decided() -> None:
+    with pytest.raises(ConfigError, match="original_dst is not known"):
+        question({**EGRESS, "original_dst": None})
+
+
+def test_the_addresses_of_then_are_known_by_their_clusters() -> None:
+    other = {**EGRESS, "original_dst": "192.0.2.2:80"}
+    literal = {**EGRESS, "upstream_cluster": "outbound|80||192.0.2.7"}
+    unknown = {**EGRESS, "upstream_cluster": "PassthroughCluster"}
+    assert resolved([EGRESS, EGRESS, other, literal, unknown]) == {"api.example": ["192.0.2.1", "192.0.2.2"]}
+
+
+def test_what_goes_elsewhere_is_told_and_what_does_not_is_not() -> None:
+    strict = f"{SIDECAR}spec: {{egress: {{policy: REGISTRY_ONLY}}}}\n"
+    names = resolved([EGRESS])
+    before = take(configuration(strict, ENTRY), names)
+    after = take(configuration(strict, ENTRY.replace("api.example", "other.example")), names)
+    asked = {question(EGRESS): 3, question({**EGRESS, "original_dst": "192.0.2.9:80"}): 1}
+    [change] = changes(before, after, asked)
+    assert str(change).splitlines() == [
+        "egress: the app (cluster.local/ns/default/sa/default) to 192.0.2.1:80 (3 times)",
+        "  verdict: allowed by ServiceEntry default/entry -> denied by egress.policy=REGISTRY_ONLY",
+        "  cluster: outbound|80||api.example -> BlackHoleCluster",
+        "  upstream: 192.0.2.1:80 -> -",
+    ]
+    assert changes(before, before, asked) == []
+
+
+def test_a_policy_over_a_request_is_compared() -> None:
+    [change] = changes(take(configuration()), take(configuration(DENY)), {question(REQUEST): 1})
+    assert change == Change(
+        change.asked,
+        1,
+        {"verdict": "allowed by -"},
+        {"verdict": "denied by AuthorizationPolicy default/no-x"},
+    )
+    assert "times" not in str(change)
+
+
+def test_the_mode_of_mutual_tls_is_compared() -> None:
+    strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: s}\nspec: {mtls: {mode: STRICT}}\n"
+    [change] = changes(take(configuration()), take(configuration(strict)), {question(REQUEST): 1})
+    assert (change.before["mutual TLS"], change.after["mutual TLS"]) == ("PERMISSIVE", "STRICT")
