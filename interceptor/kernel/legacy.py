@@ -70,7 +70,11 @@ class TableChange(NamedTuple):
         iptables.write(self.family, self.table, self.wanted, before_commit)
 
     def undo(self, before_commit: Callable[[Step], None]) -> None:
-        iptables.write(self.family, self.table, self.before, before_commit)
+        try:
+            iptables.write(self.family, self.table, self.before, before_commit)
+        except iptables.MissingTableError:
+            if self.before != iptables.NOTHING:
+                raise  # else nothing can have been written where no table is
 
 
 def look(helpers: Helpers) -> Presence:
