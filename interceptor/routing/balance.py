@@ -1,0 +1,184 @@
+"""PURE. Which endpoint of a cluster a connection or a request goes to: Istio's and Envoy's load balancing.
+
+Sources: Istio's DestinationRule (LoadBalancerSettings, LocalityLoadBalancerSetting) and Envoy's "Load balancing" pages
+(supported load balancers, priority levels, panic threshold). Randomness, load and health are arguments.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from bisect import bisect_left
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from interceptor.model.address import UpstreamAddress
+    from interceptor.model.chance import Chance
+
+OVERPROVISIONING: Final = (
+    1.4  # Envoy's: a priority keeps all load until less than 1/1.4 of its endpoints are healthy
+)
+POINTS: Final = 160  # on the ring, for each unit of weight: shares are even to about 10 %; libketama's figure
+POINTS_LIMIT: Final = 16_000  # of one endpoint: building its part of the ring takes some 30 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a cluster. The locality is (region, zone, subzone), as far as it is known."""
+
+    address: UpstreamAddress
+    weight: int = 1
+    locality: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a balancer may look at: randomness, the requests in flight by address, the hash of this request."""
+
+    rng: Chance
+    active: Mapping[UpstreamAddress, int]
+    key: bytes | None = None
+
+
+class Balancer(Protocol):
+    """Chooses among endpoints, of which there is at least one; the sequence given is the same object until it changes."""
+
+    def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint: ...
+
+
+class RoundRobin:
+    """Each endpoint in turn, as often as its weight says: earliest deadline first, so that turns are spread out."""
+
+    def __init__(self) -> None:
+        self._of: Sequence[Endpoint] = ()
+        self._schedule: list[tuple[float, int, Endpoint]] = []
+
+    def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
+        """The next one; after a change of the endpoints it begins at a random one, lest all proxies begin at the first."""
+        if endpoints is not self._of:
+            self._of = endpoints
+            self._schedule = [
+                (choice.rng.random() / endpoint.weight, order, endpoint)
+                for order, endpoint in enumerate(endpoints)
+            ]
+            heapq.heapify(self._schedule)
+        due, order, endpoint = self._schedule[0]
+        heapq.heapreplace(self._schedule, (due + 1 / endpoint.weight, order, endpoint))
+        return endpoint
+
+
+class Weighted:
+    """By chance, in proportion to the weights."""
+
+    def __init__(self) -> None:
+        self._of: Sequence[Endpoint] = ()
+        self._sums: list[int] = []
+
+    def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
+        """Any one."""
+        if endpoints is not self._of:
+            self._of = endpoints
+            self._sums = list(itertools.accumulate(endpoint.weight for endpoint in endpoints))
+        point = choice.rng.randrange(self._sums[-1]) + 1
+        return endpoints[bisect_left(self._sums, point)]
+
+
+class LeastRequest(Weighted):
+    """The less loaded of two drawn by chance: nearly as good as the least loaded of all, and no herd runs to it."""
+
+    def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
+        """The one with fewer requests in flight for its weight."""
+        one, other = super().choose(endpoints, choice), super().choose(endpoints, choice)
+
+        def load(endpoint: Endpoint) -> float:
+            return (choice.active.get(endpoint.address, 0) + 1) / endpoint.weight
+
+        return one if load(one) <= load(other) else other
+
+
+class Ring:
+    """Consistent hashing: a key stays at its endpoint for as long as that one is there, whatever else comes and goes.
+
+    So an endpoint's points on the ring depend on itself alone. A ring size to be reached together, as Envoy's, would
+    move keys between endpoints that did not change.
+    """
+
+    def __init__(self) -> None:
+        self._of: Sequence[Endpoint] = ()
+        self._points: list[int] = []
+        self._owners: list[Endpoint] = []
+
+    def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
+        """The owner of the first point at or after the key's; a request without a key goes anywhere."""
+        if endpoints is not self._of:
+            marked = sorted(
+                (hash_of(f"{endpoint.address} {number}".encode()), endpoint.address, endpoint)
+                for endpoint in endpoints
+                for number in range(min(POINTS * endpoint.weight, POINTS_LIMIT))
+            )
+            self._of = endpoints
+            self._points = [point for point, _, _ in marked]
+            self._owners = [endpoint for _, _, endpoint in marked]
+        point = choice.rng.getrandbits(64) if choice.key is None else hash_of(choice.key)
+        return self._owners[bisect_left(self._points, point) % len(self._points)]
+
+
+def hash_of(key: bytes) -> int:
+    """64 bits that are the same in every process and version."""
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
+
+
+def by_priority(endpoints: Sequence[Endpoint], own: tuple[str, ...]) -> tuple[tuple[Endpoint, ...], ...]:
+    """Endpoints in groups, nearest first: same subzone, same zone, same region, anywhere (Istio's failover)."""
+    groups: dict[int, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        shared = len(
+            list(
+                itertools.takewhile(
+                    lambda pair: pair[0] == pair[1], zip(endpoint.locality, own, strict=False)
+                )
+            )
+        )
+        groups.setdefault(-shared, []).append(endpoint)
+    return tuple(tuple(groups[rank]) for rank in sorted(groups))
+
+
+def loads(healthy: Sequence[tuple[int, int]]) -> list[float]:
+    """The share of load of each priority, from its (healthy, all) endpoints: Envoy's spill-over.
+
+    A priority takes 1.4 times its health, up to what is left; where all of them together cannot take everything, each
+    takes in proportion. All zeros where nothing is healthy.
+    """
+    able = [min(1.0, OVERPROVISIONING * up / total) for up, total in healthy]
+    whole = min(1.0, sum(able))
+    shares: list[float] = []
+    for each in able:
+        shares.append(min(each / whole, 1.0 - sum(shares)) if whole else 0.0)
+    return shares
+
+
+def candidates(
+    priorities: Sequence[Sequence[Endpoint]],
+    is_healthy: Callable[[Endpoint], bool],
+    *,
+    panic_below: float,
+    point: float,
+) -> Sequence[Endpoint]:
+    """The endpoints to choose among now; empty where there are none to use.
+
+    ``panic_below`` is a share of healthy endpoints, in [0, 1]: in a priority with less than that all of its endpoints are
+    used, since the few healthy ones would go down as well. ``point`` in [0, 1) picks the priority by its load.
+    """
+    up = [[endpoint for endpoint in group if is_healthy(endpoint)] for group in priorities]
+    shares = loads([(len(healthy), len(group)) for healthy, group in zip(up, priorities, strict=True)])
+    if not any(shares):
+        return priorities[0] if priorities and panic_below else ()
+    for share, healthy, group in zip(shares, up, priorities, strict=True):
+        point -= share
+        if point < 0:
+            return group if len(healthy) < panic_below * len(group) else healthy
+    return next(healthy for share, healthy in zip(reversed(shares), reversed(up), strict=True) if share)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, strategies as st
+
+from interceptor.model.address import SocketAddress, UpstreamAddress
+from interceptor.routing.balance import (
+    Balancer,
+    Choice,
+    Endpoint,
+    LeastRequest,
+    Ring,
+    RoundRobin,
+    Weighted,
+    by_priority,
+    candidates,
+    loads,
+)
+
+
+def address(number: int) -> UpstreamAddress:
+    return UpstreamAddress(SocketAddress(f"10.0.{number // 256}.{number % 256}", 80))
+
+
+def endpoints(*weights: int) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(address(number), weight) for number, weight in enumerate(weights))
+
+
+def choice(
+    seed: int = 1, key: bytes | None = None, active: dict[UpstreamAddress, int] | None = None
+) -> Choice:
+    return Choice(random.Random(seed), active or {}, key)
+
+
+weights = st.lists(st.integers(1, 20), min_size=1, max_size=12)
+
+
+@given(weights, st.integers(1, 5), st.integers())
+def test_round_robin_gives_every_endpoint_its_weight_in_each_round(
+    given_weights: list[int], rounds: int, seed: int
+) -> None:
+    members = endpoints(*given_weights)
+    balancer, one = RoundRobin(), choice(seed)
+    chosen = Counter(balancer.choose(members, one).address for _ in range(rounds * sum(given_weights)))
+    for endpoint in members:  # each began at a random point of its own turn
+        assert abs(chosen[endpoint.address] - rounds * endpoint.weight) <= 1
+
+
+def test_round_robin_begins_anew_when_the_endpoints_change() -> None:
+    balancer, one = RoundRobin(), choice()
+    assert balancer.choose(endpoints(1, 1), one).address in {address(0), address(1)}
+    assert balancer.choose(endpoints(1), one).address == address(0)
+
+
+@pytest.mark.parametrize("balancer", [Weighted(), LeastRequest()], ids=["random", "least request"])
+def test_chance_follows_the_weights(balancer: Balancer) -> None:
+    members, one = endpoints(1, 3), choice()
+    chosen = Counter(balancer.choose(members, one).address for _ in range(4000))
+    assert chosen[address(1)] > 2.4 * chosen[address(0)]
+
+
+def test_least_request_avoids_the_loaded_one() -> None:
+    members = endpoints(1, 1)
+    one = choice(active={address(0): 50})
+    balancer = LeastRequest()
+    chosen = Counter(balancer.choose(members, one).address for _ in range(1000))
+    assert chosen[address(1)] > 650  # three draws of four have the other one in them
+
+
+@given(st.integers(2, 12), st.data())
+def test_a_key_moves_only_when_its_endpoint_goes(count: int, data: st.DataObject) -> None:
+    members = endpoints(*[1] * count)
+    gone = data.draw(st.sampled_from(members))
+    left = tuple(endpoint for endpoint in members if endpoint is not gone)
+    whole, rest = Ring(), Ring()
+    for number in range(60):
+        one = choice(key=str(number).encode())
+        before = whole.choose(members, one)
+        after = rest.choose(left, one)
+        assert before in {after, gone}
+
+
+def test_a_ring_is_even_and_weighted() -> None:
+    members, ring = endpoints(1, 1, 2), Ring()
+    chosen = Counter(ring.choose(members, choice(key=str(number).encode())).address for number in range(8000))
+    for endpoint in members:
+        assert 0.7 < chosen[endpoint.address] / (8000 * endpoint.weight / 4) < 1.3
+
+
+def test_without_a_key_a_ring_goes_anywhere() -> None:
+    members, ring, one = endpoints(1, 1), Ring(), choice()
+    assert {ring.choose(members, one) for _ in range(50)} == set(members)
+
+
+def test_nearest_first() -> None:
+    near, zone, region, far, unknown = (
+        Endpoint(address(number), 1, locality)
+        for number, locality in enumerate(
+            (("r", "z", "s"), ("r", "z", "t"), ("r", "y", "s"), ("q", "z", "s"), ())
+        )
+    )
+    groups = by_priority((far, zone, unknown, near, region), ("r", "z", "s"))
+    assert groups == ((near,), (zone,), (region,), (far, unknown))
+
+
+@pytest.mark.parametrize(
+    ("healthy", "shares"),
+    [
+        ([(10, 10), (10, 10)], [1.0, 0.0]),
+        ([(8, 10), (10, 10)], [1.0, 0.0]),  # 80 % times 1.4 is still all of it
+        ([(5, 10), (10, 10)], [0.7, 0.3]),
+        ([(0, 10), (10, 10)], [0.0, 1.0]),
+        ([(2, 10), (2, 10)], [0.5, 0.5]),
+        ([(0, 10), (0, 10)], [0.0, 0.0]),
+        ([], []),
+    ],
+)
+def test_load_spills_over(healthy: list[tuple[int, int]], shares: list[float]) -> None:
+    assert loads(healthy) == pytest.approx(shares)
+
+
+@given(
+    st.lists(
+        st.integers(1, 9).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))), min_size=1
+    )
+)
+def test_all_load_goes_somewhere_healthy(healthy: list[tuple[int, int]]) -> None:
+    shares = loads(healthy)
+    assert all(share >= 0 for share in shares)
+    assert all(not share or up for share, (up, _) in zip(shares, healthy, strict=True))
+    assert sum(shares) == pytest.approx(1.0 if any(up for up, _ in healthy) else 0.0)
+
+
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=8), st.lists(st.booleans(), max_size=8), st.floats(0, 0.999)
+)
+def test_only_healthy_ones_without_panic(near: list[bool], far: list[bool], point: float) -> None:
+    health: dict[UpstreamAddress, bool] = {}
+    groups = []
+    for base, flags in ((0, near), (100, far)):
+        group = tuple(Endpoint(address(base + number)) for number in range(len(flags)))
+        health.update(zip((endpoint.address for endpoint in group), flags, strict=True))
+        groups.append(group)
+    groups = [group for group in groups if group]
+    chosen = candidates(groups, lambda endpoint: health[endpoint.address], panic_below=0, point=point)
+    assert all(health[endpoint.address] for endpoint in chosen)
+    assert bool(chosen) == any(health.values())
+
+
+def test_in_panic_all_are_used() -> None:
+    members = endpoints(1, 1, 1, 1)
+    up = {address(0)}
+    assert candidates([members], lambda e: e.address in up, panic_below=0.5, point=0.5) == members
+    assert candidates([members], lambda e: False, panic_below=0.5, point=0.5) == members
+    assert candidates([members], lambda e: False, panic_below=0, point=0.5) == ()
+    assert candidates([], lambda e: True, panic_below=0.5, point=0.5) == ()
+
+
+def test_rounding_never_leaves_a_choice_out() -> None:
+    members = endpoints(1)
+    assert candidates([members], lambda e: True, panic_below=0, point=1.0) == list(members)

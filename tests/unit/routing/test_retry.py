@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, strategies as st
+
+from interceptor.routing.retry import (
+    CONDITIONS,
+    UNSEEN,
+    Attempt,
+    Failure,
+    RetryBudget,
+    RetryPolicy,
+    backoff,
+    reason_to_retry,
+)
+
+
+def policy(*conditions: str, codes: tuple[int, ...] = (), explicit: bool = False) -> RetryPolicy:
+    return RetryPolicy(conditions=frozenset(conditions), status_codes=frozenset(codes), explicit=explicit)
+
+
+@pytest.mark.parametrize(
+    ("condition", "attempt", "held"),
+    [
+        ("5xx", Attempt(status=500), True),
+        ("5xx", Attempt(status=499), False),
+        ("5xx", Attempt(Failure.RESET), True),
+        ("gateway-error", Attempt(status=503), True),
+        ("gateway-error", Attempt(status=500), False),
+        ("retriable-4xx", Attempt(status=409), True),
+        ("retriable-4xx", Attempt(status=404), False),
+        ("retriable-status-codes", Attempt(status=418), True),
+        ("retriable-status-codes", Attempt(status=419), False),
+        ("reset", Attempt(Failure.RESET), True),
+        ("reset", Attempt(Failure.CONNECT), False),
+        ("reset-before-request", Attempt(Failure.BEFORE_REQUEST), True),
+        ("reset-before-request", Attempt(Failure.RESET), False),
+        ("connect-failure", Attempt(Failure.CONNECT), True),
+        ("refused-stream", Attempt(Failure.REFUSED_STREAM), True),
+        ("unavailable", Attempt(status=200, grpc_status=14), True),
+        ("unavailable", Attempt(status=200, grpc_status=0), False),
+    ],
+)
+def test_conditions(condition: str, attempt: Attempt, *, held: bool) -> None:
+    asked = policy(condition, codes=(418,))
+    assert reason_to_retry(asked, b"GET", attempt) == (condition if held else None)
+
+
+@given(st.sets(st.sampled_from(sorted(CONDITIONS))), st.sampled_from(Failure))
+def test_what_the_upstream_may_have_done_is_not_done_twice(conditions: set[str], failure: Failure) -> None:
+    asked = policy(*conditions)
+    if failure not in UNSEEN:
+        assert reason_to_retry(asked, b"POST", Attempt(failure)) is None
+    assert reason_to_retry(asked, b"POST", Attempt(status=503)) is None
+
+
+def test_a_document_may_say_otherwise() -> None:
+    assert reason_to_retry(policy("5xx", explicit=True), b"POST", Attempt(status=503)) == "5xx"
+
+
+@given(st.integers(1, 40), st.integers())
+def test_backoff_grows_to_a_bound(attempt: int, seed: int) -> None:
+    wait = backoff(RetryPolicy(), attempt, random.Random(seed))
+    assert 0 <= wait <= min(0.025 * (2**attempt - 1), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("requests", "retries", "allowed"), [(0, 2, True), (0, 3, False), (100, 19, True), (100, 20, False)]
+)
+def test_budget(requests: int, retries: int, *, allowed: bool) -> None:
+    assert RetryBudget().allows(requests, retries) is allowed
