@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
+    from interceptor.config.virtual_service import VirtualService
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Configuration:
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
     request_authentications: tuple[RequestAuthentication, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
+    virtual_services: tuple[VirtualService, ...] = ()
 
 
 # Where the documents of a kind stand in a configuration.

@@ -20,6 +20,7 @@ from interceptor.config.sentences import described, did_you_mean, dotted, senten
 from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar
 from interceptor.config.tree import Node, parse
+from interceptor.config.virtual_service import VirtualService
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
     "Sidecar": (("interceptor/v1",), Sidecar),
     "ServiceEntry": (_NETWORKING, ServiceEntry),
     "DestinationRule": (_NETWORKING, DestinationRule),
-    "VirtualService": (_NETWORKING, None),
+    "VirtualService": (_NETWORKING, VirtualService),
     "PeerAuthentication": (_SECURITY, PeerAuthentication),
     "AuthorizationPolicy": (_SECURITY, AuthorizationPolicy),
     "RequestAuthentication": (_SECURITY, RequestAuthentication),
@@ -72,6 +73,7 @@ class Loaded:
             self._of(AuthorizationPolicy),
             self._of(RequestAuthentication),
             self._of(DestinationRule),
+            self._of(VirtualService),
         )
 
     def _of(self, kind: type[D]) -> tuple[D, ...]:

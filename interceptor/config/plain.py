@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
+    from interceptor.config.virtual_service import VirtualService
 
 
 def plain(configuration: Configuration) -> Configuration:
@@ -30,6 +31,7 @@ def plain(configuration: Configuration) -> Configuration:
         cast("tuple[AuthorizationPolicy, ...]", _plain(configuration.authorization_policies)),
         cast("tuple[RequestAuthentication, ...]", _plain(configuration.request_authentications)),
         cast("tuple[DestinationRule, ...]", _plain(configuration.destination_rules)),
+        cast("tuple[VirtualService, ...]", _plain(configuration.virtual_services)),
     )
 
 

@@ -6,9 +6,11 @@ import textwrap
 
 from interceptor.config.configuration import Configuration
 from interceptor.config.documents import load
+from interceptor.config.plain import plain
 from interceptor.config.problems import Source
 from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar
+from interceptor.config.virtual_service import VirtualService
 
 SIDECAR = "apiVersion: interceptor/v1\nkind: Sidecar\nmetadata: {name: app}\n"
 
@@ -42,3 +44,12 @@ def service_entry_text(spec: str, metadata: str = "{name: entry}") -> str:
     """The same as text."""
     head = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
     return f"{head}metadata: {metadata}\nspec: {spec}\n"
+
+
+def virtual_service(spec: str, metadata: str = "{name: routes}") -> VirtualService:
+    """A VirtualService with a spec in block style and metadata in flow style, as the running proxy sees it."""
+    text = f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {metadata}\nspec:\n"
+    [document] = plain(
+        configuration(text + textwrap.indent(textwrap.dedent(spec).strip("\n"), "  "))
+    ).virtual_services
+    return document

@@ -117,12 +117,6 @@ def test_what_is_no_document_of_ours_is_refused(text: str, found: list[str]) -> 
     assert problems(text) == found
 
 
-@pytest.mark.parametrize("kind", ["VirtualService"])
-def test_networking_kinds_of_later_versions_are_refused_by_name(kind: str) -> None:
-    text = f"apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}"
-    assert problems(text) == [f"2: kind: {kind} is not supported by this version; remove the document"]
-
-
 def test_a_proxy_needs_a_sidecar() -> None:
     assert [str(problem) for problem in load([Source("f", ENTRY)]).problems] == [
         "f: there is no Sidecar document; add one with apiVersion interceptor/v1 and metadata.name"

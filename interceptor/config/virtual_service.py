@@ -1,0 +1,426 @@
+"""Istio's VirtualService: where requests and connections for a host go, and what is done to them on the way.
+
+The proxy beside an app is Istio's gateway ``mesh``: documents, or matches, for other gateways are not for it. Regular
+expressions are RE2's, as in Istio: an expression cannot take more than linear time, whatever a peer sends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from interceptor.config.addresses import host_name, ip_address_or_network
+from interceptor.config.base import Document, Duration, Fault, Port, Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+T = TypeVar("T")
+
+MESH: Final = "mesh"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_LABEL_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
+# Headers that frame a message or route it: their own fields (rewrite, authority) are for those.
+_FRAMING: Final = frozenset(("connection", "content-length", "host", "te", "transfer-encoding", "upgrade"))
+RETRY_CONDITIONS: Final = frozenset(
+    (
+        *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream"),
+        *("retriable-4xx", "retriable-status-codes"),
+        *("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
+    )
+)
+
+
+def _some(value: tuple[T, ...]) -> tuple[T, ...]:
+    if not value:
+        raise ValueError("must name at least one")
+    return value
+
+
+def _header(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"'{value}' is not a header's name")
+    return value.lower()
+
+
+def _settable(value: str) -> str:
+    if _header(value) in _FRAMING:
+        raise ValueError(
+            f"'{value}' frames or routes the message and cannot be changed as a header; use rewrite"
+        )
+    return value.lower()
+
+
+def _text(value: str) -> str:
+    if re.search(r"[\r\n\0]", value):
+        raise ValueError("must not have a line break or a NUL in it")
+    return value
+
+
+def _service(value: str) -> str:
+    """A host of the registry. A short name of Kubernetes has no meaning here: it would depend on the document's namespace."""
+    if value == "*":
+        return value
+    name = host_name(value)
+    if "." not in name and ":" not in name:
+        raise ValueError(
+            f"'{value}' is a short name; write the whole one, as in {value}.default.svc.cluster.local"
+        )
+    return name
+
+
+def _subset(value: str) -> str:
+    if not _LABEL_NAME.fullmatch(value):
+        raise ValueError(f"'{value}' is not a subset's name; use lower-case letters, digits and '-'")
+    return value
+
+
+def _regex(value: str) -> str:
+    import re2  # noqa: PLC0415 (only who writes an expression pays for the library)
+
+    try:
+        re2.compile(value)
+    except re2.error as error:
+        raise ValueError(f"'{value}' is not an expression of RE2: {error}") from None
+    return value
+
+
+def _methods(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"'{value}' is not a method")
+    return value
+
+
+HeaderName = Annotated[str, AfterValidator(_header)]
+SettableHeader = Annotated[str, AfterValidator(_settable)]
+HeaderText = Annotated[str, AfterValidator(_text)]
+ServiceHost = Annotated[str, AfterValidator(_service)]
+SubsetName = Annotated[str, AfterValidator(_subset)]
+Status = Annotated[int, Field(ge=200, le=599)]
+Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
+CIDRs = Annotated[tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...], Field(strict=False)]
+
+
+class StringMatch(Strict):
+    """Text that is equal, begins so, or matches whole; without any of them it only has to be there."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: Annotated[str, AfterValidator(_regex)] | None = None
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        given = [name for name in ("exact", "prefix", "regex") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"gives both {given[0]} and {given[1]}; keep one")
+        return self
+
+
+class HTTPMatchRequest(Strict):
+    """Conditions on a request; all of them must hold."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"statPrefix", "sourceNamespace"})
+
+    name: str = ""
+    uri: StringMatch | None = None
+    ignoreUriCase: bool = False  # noqa: N815 (the document's spelling, here and below)
+    scheme: StringMatch | None = None
+    method: StringMatch | None = None
+    authority: StringMatch | None = None
+    headers: dict[HeaderName, StringMatch] = Field(default_factory=dict)
+    withoutHeaders: dict[HeaderName, StringMatch] = Field(default_factory=dict)  # noqa: N815
+    queryParams: dict[str, StringMatch] = Field(default_factory=dict)  # noqa: N815
+    port: Port | None = None
+    sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
+    gateways: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class PortSelector(Strict):
+    """A port by its number."""
+
+    number: Port
+
+
+class Destination(Strict):
+    """A host of the registry, one of its subsets and one of its ports; the port dialled where none is given."""
+
+    host: ServiceHost
+    subset: SubsetName | None = None
+    port: PortSelector | None = None
+
+
+class HeaderOperations(Strict):
+    """Headers to put in place of what is there, to append, and to drop."""
+
+    set: dict[SettableHeader, HeaderText] = Field(default_factory=dict)
+    add: dict[SettableHeader, HeaderText] = Field(default_factory=dict)
+    remove: tuple[SettableHeader, ...] = Field(default=(), strict=False)
+
+
+class Headers(Strict):
+    """What is done to the headers of the request and of the response."""
+
+    request: HeaderOperations = HeaderOperations()
+    response: HeaderOperations = HeaderOperations()
+
+
+class HTTPRouteDestination(Strict):
+    """One destination and its share of the requests."""
+
+    destination: Destination
+    weight: int = Field(default=0, ge=0, le=1_000_000)
+    headers: Headers = Headers()
+
+
+class HTTPRedirect(Strict):
+    """An answer that sends the client elsewhere."""
+
+    uri: HeaderText | None = None
+    authority: HeaderText | None = None
+    port: Port | None = None
+    derivePort: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None  # noqa: N815
+    scheme: Literal["http", "https"] | None = None
+    redirectCode: Literal[301, 302, 303, 307, 308] = 301  # noqa: N815
+
+
+class Body(Strict):
+    """The body of an answer."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"bytes"})
+
+    string: str = Field(default="", max_length=65_536)
+
+
+class HTTPDirectResponse(Strict):
+    """An answer of the proxy's own."""
+
+    status: Status
+    body: Body = Body()
+
+
+class RegexRewrite(Strict):
+    """A path made of another one by an expression."""
+
+    match: Annotated[str, AfterValidator(_regex)]
+    rewrite: HeaderText
+
+
+class HTTPRewrite(Strict):
+    """The path's matched prefix, or the whole path, and the authority that the upstream gets."""
+
+    uri: HeaderText | None = None
+    authority: HeaderText | None = None
+    uriRegexRewrite: RegexRewrite | None = None  # noqa: N815
+
+
+class Percentage(Strict):
+    """A share in per cent."""
+
+    value: Percent = 0.0
+
+
+class Delay(Strict):
+    """Requests that are held back."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"exponentialDelay", "percent"})
+
+    percentage: Percentage = Percentage(value=100.0)
+    fixedDelay: Duration  # noqa: N815
+
+
+class Abort(Strict):
+    """Requests that are answered with an error."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error"})
+
+    percentage: Percentage = Percentage(value=100.0)
+    httpStatus: Status | None = None  # noqa: N815
+    grpcStatus: Annotated[str, Field(pattern="^[A-Z_]+$")] | None = None  # noqa: N815
+
+
+class HTTPFaultInjection(Strict):
+    """Faults to try a client with."""
+
+    delay: Delay | None = None
+    abort: Abort | None = None
+
+
+def _conditions(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    unknown = [
+        name for name in names if name not in RETRY_CONDITIONS and not re.fullmatch(r"[1-5]\d\d", name)
+    ]
+    if unknown:
+        known = ", ".join(sorted(RETRY_CONDITIONS))
+        raise ValueError(
+            f"'{unknown[0]}' is not a condition to retry on; known are: {known}, and status codes"
+        )
+    return ",".join(names)
+
+
+class HTTPRetry(Strict):
+    """How often a request that failed is tried again, and after what."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"retryRemoteLocalities", "retryIgnorePreviousHosts"})
+
+    attempts: int = Field(default=2, ge=0, le=100)
+    perTryTimeout: Duration | None = None  # noqa: N815
+    retryOn: Annotated[str, AfterValidator(_conditions)] | None = None  # noqa: N815
+    backoff: Duration | None = None
+
+
+class HTTPMirrorPolicy(Strict):
+    """A destination that gets a copy of requests; what it answers is dropped."""
+
+    destination: Destination
+    percentage: Percentage = Percentage(value=100.0)
+
+
+class CorsPolicy(Strict):
+    """Answers to browsers that ask whether another site's page may call."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"allowOrigin", "unmatchedPreflights"})
+
+    allowOrigins: tuple[StringMatch, ...] = Field(default=(), strict=False)  # noqa: N815
+    allowMethods: tuple[Annotated[str, AfterValidator(_methods)], ...] = Field(default=(), strict=False)  # noqa: N815
+    allowHeaders: tuple[HeaderName, ...] = Field(default=(), strict=False)  # noqa: N815
+    exposeHeaders: tuple[HeaderName, ...] = Field(default=(), strict=False)  # noqa: N815
+    maxAge: Duration | None = None  # noqa: N815
+    allowCredentials: bool = False  # noqa: N815
+
+
+class HTTPRoute(Strict):
+    """What is done with requests that one of its matches, or no match where it has none, holds for."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        {"delegate", "mirror", "mirrorPercentage", "mirrorPercent"}
+    )
+
+    name: str = ""
+    match: tuple[HTTPMatchRequest, ...] = Field(default=(), strict=False)
+    route: tuple[HTTPRouteDestination, ...] = Field(default=(), strict=False)
+    redirect: HTTPRedirect | None = None
+    directResponse: HTTPDirectResponse | None = None  # noqa: N815
+    rewrite: HTTPRewrite | None = None
+    timeout: Duration | None = None
+    retries: HTTPRetry | None = None
+    fault: HTTPFaultInjection | None = None
+    mirrors: tuple[HTTPMirrorPolicy, ...] = Field(default=(), strict=False)
+    corsPolicy: CorsPolicy | None = None  # noqa: N815
+    headers: Headers = Headers()
+
+
+class L4Match(Strict):
+    """Conditions on a connection; all of them must hold."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet", "sourceNamespace"})
+
+    destinationSubnets: CIDRs = ()  # noqa: N815
+    port: Port | None = None
+    sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
+    gateways: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class TLSMatch(L4Match):
+    """The same for a TLS connection that is not ended here, with the name it asks for."""
+
+    sniHosts: Annotated[  # noqa: N815
+        tuple[Annotated[str, AfterValidator(host_name)], ...], Field(strict=False), AfterValidator(_some)
+    ]
+
+
+class RouteDestination(Strict):
+    """One destination and its share of the connections."""
+
+    destination: Destination
+    weight: int = Field(default=0, ge=0, le=1_000_000)
+
+
+class TCPRoute(Strict):
+    """Where connections go."""
+
+    match: tuple[L4Match, ...] = Field(default=(), strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+
+
+class TLSRoute(Strict):
+    """Where TLS connections go, by the name they ask for."""
+
+    match: Annotated[tuple[TLSMatch, ...], AfterValidator(_some)] = Field(strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+
+
+class VirtualServiceSpec(Strict):
+    """The hosts, and the routes of each protocol in the order in which they are tried."""
+
+    hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)
+    gateways: tuple[str, ...] = Field(default=(MESH,), strict=False)
+    http: tuple[HTTPRoute, ...] = Field(default=(), strict=False)
+    tls: tuple[TLSRoute, ...] = Field(default=(), strict=False)
+    tcp: tuple[TCPRoute, ...] = Field(default=(), strict=False)
+    exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
+
+
+class VirtualService(Document):
+    """``apiVersion: networking.istio.io/v1``, ``kind: VirtualService``."""
+
+    spec: VirtualServiceSpec
+
+    def faults(self) -> Iterator[Fault]:
+        """Istio's rules between fields."""
+        if not (self.spec.http or self.spec.tls or self.spec.tcp):
+            yield Fault(("spec",), "routes nothing; give http, tls or tcp")
+        for index, route in enumerate(self.spec.http):
+            yield from _http_faults(route, ("spec", "http", index))
+        for index, tls in enumerate(self.spec.tls):
+            yield from _weight_faults(tls.route, ("spec", "tls", index, "route"))
+        for index, tcp in enumerate(self.spec.tcp):
+            yield from _weight_faults(tcp.route, ("spec", "tcp", index, "route"))
+
+    def notes(self) -> Iterator[str]:
+        """Routes that nothing reaches, and a document that is for other gateways alone."""
+        if MESH not in self.spec.gateways:
+            yield f"spec.gateways does not name '{MESH}': the document says nothing to this proxy"
+        matches: dict[str, list[tuple[Strict, ...]]] = {
+            "http": [each.match for each in self.spec.http],
+            "tcp": [each.match for each in self.spec.tcp],
+        }
+        for kind, given in matches.items():
+            first = next((index for index, match in enumerate(given) if not match), len(given))
+            if first + 1 < len(given):
+                yield f"spec.{kind}[{first + 1}] is never reached: spec.{kind}[{first}] takes everything"
+
+
+def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]:
+    given = [name for name in ("route", "redirect", "directResponse") if getattr(route, name)]
+    if not given:
+        yield Fault(at, "does nothing with a request; give route, redirect or directResponse")
+    if len(given) > 1:
+        yield Fault((*at, given[1]), f"cannot be given together with {given[0]}; keep one")
+    yield from _weight_faults(route.route, (*at, "route"))
+    if route.fault is not None and route.fault.abort is not None:
+        abort = route.fault.abort
+        if (abort.httpStatus is None) == (abort.grpcStatus is None):
+            yield Fault((*at, "fault", "abort"), "needs one of httpStatus and grpcStatus")
+    if (
+        route.rewrite is not None
+        and route.rewrite.uri is not None
+        and route.rewrite.uriRegexRewrite is not None
+    ):
+        yield Fault((*at, "rewrite"), "gives both uri and uriRegexRewrite; keep one")
+    for index, match in enumerate(route.match):
+        for name in ("uri", "scheme", "method", "authority"):
+            value = getattr(match, name)
+            if value is not None and value.exact is None and value.prefix is None and value.regex is None:
+                yield Fault((*at, "match", index, name), "needs one of exact, prefix and regex")
+
+
+def _weight_faults(
+    route: tuple[HTTPRouteDestination | RouteDestination, ...], at: tuple[str | int, ...]
+) -> Iterator[Fault]:
+    """A lone destination gets everything without a weight; several need one that is not 0."""
+    if len(route) > 1 and not any(each.weight for each in route):
+        yield Fault(at, "has several destinations and no weight; give each one a weight")

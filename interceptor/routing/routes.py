@@ -1,0 +1,321 @@
+"""PURE. VirtualService documents compiled: which route a request takes, and what is done to it on the way.
+
+Source: Istio's VirtualService reference. A host is looked up by hash, a wildcard by its longest suffix; routes are tried in
+the document's order, the first one of which a match holds (all conditions of it) is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from interceptor.model import http
+from interceptor.routing.text_match import TextMatch, text_match
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from interceptor.config.virtual_service import (
+        Destination,
+        HeaderOperations,
+        HTTPMatchRequest,
+        HTTPRoute,
+        HTTPRouteDestination,
+        StringMatch,
+        VirtualService,
+    )
+    from interceptor.model.chance import Chance
+
+_DEFAULT_PORTS = {b"http": 80, b"https": 443}
+
+
+@dataclass(slots=True)
+class Question:
+    """What is asked about a request; ``port`` is the one the app dialled."""
+
+    head: http.RequestHead
+    port: int
+    path: bytes = b""  # without the query
+    query: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Take the target apart once: several routes may look at it."""
+        self.path, _, self.query = self.head.path.partition(b"?")
+
+    def header(self, name: bytes) -> bytes | None:
+        """A header's values as one, as RFC 9110 (5.3) joins them."""
+        values = http.get_all(self.head.headers, name)
+        return b",".join(values) if values else None
+
+    def parameter(self, name: bytes) -> bytes | None:
+        """The first value of a query parameter."""
+        for pair in self.query.split(b"&"):
+            key, _, value = pair.partition(b"=")
+            if unquote_to_bytes(key.replace(b"+", b" ")) == name:
+                return unquote_to_bytes(value.replace(b"+", b" "))
+        return None
+
+
+class Condition(NamedTuple):
+    """One condition of a match, and how an operator would say it."""
+
+    said: str
+    holds: Callable[[Question], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Conditions that must all hold."""
+
+    conditions: tuple[Condition, ...]
+    uri: TextMatch | None = None
+    ignore_case: bool = False
+
+    def failing(self, question: Question) -> Condition | None:
+        """The first condition that does not hold."""
+        return next((each for each in self.conditions if not each.holds(question)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One http route of a document."""
+
+    document: str  # namespace/name
+    name: str  # the route's own, or its place: http[0]
+    spec: HTTPRoute
+    matches: tuple[Match, ...]  # none: everything
+    sums: tuple[int, ...]  # of the destinations' weights
+
+    def taken_by(self, question: Question) -> tuple[bool, Match | None]:
+        """Whether a request takes this route, and by which match."""
+        if not self.matches:
+            return True, None
+        for match in self.matches:
+            if match.failing(question) is None:
+                return True, match
+        return False, None
+
+    def destination(self, chance: Chance) -> HTTPRouteDestination:
+        """One of the destinations, by their weights."""
+        route = self.spec.route
+        return (
+            route[0] if len(route) == 1 else route[bisect_right(self.sums, chance.randrange(self.sums[-1]))]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The route that a request takes."""
+
+    route: Route
+    match: Match | None
+
+
+class Step(NamedTuple):
+    """For explain: a route that was tried and why it was not taken, None for the one that was."""
+
+    route: Route
+    failed: tuple[str, ...] | None
+
+
+class RouteTable:
+    """Every VirtualService that is for this workload; immutable once made.
+
+    Of two documents for one host the oldest wins, as in Istio's mesh; the other's routes for that host are not used.
+    """
+
+    def __init__(
+        self, documents: Sequence[VirtualService] = (), labels: Mapping[str, str] | None = None
+    ) -> None:
+        self._exact: dict[bytes, tuple[Route, ...]] = {}
+        self._suffixes: dict[bytes, tuple[Route, ...]] = {}
+        self.shadowed: list[tuple[str, str]] = []  # document, host
+        for document in sorted(documents, key=lambda each: each.metadata.creationTimestamp or "~"):
+            if "mesh" in document.spec.gateways and document.spec.http:
+                self._add(document, labels or {})
+
+    def _add(self, document: VirtualService, labels: Mapping[str, str]) -> None:
+        routes = tuple(_compiled(document, labels))
+        for host in document.spec.hosts:
+            table, key = (self._suffixes, host[1:]) if host.startswith("*") else (self._exact, host)
+            if table.setdefault(key.encode(), routes) is not routes:
+                self.shadowed.append((document.full_name, host))
+
+    def routes(self, authority: bytes) -> tuple[Route, ...]:
+        """The routes for a host, of whose authority the port counts for nothing here."""
+        host = host_of(authority)
+        found = self._exact.get(host)
+        if found is not None or not self._suffixes:
+            return found or ()
+        at = host.find(b".")
+        while at >= 0:
+            found = self._suffixes.get(host[at:])
+            if found is not None:
+                return found
+            at = host.find(b".", at + 1)
+        return self._suffixes.get(b"", ())
+
+    def take(self, question: Question) -> Taken | None:
+        """The route a request takes; None where no document is about it, or none of its routes."""
+        for route in self.routes(question.head.authority):
+            taken, match = route.taken_by(question)
+            if taken:
+                return Taken(route, match)
+        return None
+
+    def explain(self, question: Question) -> Iterator[Step]:
+        """Each route that is tried, in order, and what did not hold."""
+        for route in self.routes(question.head.authority):
+            if route.taken_by(question)[0]:
+                yield Step(route, None)
+                return
+            failing = (match.failing(question) for match in route.matches)
+            yield Step(route, tuple(condition.said for condition in failing if condition is not None))
+
+
+def host_of(authority: bytes) -> bytes:
+    """The host of an authority, in lower case, without its port and without the brackets of an IPv6 address."""
+    if authority[:1] == b"[":
+        return authority[1:].partition(b"]")[0].lower()
+    return authority.partition(b":")[0].lower().removesuffix(b".")
+
+
+def port_of(authority: bytes) -> int | None:
+    """The port of an authority, where it names one."""
+    _, _, port = authority.rpartition(b"]")[2].partition(b":")
+    return int(port) if port.isdigit() else None
+
+
+def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[Route]:
+    for index, spec in enumerate(document.spec.http):
+        # A match for other gateways, or for workloads with other labels, is not this proxy's.
+        ours = [
+            match
+            for match in spec.match
+            if (not match.gateways or "mesh" in match.gateways)
+            and match.sourceLabels.items() <= labels.items()
+        ]
+        if spec.match and not ours:
+            continue
+        weights = [each.weight or (len(spec.route) == 1) for each in spec.route]
+        yield Route(
+            document.full_name,
+            spec.name or f"http[{index}]",
+            spec,
+            tuple(map(_match, ours)),
+            tuple(itertools.accumulate(weights)),
+        )
+
+
+def _match(asked: HTTPMatchRequest) -> Match:
+    conditions: list[Condition] = []
+
+    def add(what: str, match: TextMatch, read: Callable[[Question], bytes | None]) -> None:
+        test = match.test
+
+        def holds(question: Question) -> bool:
+            value = read(question)
+            return value is not None and test(value)
+
+        conditions.append(Condition(f"{what} {match.said}", holds))
+
+    uri = None if asked.uri is None else text_match(asked.uri, ignore_case=asked.ignoreUriCase)
+    if uri is not None:
+        add("the path", uri, lambda question: question.path)
+    parts: tuple[tuple[str, StringMatch | None, Callable[[Question], bytes]], ...] = (
+        ("the method", asked.method, lambda question: question.head.method),
+        ("the scheme", asked.scheme, lambda question: question.head.scheme),
+        ("the authority", asked.authority, lambda question: question.head.authority),
+    )
+    for what, wanted, read in parts:
+        if wanted is not None:
+            add(what, text_match(wanted), read)
+    if asked.port is not None:
+        conditions.append(
+            Condition(f"the port is {asked.port}", lambda question: question.port == asked.port)
+        )
+    for name, value in asked.headers.items():
+        add(f"the header {name}", text_match(value), _reader(Question.header, name))
+    for name, value in asked.queryParams.items():
+        add(f"the parameter {name}", text_match(value), _reader(Question.parameter, name))
+    for name, value in asked.withoutHeaders.items():
+        conditions.append(_without(name, text_match(value)))
+    return Match(tuple(conditions), uri, asked.ignoreUriCase)
+
+
+def _reader(read: Callable[[Question, bytes], bytes | None], name: str) -> Callable[[Question], bytes | None]:
+    wanted = name.encode()
+    return lambda question: read(question, wanted)
+
+
+def _without(name: str, match: TextMatch) -> Condition:
+    wanted, test = name.encode(), match.test
+
+    def holds(question: Question) -> bool:
+        value = question.header(wanted)
+        return value is None or not test(value)
+
+    return Condition(f"the header {name} is not there or not so that it {match.said}", holds)
+
+
+def rewritten(taken: Taken, question: Question) -> bytes:
+    """The target that the upstream gets: the path rewritten as the route asks, the query as it was."""
+    rewrite = taken.route.spec.rewrite
+    if rewrite is None:
+        return question.head.target
+    path = question.path
+    if rewrite.uriRegexRewrite is not None:
+        import re2  # noqa: PLC0415 (only who writes an expression pays for the library)
+
+        pattern = re2.compile(rewrite.uriRegexRewrite.match.encode())
+        path = pattern.sub(rewrite.uriRegexRewrite.rewrite.encode(), path)
+    elif rewrite.uri is not None:
+        path = _replaced(taken.match, path, rewrite.uri.encode())
+    return path + b"?" + question.query if question.query else path
+
+
+def _replaced(match: Match | None, path: bytes, by: bytes) -> bytes:
+    """The matched prefix, or the whole path where something else was matched, by another one."""
+    prefix = None if match is None or match.uri is None else match.uri.prefix
+    if prefix is None and match is None:
+        prefix = b"/"  # Istio: a route without a match is one with the prefix "/"
+    return by if prefix is None else by + path[len(prefix) :]
+
+
+def redirection(taken: Taken, question: Question) -> tuple[int, bytes]:
+    """The status and the location of a route that redirects."""
+    redirect = taken.route.spec.redirect
+    assert redirect is not None
+    head = question.head
+    scheme = (redirect.scheme or "").encode() or head.scheme
+    host = head.authority if redirect.authority is None else redirect.authority.encode()
+    port = redirect.port
+    if redirect.derivePort == "FROM_REQUEST_PORT":
+        port = question.port
+    elif redirect.derivePort == "FROM_PROTOCOL_DEFAULT" or (redirect.scheme and redirect.authority is None):
+        port = _DEFAULT_PORTS[scheme]
+    if port is not None:
+        bare = host[: host.find(b"]") + 1] if host[:1] == b"[" else host.partition(b":")[0]
+        host = bare if port == _DEFAULT_PORTS.get(scheme) else b"%b:%d" % (bare, port)
+    path = question.path if redirect.uri is None else redirect.uri.encode()
+    query = b"?" + question.query if question.query and b"?" not in path else b""
+    return redirect.redirectCode, scheme + b"://" + host + path + query
+
+
+def cluster_name(destination: Destination, dialled: int) -> str:
+    """Envoy's name for a destination, as Istio writes it."""
+    port = dialled if destination.port is None else destination.port.number
+    return f"outbound|{port}|{destination.subset or ''}|{destination.host}"
+
+
+def change_headers(headers: http.Headers, *operations: HeaderOperations) -> None:
+    """Do what a route, and then its destination, ask for."""
+    for each in operations:
+        for name in each.remove:
+            http.remove(headers, name.encode())
+        for name, value in each.set.items():
+            http.put(headers, name.encode(), value.encode())
+        headers += [(name.encode(), value.encode()) for name, value in each.add.items()]

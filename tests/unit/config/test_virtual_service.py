@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+
+from interceptor.config.documents import load
+from interceptor.config.problems import Source
+from tests.support.documents import problems, virtual_service
+
+HEAD = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\n"
+
+
+def test_a_document_as_istio_users_have_it() -> None:
+    document = virtual_service(
+        """
+        hosts: [Reviews.Shop.svc.cluster.local, "*.example.com"]
+        http:
+        - name: v2
+          match:
+          - uri: {prefix: /v2}
+            headers: {End-User: {exact: jason}, cookie: {regex: "^(.*?;)?(user=jason)(;.*)?$"}}
+            queryParams: {debug: {}}
+          route:
+          - destination: {host: reviews.shop.svc.cluster.local, subset: v2, port: {number: 8080}}
+            weight: 75
+          - destination: {host: reviews.shop.svc.cluster.local, subset: v3}
+            weight: 25
+            headers: {response: {remove: [Server]}}
+          timeout: 500ms
+          retries: {attempts: 3, perTryTimeout: 2s, retryOn: "gateway-error, connect-failure,418"}
+          fault: {delay: {percentage: {value: 0.1}, fixedDelay: 5s}, abort: {httpStatus: 400}}
+          mirrors: [{destination: {host: reviews.shop.svc.cluster.local}, percentage: {value: 100}}]
+          corsPolicy: {allowOrigins: [{exact: "https://example.com"}], allowMethods: [GET], maxAge: 24h}
+          rewrite: {uri: /}
+        - route: [{destination: {host: reviews.shop.svc.cluster.local}}]
+        tls: [{match: [{port: 443, sniHosts: [login.example.com]}], route: [{destination: {host: a.b}}]}]
+        tcp: [{match: [{port: 27017}], route: [{destination: {host: mongo.shop.svc.cluster.local}}]}]
+        """
+    )
+    assert document.spec.hosts == ("reviews.shop.svc.cluster.local", "*.example.com")
+    first = document.spec.http[0]
+    assert first.match[0].headers["end-user"].exact == "jason"
+    assert first.timeout == 0.5
+    assert first.retries is not None
+    assert first.retries.retryOn == "gateway-error,connect-failure,418"
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("{hosts: []}", "4: spec.hosts: must name at least one"),
+        ("{hosts: [reviews], tcp: [{route: [{destination: {host: a.b}}]}]}", "is a short name"),
+        ("{hosts: [a.b]}", "4: spec: routes nothing; give http, tls or tcp"),
+        ("{hosts: [a.b], http: [{}]}", "spec.http[0]: does nothing with a request"),
+        (
+            "{hosts: [a.b], http: [{redirect: {uri: /x}, directResponse: {status: 200}}]}",
+            "spec.http[0].directResponse: cannot be given together with redirect",
+        ),
+        (
+            "{hosts: [a.b], http: [{route: [{destination: {host: a.b}}, {destination: {host: c.d}}]}]}",
+            "spec.http[0].route: has several destinations and no weight",
+        ),
+        (
+            "{hosts: [a.b], tcp: [{route: [{destination: {host: a.b}}, {destination: {host: c.d}}]}]}",
+            "spec.tcp[0].route: has several destinations and no weight",
+        ),
+        (
+            "{hosts: [a.b], tls: [{match: [{sniHosts: [a.b]}], route: [{destination: {host: a.b}}, {destination: {host: c.d}}]}]}",
+            "spec.tls[0].route: has several destinations and no weight",
+        ),
+        (
+            "{hosts: [a.b], http: [{match: [{uri: {regex: '('}}], directResponse: {status: 200}}]}",
+            "is not an expression of RE2",
+        ),
+        (
+            "{hosts: [a.b], http: [{match: [{uri: {exact: /, prefix: /}}], directResponse: {status: 200}}]}",
+            "spec.http[0].match[0].uri: gives both exact and prefix; keep one",
+        ),
+        (
+            "{hosts: [a.b], http: [{match: [{uri: {}}], directResponse: {status: 200}}]}",
+            "spec.http[0].match[0].uri: needs one of exact, prefix and regex",
+        ),
+        (
+            "{hosts: [a.b], http: [{match: [{headers: {'a b': {}}}], directResponse: {status: 200}}]}",
+            "'a b' is not a header's name",
+        ),
+        (
+            "{hosts: [a.b], http: [{headers: {request: {set: {Host: x}}}, directResponse: {status: 200}}]}",
+            "'Host' frames or routes the message",
+        ),
+        (
+            '{hosts: [a.b], http: [{headers: {request: {add: {x: "a\\r\\nb"}}}, directResponse: {status: 200}}]}',
+            "must not have a line break",
+        ),
+        (
+            "{hosts: [a.b], http: [{retries: {retryOn: sometimes}, directResponse: {status: 200}}]}",
+            "'sometimes' is not a condition to retry on",
+        ),
+        (
+            "{hosts: [a.b], http: [{fault: {abort: {}}, directResponse: {status: 200}}]}",
+            "spec.http[0].fault.abort: needs one of httpStatus and grpcStatus",
+        ),
+        (
+            "{hosts: [a.b], http: [{rewrite: {uri: /, uriRegexRewrite: {match: a, rewrite: b}}, directResponse: {status: 200}}]}",
+            "spec.http[0].rewrite: gives both uri and uriRegexRewrite",
+        ),
+        (
+            "{hosts: [a.b], http: [{corsPolicy: {allowMethods: ['G T']}, directResponse: {status: 200}}]}",
+            "'G T' is not a method",
+        ),
+        (
+            "{hosts: [a.b], http: [{route: [{destination: {host: a.b, subset: V_1}}]}]}",
+            "'V_1' is not a subset's name",
+        ),
+        ("{hosts: [a.b], http: [{delegate: {name: x}}]}", "spec.http[0].delegate: "),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
+    [problem, *_] = problems(f"{HEAD}spec: {spec}\n")
+    assert found in problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "note"),
+    [
+        (
+            "gateways: [outer]\nhosts: ['*']\nhttp: [{directResponse: {status: 200}}]",
+            "spec.gateways does not name 'mesh'",
+        ),
+        (
+            "hosts: [a.b]\nhttp: [{directResponse: {status: 200}}, {directResponse: {status: 201}}]",
+            "spec.http[1] is never reached: spec.http[0] takes everything",
+        ),
+    ],
+)
+def test_an_operator_is_told(spec: str, note: str) -> None:
+    loaded = load(
+        [Source("f", f"{HEAD}spec:\n" + "".join(f"  {line}\n" for line in spec.splitlines()))],
+        sidecar_required=False,
+    )
+    [status] = loaded.documents
+    assert status.notes[0].startswith(note)
