@@ -21,7 +21,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     redirect    PURE: settings -> Ruleset -> diff, explain, renderings
     protocol    PURE, sans-IO: detection, ClientHello, HTTP
     policy      PURE: from facts and the time to a verdict: mutual TLS, authorization, tokens, rate limits
-    routing     PURE: original destination -> decision
+    routing     PURE: original destination -> decision; requests -> route, cluster, endpoint, another attempt
     config      PURE: documents -> typed settings, all problems at once, with file and line
     model       PURE: addresses, identities, directions, flows, response flags, HTTP heads
     errors      what an operator reads when something is wrong
@@ -36,6 +36,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     bulk                  a source that fills a message's buffer: it is spliced from then on
     call                  a request on a bridge and its response
     capture               bring a connection to the proxy by a redirect rule
+    cluster               the endpoints of a service's port, or of a subset of them, and how one of them is chosen
     detection             finding out what a client speaks from its first bytes, where no document says it
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)

@@ -125,7 +125,8 @@ class ServiceEntry(Document):
         if self.spec.addresses and self.spec.endpoints:
             yield (
                 "spec.endpoints: both addresses and endpoints are known to the registry, but this version does not "
-                "balance over endpoints: a flow goes to the address the app dialled"
+                "balance over endpoints, except for HTTP/1 requests that a VirtualService or a DestinationRule is about: "
+                "anything else goes to the address the app dialled"
             )
 
     def _address_faults(self) -> Iterator[Fault]:

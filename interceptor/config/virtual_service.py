@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from interceptor.config.addresses import host_name, ip_address_or_network
+from interceptor.config.addresses import host_name
 from interceptor.config.base import Document, Duration, Fault, Port, Strict
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ def _regex(value: str) -> str:
     return value
 
 
-def _methods(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"'{value}' is not a method")
-    return value
-
-
 HeaderName = Annotated[str, AfterValidator(_header)]
 SettableHeader = Annotated[str, AfterValidator(_settable)]
 HeaderText = Annotated[str, AfterValidator(_text)]
@@ -101,7 +95,6 @@ ServiceHost = Annotated[str, AfterValidator(_service)]
 SubsetName = Annotated[str, AfterValidator(_subset)]
 Status = Annotated[int, Field(ge=200, le=599)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
-CIDRs = Annotated[tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...], Field(strict=False)]
 
 
 class StringMatch(Strict):
@@ -234,11 +227,10 @@ class Delay(Strict):
 class Abort(Strict):
     """Requests that are answered with an error."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error", "grpcStatus"})
 
     percentage: Percentage = Percentage(value=100.0)
-    httpStatus: Status | None = None  # noqa: N815
-    grpcStatus: Annotated[str, Field(pattern="^[A-Z_]+$")] | None = None  # noqa: N815
+    httpStatus: Status  # noqa: N815
 
 
 class HTTPFaultInjection(Strict):
@@ -272,31 +264,11 @@ class HTTPRetry(Strict):
     backoff: Duration | None = None
 
 
-class HTTPMirrorPolicy(Strict):
-    """A destination that gets a copy of requests; what it answers is dropped."""
-
-    destination: Destination
-    percentage: Percentage = Percentage(value=100.0)
-
-
-class CorsPolicy(Strict):
-    """Answers to browsers that ask whether another site's page may call."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"allowOrigin", "unmatchedPreflights"})
-
-    allowOrigins: tuple[StringMatch, ...] = Field(default=(), strict=False)  # noqa: N815
-    allowMethods: tuple[Annotated[str, AfterValidator(_methods)], ...] = Field(default=(), strict=False)  # noqa: N815
-    allowHeaders: tuple[HeaderName, ...] = Field(default=(), strict=False)  # noqa: N815
-    exposeHeaders: tuple[HeaderName, ...] = Field(default=(), strict=False)  # noqa: N815
-    maxAge: Duration | None = None  # noqa: N815
-    allowCredentials: bool = False  # noqa: N815
-
-
 class HTTPRoute(Strict):
     """What is done with requests that one of its matches, or no match where it has none, holds for."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"delegate", "mirror", "mirrorPercentage", "mirrorPercent"}
+        {"delegate", "mirror", "mirrors", "mirrorPercentage", "mirrorPercent", "corsPolicy"}
     )
 
     name: str = ""
@@ -308,59 +280,17 @@ class HTTPRoute(Strict):
     timeout: Duration | None = None
     retries: HTTPRetry | None = None
     fault: HTTPFaultInjection | None = None
-    mirrors: tuple[HTTPMirrorPolicy, ...] = Field(default=(), strict=False)
-    corsPolicy: CorsPolicy | None = None  # noqa: N815
     headers: Headers = Headers()
 
 
-class L4Match(Strict):
-    """Conditions on a connection; all of them must hold."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet", "sourceNamespace"})
-
-    destinationSubnets: CIDRs = ()  # noqa: N815
-    port: Port | None = None
-    sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
-    gateways: tuple[str, ...] = Field(default=(), strict=False)
-
-
-class TLSMatch(L4Match):
-    """The same for a TLS connection that is not ended here, with the name it asks for."""
-
-    sniHosts: Annotated[  # noqa: N815
-        tuple[Annotated[str, AfterValidator(host_name)], ...], Field(strict=False), AfterValidator(_some)
-    ]
-
-
-class RouteDestination(Strict):
-    """One destination and its share of the connections."""
-
-    destination: Destination
-    weight: int = Field(default=0, ge=0, le=1_000_000)
-
-
-class TCPRoute(Strict):
-    """Where connections go."""
-
-    match: tuple[L4Match, ...] = Field(default=(), strict=False)
-    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
-
-
-class TLSRoute(Strict):
-    """Where TLS connections go, by the name they ask for."""
-
-    match: Annotated[tuple[TLSMatch, ...], AfterValidator(_some)] = Field(strict=False)
-    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
-
-
 class VirtualServiceSpec(Strict):
-    """The hosts, and the routes of each protocol in the order in which they are tried."""
+    """The hosts, and their routes in the order in which they are tried."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"tls", "tcp"})
 
     hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)
     gateways: tuple[str, ...] = Field(default=(MESH,), strict=False)
     http: tuple[HTTPRoute, ...] = Field(default=(), strict=False)
-    tls: tuple[TLSRoute, ...] = Field(default=(), strict=False)
-    tcp: tuple[TCPRoute, ...] = Field(default=(), strict=False)
     exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
 
 
@@ -371,27 +301,19 @@ class VirtualService(Document):
 
     def faults(self) -> Iterator[Fault]:
         """Istio's rules between fields."""
-        if not (self.spec.http or self.spec.tls or self.spec.tcp):
-            yield Fault(("spec",), "routes nothing; give http, tls or tcp")
+        if not self.spec.http:
+            yield Fault(("spec",), "routes nothing; give http")
         for index, route in enumerate(self.spec.http):
             yield from _http_faults(route, ("spec", "http", index))
-        for index, tls in enumerate(self.spec.tls):
-            yield from _weight_faults(tls.route, ("spec", "tls", index, "route"))
-        for index, tcp in enumerate(self.spec.tcp):
-            yield from _weight_faults(tcp.route, ("spec", "tcp", index, "route"))
 
     def notes(self) -> Iterator[str]:
         """Routes that nothing reaches, and a document that is for other gateways alone."""
         if MESH not in self.spec.gateways:
             yield f"spec.gateways does not name '{MESH}': the document says nothing to this proxy"
-        matches: dict[str, list[tuple[Strict, ...]]] = {
-            "http": [each.match for each in self.spec.http],
-            "tcp": [each.match for each in self.spec.tcp],
-        }
-        for kind, given in matches.items():
-            first = next((index for index, match in enumerate(given) if not match), len(given))
-            if first + 1 < len(given):
-                yield f"spec.{kind}[{first + 1}] is never reached: spec.{kind}[{first}] takes everything"
+        given = self.spec.http
+        first = next((index for index, route in enumerate(given) if not route.match), len(given))
+        if first + 1 < len(given):
+            yield f"spec.http[{first + 1}] is never reached: spec.http[{first}] takes everything"
 
 
 def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -401,10 +323,6 @@ def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]
     if len(given) > 1:
         yield Fault((*at, given[1]), f"cannot be given together with {given[0]}; keep one")
     yield from _weight_faults(route.route, (*at, "route"))
-    if route.fault is not None and route.fault.abort is not None:
-        abort = route.fault.abort
-        if (abort.httpStatus is None) == (abort.grpcStatus is None):
-            yield Fault((*at, "fault", "abort"), "needs one of httpStatus and grpcStatus")
     if (
         route.rewrite is not None
         and route.rewrite.uri is not None
@@ -418,9 +336,7 @@ def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]
                 yield Fault((*at, "match", index, name), "needs one of exact, prefix and regex")
 
 
-def _weight_faults(
-    route: tuple[HTTPRouteDestination | RouteDestination, ...], at: tuple[str | int, ...]
-) -> Iterator[Fault]:
+def _weight_faults(route: tuple[HTTPRouteDestination, ...], at: tuple[str | int, ...]) -> Iterator[Fault]:
     """A lone destination gets everything without a weight; several need one that is not 0."""
     if len(route) > 1 and not any(each.weight for each in route):
         yield Fault(at, "has several destinations and no weight; give each one a weight")

@@ -36,6 +36,7 @@ class ResponseFlag(Enum):
     IDLE_TIMEOUT = "SI"  # nothing moved for the idle timeout
     OVERFLOW = "UO"  # the connection limit was reached
     NO_ROUTE = "NR"  # not redirected, or redirected to nowhere: no destination to go to
+    NO_CLUSTER = "NC"  # a route names a destination that the registry does not have
     DENY = "DENY"  # a policy refused it
     RATE_LIMITED = "RL"
     EXTERNAL_DENIAL = "UAEX"  # a filter that asks who the client is refused the request

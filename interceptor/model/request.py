@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from interceptor.model.connection import ResponseFlag
 
@@ -21,6 +21,15 @@ class Passing(Protocol):
         """It is over, and is recorded next."""
 
 
+class Destination(NamedTuple):
+    """Where a request went, when it was routed by itself and not with its flow."""
+
+    cluster: str
+    service: str
+    namespace: str
+    route: str | None = None  # its name
+
+
 class RequestRecord:
     """One request. Byte counts are of bodies, from the client's point of view, as in Envoy's access log.
 
@@ -28,7 +37,7 @@ class RequestRecord:
     """
 
     __slots__ = (
-        "began", "bytes_received", "bytes_sent", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
+        "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
         "logged", "passing", "policy", "service_seconds", "started_at", "status", "upstream", "upstream_local",
     )  # fmt: skip
 
@@ -49,5 +58,6 @@ class RequestRecord:
         self.grpc_status: str | None = None
         self.policy: str | None = None  # that decided on this request; else the flow's
         self.fields: dict[str, str] | None = None  # what filters add to the log
+        self.destination: Destination | None = None  # None: the flow's
         self.passing: Passing | None = None  # where it meets filters
         self.logged = True  # where filters do not keep it out of the log

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.policy.policies import Policies
     from interceptor.proxy.endings import HandshakeError
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.table import Routing
 
 _log: Final = logging.getLogger(__name__)
 _NOT_OPAQUE: Final = frozenset(
@@ -32,6 +33,9 @@ class SnapshotView(Protocol):
 
     @property
     def policies(self) -> Policies | None: ...
+
+    @property
+    def routing(self) -> Routing | None: ...
 
     def ingress(self, destination: OriginalDestination) -> Decision: ...
 

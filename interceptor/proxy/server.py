@@ -9,9 +9,11 @@ import trio
 
 from interceptor.kernel import sockets
 from interceptor.proxy import permission
+from interceptor.proxy.clusters import ClusterStates
 from interceptor.proxy.connection import Services
 from interceptor.proxy.http.pool import Pool
 from interceptor.proxy.http.request_ids import request_ids
+from interceptor.proxy.http.routed import Router
 from interceptor.proxy.http.serve import Serving
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener
@@ -90,6 +92,7 @@ class Proxy:
             middleware=middleware,
             transparent=settings.spec.ingress.mode == "TPROXY",
         )
+        self._services.http.router = Router(self._services.http, lambda: snapshot().routing, ClusterStates())
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()
         self._drained = trio.Event()

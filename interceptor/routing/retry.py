@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from interceptor.config.virtual_service import HTTPRetry
     from interceptor.model.chance import Chance
 
 GATEWAY_ERRORS: Final = frozenset((502, 503, 504))
@@ -112,3 +113,21 @@ class RetryBudget:
     def allows(self, active_requests: int, active_retries: int) -> bool:
         """Whether one more retry may begin."""
         return active_retries < max(self.minimum, active_requests * self.percent / 100)
+
+
+def retry_policy(asked: HTTPRetry | None) -> RetryPolicy:
+    """What a route asks for; without anything Istio's own: two more attempts where the upstream saw nothing."""
+    default = RetryPolicy()
+    if asked is None:
+        return default
+    named = asked.retryOn.split(",") if asked.retryOn else sorted(default.conditions)
+    codes = frozenset(int(name) for name in named if name.isdigit())
+    conditions = {name for name in named if not name.isdigit()}
+    return RetryPolicy(
+        attempts=asked.attempts,
+        conditions=frozenset(conditions | ({"retriable-status-codes"} if codes else set())),
+        status_codes=codes,
+        per_try_timeout=asked.perTryTimeout,
+        base_interval=default.base_interval if asked.backoff is None else asked.backoff,
+        explicit=asked.retryOn is not None,
+    )

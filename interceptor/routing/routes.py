@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from interceptor.model import http
+from interceptor.routing.retry import RetryPolicy, retry_policy
 from interceptor.routing.text_match import TextMatch, text_match
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Route:
     spec: HTTPRoute
     matches: tuple[Match, ...]  # none: everything
     sums: tuple[int, ...]  # of the destinations' weights
+    retries: RetryPolicy
 
     def taken_by(self, question: Question) -> tuple[bool, Match | None]:
         """Whether a request takes this route, and by which match."""
@@ -127,6 +129,9 @@ class RouteTable:
     Of two documents for one host the oldest wins, as in Istio's mesh; the other's routes for that host are not used.
     """
 
+    def __bool__(self) -> bool:
+        return bool(self._exact or self._suffixes)
+
     def __init__(
         self, documents: Sequence[VirtualService] = (), labels: Mapping[str, str] | None = None
     ) -> None:
@@ -158,17 +163,17 @@ class RouteTable:
             at = host.find(b".", at + 1)
         return self._suffixes.get(b"", ())
 
-    def take(self, question: Question) -> Taken | None:
-        """The route a request takes; None where no document is about it, or none of its routes."""
-        for route in self.routes(question.head.authority):
+    def take(self, question: Question, host: bytes | None = None) -> Taken | None:
+        """The route a request takes, by its authority or as one for another host; None where none of them holds."""
+        for route in self.routes(question.head.authority if host is None else host):
             taken, match = route.taken_by(question)
             if taken:
                 return Taken(route, match)
         return None
 
-    def explain(self, question: Question) -> Iterator[Step]:
+    def explain(self, question: Question, host: bytes | None = None) -> Iterator[Step]:
         """Each route that is tried, in order, and what did not hold."""
-        for route in self.routes(question.head.authority):
+        for route in self.routes(question.head.authority if host is None else host):
             if route.taken_by(question)[0]:
                 yield Step(route, None)
                 return
@@ -207,6 +212,7 @@ def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[R
             spec,
             tuple(map(_match, ours)),
             tuple(itertools.accumulate(weights)),
+            retry_policy(spec.retries),
         )
 
 

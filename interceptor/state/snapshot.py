@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration
     from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.service_entry import ServiceEntry
+    from interceptor.config.virtual_service import VirtualService
     from interceptor.model.address import OriginalDestination
     from interceptor.policy.policies import Policies
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.routes import RouteTable
+    from interceptor.routing.table import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Snapshot:
     # Where name queries are answered: the hosts' places in the virtual ranges, and what is answered.
     places: Mapping[str, int] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
+    routing: Routing | None = None  # where no document says where requests go nothing is asked
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         """Where a peer's connection goes."""
@@ -82,9 +86,41 @@ def take(
     registry = Registry(entries, addresses, places)
     if before is not None and before.configuration is configuration:
         policies, security = before.policies, before.security
+        table = None if before.routing is None else before.routing.table
     else:
-        policies, security = _policies(configuration), _security(configuration)
-    return Snapshot(version, configuration, addresses, registry, policies, security, places, names)
+        policies, security, table = _policies(configuration), _security(configuration), None
+    routing = _routing(configuration, addresses, security, table)
+    return Snapshot(version, configuration, addresses, registry, policies, security, places, names, routing)
+
+
+def _routing(
+    configuration: Configuration,
+    resolved: Mapping[str, Sequence[str]],
+    security: Security | None,
+    table: RouteTable | None,
+) -> Routing | None:
+    """Where no document says where requests go, or which endpoint gets what, there is none."""
+    if not configuration.virtual_services and not any(map(manages, configuration.destination_rules)):
+        return None
+    from interceptor.routing.clusters import Clusters  # noqa: PLC0415 (for those who have such documents)
+    from interceptor.routing.routes import RouteTable  # noqa: PLC0415
+    from interceptor.routing.table import Routing  # noqa: PLC0415
+
+    metadata = configuration.sidecar.metadata
+    if table is None:
+        seen = [each for each in configuration.virtual_services if visible(each, metadata.namespace)]
+        table = RouteTable(seen, metadata.labels)
+    rules = [rule for rule in configuration.destination_rules if visible(rule, metadata.namespace)]
+    entries = visible_entries(configuration)
+    return Routing(table, Clusters(entries, rules, resolved, security), entries, resolved)
+
+
+def manages(rule: DestinationRule) -> bool:
+    """Whether a rule says which endpoint gets what."""
+    policy = rule.spec.trafficPolicy
+    return any(
+        each is not None for each in (policy.loadBalancer, policy.connectionPool, policy.outlierDetection)
+    )
 
 
 def _version(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> str:
@@ -134,7 +170,7 @@ def visible_entries(configuration: Configuration) -> tuple[ServiceEntry, ...]:
     return tuple(entry for entry in configuration.service_entries if visible(entry, namespace))
 
 
-def visible(entry: ServiceEntry | DestinationRule, namespace: str) -> bool:
+def visible(entry: ServiceEntry | DestinationRule | VirtualService, namespace: str) -> bool:
     """Whether a workload in a namespace may use it: ``*`` is every namespace, ``.`` the document's own."""
     own = {".": entry.metadata.namespace}
     return any(name == "*" or own.get(name, name) == namespace for name in entry.spec.exportTo)
@@ -147,6 +183,7 @@ def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, .
         "peerAuthentications": [each.written for each in configuration.peer_authentications],
         "authorizationPolicies": [each.written for each in configuration.authorization_policies],
         "requestAuthentications": [each.written for each in configuration.request_authentications],
+        "virtualServices": [each.written for each in configuration.virtual_services],
         "destinationRules": [rule.model_dump(mode="json") for rule in configuration.destination_rules],
         "resolved": {host: list(addresses) for host, addresses in resolved.items()},
     }

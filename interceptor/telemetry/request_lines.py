@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interceptor.model.connection import Flow
-    from interceptor.model.request import RequestRecord
+    from interceptor.model.request import Destination, RequestRecord
 
 # Where Envoy says that the upstream's connection, and not its answer, was what went wrong.
 _TRANSPORT: Final = frozenset(
@@ -29,7 +29,7 @@ def json_line(record: RequestRecord) -> bytes:
     names = {name.lower(): value for name, value in head.headers}
     get = names.get
     transport = text_or_null(record.details) if record.flag in _TRANSPORT else "null"
-    cluster, downstream, ours = _of_flow(flow, record.policy or flow.policy)
+    cluster, downstream, ours = _of_flow(flow, record.policy or flow.policy, record.destination)
     upstream, local = record.upstream or flow.upstream, record.upstream_local or flow.upstream_local
     fields = "" if record.fields is None else f',"fields":{_object(record.fields)}'
     return (
@@ -62,8 +62,8 @@ def text_line(record: RequestRecord) -> bytes:
         f"[{start_time(record.started_at)}] {quoted(request)} {record.status} {record.flag.value} {word(record.details)} - "
         f"{quoted(transport)} {record.bytes_received} {record.bytes_sent} {_milliseconds(record.ended - record.began)} "
         f"{service} {said} {quoted(_text(head.authority) or '-')} {quoted(str(upstream or '-'))} "
-        f"{word(flow.upstream_cluster)} {word(str(local or '-'))} {word(str(flow.original_dst or '-'))} {peer} "
-        f"{word(flow.server_name or '-')} - direction={flow.direction.value} original_dst={word(str(flow.original_dst or '-'))} "
+        f"{word(_cluster(record))} {word(str(local or '-'))} {word(str(flow.original_dst or '-'))} {peer} "
+        f"{word(flow.server_name or '-')} {word(_route(record))} direction={flow.direction.value} original_dst={word(str(flow.original_dst or '-'))} "
         f"peer={peer} peer_identity={flow.peer_identity or '-'} policy={word(record.policy or flow.policy)} relay=http\n"
     ).encode("ascii")
 
@@ -71,30 +71,40 @@ def text_line(record: RequestRecord) -> bytes:
 REQUEST_LINES: Final[dict[str, Callable[[RequestRecord], bytes]]] = {"json": json_line, "text": text_line}
 
 
-def _of_flow(flow: Flow, policy: str) -> tuple[str, str, str]:
-    """What is the same for all requests of a flow: after the upstream's address, after our own, and at the end."""
+def _of_flow(flow: Flow, policy: str, destination: Destination | None) -> tuple[str, str, str]:
+    """What is the same for all requests of a flow to one destination: after the upstream's address, after our own, and at the end."""
     line = flow.line
-    if line is not None and line[0] == policy:
+    key = policy if destination is None else f"{policy} {destination.cluster} {destination.route}"
+    if line is not None and line[0] == key:
         return line[1]
     peer, original_dst = address_text(flow.peer), address_text(flow.original_dst)
     made = (
-        f'"upstream_cluster":{quoted(flow.upstream_cluster)},',
+        f'"upstream_cluster":{quoted(flow.upstream_cluster if destination is None else destination.cluster)},',
         (
             f'"downstream_local_address":{original_dst},"downstream_remote_address":{peer},'
-            f'"requested_server_name":{text_or_null(flow.server_name or "-")},"route_name":null,'
+            f'"requested_server_name":{text_or_null(flow.server_name or "-")},'
+            f'"route_name":{text_or_null((destination and destination.route) or "-")},'
         ),
         (
             f'"direction":"{flow.direction.value}","original_dst":{original_dst},"peer":{peer},'
             f'"peer_identity":{text_or_null(str(flow.peer_identity or "-"))},"policy":{text_or_null(policy)},"relay":"http"'
         ),
     )
-    flow.line = policy, made
+    flow.line = key, made
     return made
 
 
 _address = lru_cache(maxsize=1024)(
     address_text
 )  # of connections in the pool, which serve one flow after the other
+
+
+def _cluster(record: RequestRecord) -> str:
+    return record.flow.upstream_cluster if record.destination is None else record.destination.cluster
+
+
+def _route(record: RequestRecord) -> str:
+    return "-" if record.destination is None else record.destination.route or "-"
 
 
 @lru_cache(maxsize=256)  # what clients say again and again

@@ -82,12 +82,12 @@ class RequestMetrics(Collector):
 
     def observe(self, record: RequestRecord) -> None:
         """Count a request that is over."""
-        flow = record.flow
+        flow, routed = record.flow, record.destination
         key = (
             *(
                 flow.direction,
-                flow.destination_service,
-                flow.destination_namespace,
+                flow.destination_service if routed is None else routed.service,
+                flow.destination_namespace if routed is None else routed.namespace,
                 record.flag,
                 record.status,
             ),

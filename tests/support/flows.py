@@ -25,10 +25,12 @@ from interceptor.model.connection import Direction, Flow, ProtocolName, RelayCho
 from interceptor.model.request import RequestRecord
 from interceptor.policy.policies import Policies
 from interceptor.proxy.hub import Hub
+from interceptor.proxy.permission import SnapshotView
 from interceptor.proxy.server import Proxy
 from interceptor.proxy.transport import Transport
 from interceptor.routing.destinations import Decision
 from interceptor.routing.security import UpstreamTls
+from interceptor.routing.table import Routing
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -78,6 +80,7 @@ class FixedView:
     upstreams: tuple[SocketAddress, ...] = ()
     denied: str | None = None
     policies: Policies | None = None
+    routing: Routing | None = None
     protocol: ProtocolName = "auto"
     tls: UpstreamTls | None = None
 
@@ -179,7 +182,7 @@ class Running:
 
 @asynccontextmanager
 async def running_proxy(
-    view: FixedView,
+    view: SnapshotView,
     given: Sidecar | None = None,
     *,
     original: Callable[[socket.socket, PeerAddress], OriginalDestination | None] | None = None,

@@ -195,6 +195,8 @@ class Requests:
         record = call.context = Request(self, call)
         self._live.add(record)
         denied = prepare(self.service, record)
+        if denied is None and every.router is not None:
+            denied = every.router.refusal(record, self.service.decision)
         if denied is not None:
             return denied
         if every.filters is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
     from interceptor.model.request import Passing
     from interceptor.proxy.http.client import Connection
+    from interceptor.routing.retry import Failure
 
 
 class Downstream(Protocol):
@@ -101,6 +102,14 @@ class Filters(Protocol):
 
     def start(self, exchange: Served) -> None: ...
     def respond(self, exchange: Served, head: ResponseHead) -> None: ...
+
+
+class Routed(Protocol):
+    """A request on its route."""
+
+    def answered(self, head: ResponseHead) -> bool: ...
+    def failed(self, failure: Failure) -> bool: ...
+    def finished(self) -> None: ...
 
 
 class Live(Protocol):

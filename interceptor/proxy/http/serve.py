@@ -26,29 +26,31 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress
+from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import ResponseHead
 from interceptor.model.request import VIA_UPSTREAM, RequestRecord
 from interceptor.protocol import http1
 from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
-from interceptor.proxy.http.client import Dialled
+from interceptor.proxy.http.client import REPLAYABLE, Dialled
+from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from interceptor.model.address import SocketAddress
-    from interceptor.model.connection import Flow, ResponseFlag
+    from interceptor.model.connection import Flow
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.proxy.http.client import Connection, Replay
     from interceptor.proxy.http.pool import Pool
-    from interceptor.proxy.http.roles import Carrier, Downstream, Filters, Live, Served
+    from interceptor.proxy.http.roles import Carrier, Downstream, Filters, Live, Routed, Served
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -60,6 +62,13 @@ _log: Final = logging.getLogger(__name__)
 _IDENTITY_HEADERS: Final = frozenset(
     (b"x-forwarded-client-cert", b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
+
+
+class Router(Protocol):
+    """What routes requests by themselves, where the configuration says how: see ``routed``."""
+
+    def about(self, exchange: Exchange) -> bool: ...
+    def refusal(self, record: RequestRecord, decision: Decision) -> LocalReply | None: ...
 
 
 @dataclass(slots=True)
@@ -79,6 +88,7 @@ class Serving:
     request_timeout: float | None = None
     transport: Transport | None = None  # where TLS is configured
     filters: Filters | None = None
+    router: Router | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request
@@ -129,8 +139,8 @@ class Exchange(RequestRecord):
     """One request and its response, on their way; and at its end the record of both."""
 
     __slots__ = (
-        "_connection", "_downstream", "_held", "_replay", "_scope", "_sent_at", "_service", "_trailers", "active", "body",
-        "body_limit", "complete", "over", "responded", "upgrade",
+        "_connect_timeout", "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_scope", "_sent_at",
+        "_service", "_trailers", "active", "body", "body_limit", "complete", "injected", "over", "responded", "routed", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +159,10 @@ class Exchange(RequestRecord):
         self._connection: Carrier | None = None
         self._held: list[bytes] = []  # of the body, until there is a connection
         self._trailers: Headers = []
+        self._kept: list[bytes] | None = None  # of the body, for another attempt
+        self._kept_size = 0
+        self._head = head  # as the upstream sees it
+        self._connect_timeout = service.all.connect_timeout
         self._replay: Replay | None = None
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
         self._sent_at = now
@@ -159,6 +173,8 @@ class Exchange(RequestRecord):
         self.complete = False  # the request has ended
         self.responded = False
         self.over = False
+        self.routed: Routed | None = None
+        self.injected = ResponseFlag.NONE  # a fault that a route asked for
 
     # What the downstream calls
 
@@ -177,7 +193,13 @@ class Exchange(RequestRecord):
         self.bytes_received += len(data)
         if self.body_limit is not None and self.bytes_received > self.body_limit:
             self._give_up(replies.TOO_LARGE)
-        elif self._connection is not None:
+            return
+        if self._kept is not None:
+            self._kept.append(data)
+            self._kept_size += len(data)
+            if self._kept_size > REPLAYABLE:
+                self._kept = None
+        if self._connection is not None:
             self._connection.data(data)
         else:
             self._held.append(data)
@@ -221,15 +243,57 @@ class Exchange(RequestRecord):
     # What the filters call
 
     def forward(self) -> None:
-        """Let the request go to the upstream."""
+        """Let the request go to the upstream, or where a route takes it."""
         if self.over:
             return
+        router = self._service.all.router
+        if router is None or not router.about(self):
+            self._send()
+
+    def _send(self) -> None:
         alone = not self.head.authority and self.head.version == b"1.0"  # no connection for two hosts
         connection = None if alone else self._service.all.pool.take(self._service.key)
         if connection is None:
             self.spawn(self._dial)
         else:
             self._carry(connection)
+
+    # What the route calls
+
+    @property
+    def decision(self) -> Decision:
+        """Where the connection goes that the request came by, or the attempt under way."""
+        return self._service.decision
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all of the request that has come is kept."""
+        return self._kept is not None
+
+    def keep(self) -> None:
+        """Keep the request for another attempt, as far as it is not too long."""
+        size = sum(map(len, self._held))
+        if size <= REPLAYABLE and self.upgrade is None:
+            self._kept, self._kept_size = list(self._held), size
+
+    def attempt(self, decision: Decision, head: RequestHead, connect_timeout: float | None) -> None:
+        """Send the request, with another head, to another upstream."""
+        every, flow = self._service.all, self.flow
+        key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
+        self._service = Service(every, flow, decision, key)
+        self._head, self._replay = head, None
+        self._connect_timeout = connect_timeout or every.connect_timeout
+        if self._kept is not None:
+            self._held = list(self._kept)
+        self._send()
+
+    def drop_attempt(self) -> None:
+        """Nothing is expected of this attempt any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        elif self._scope is not None:
+            self._scope.cancel()
 
     def divert(self, carrier: Carrier) -> None:
         """Give the request to what stands before the upstream."""
@@ -283,6 +347,8 @@ class Exchange(RequestRecord):
 
     def respond(self, head: ResponseHead, body: int) -> None:
         """The response's head came from the upstream."""
+        if self.routed is not None and self.routed.answered(head):
+            return
         self.details = VIA_UPSTREAM
         self.service_seconds = self._service.all.clock() - self._sent_at
         self._respond(head, body)
@@ -336,7 +402,7 @@ class Exchange(RequestRecord):
         if replay is not None and not self.responded:
             self._replay = replay
             self.spawn(self._dial)
-        else:
+        elif self.routed is None or not self.routed.failed(Failure.RESET):
             self._give_up(local)
 
     def refuse(self, local: LocalReply) -> None:
@@ -356,13 +422,12 @@ class Exchange(RequestRecord):
             sock, address = await upstream.dial(
                 service.decision.upstreams,
                 service.all.hub,
-                timeout=service.all.connect_timeout,
+                timeout=self._connect_timeout,
                 hint=service.decision.hint,
                 sources=service.sources,
             )
         except DialError as failure:
-            self.upstream = failure.address
-            self.reply(replies.of_dial(failure))
+            self._not_dialled(failure)
             return
         if self.over:
             sockets.reset(sock)
@@ -374,12 +439,16 @@ class Exchange(RequestRecord):
                 sock, address, service.flow, service.decision, service.all.transport, protocol="http"
             )
         except DialError as failure:
-            self.upstream = failure.address
-            self.reply(replies.of_dial(failure))
+            self._not_dialled(failure)
             return
         dialled = Dialled(leg, address, local)
         self._carry(service.all.pool.adopt(service.key, dialled))
         self.catch_up()
+
+    def _not_dialled(self, failure: DialError) -> None:
+        self.upstream = failure.address
+        if self.routed is None or not self.routed.failed(Failure.CONNECT):
+            self.reply(replies.of_dial(failure))
 
     def _carry(self, connection: Connection) -> None:
         """Send what there is of the request."""
@@ -388,7 +457,7 @@ class Exchange(RequestRecord):
         if self._replay is not None:
             connection.replay(self, self._replay)
             return
-        connection.carry(self, http1.request_head(self.head, self.body, upgrade=self.upgrade))
+        connection.carry(self, http1.request_head(self._head, self.body, upgrade=self.upgrade))
         for data in self._held:
             connection.data(data)
         self._held = []
@@ -420,12 +489,16 @@ class Exchange(RequestRecord):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
+        if self.routed is not None:
+            self.routed.finished()
         self.ended = self._service.all.clock()
         if self.passing is not None:
             self.passing.finished()
         self._record()
 
     def _record(self) -> None:
+        if self.flag is ResponseFlag.NONE:
+            self.flag = self.injected
         self._service.all.recorder.request(self)
 
 
@@ -441,7 +514,9 @@ class _Onward(Exchange):
         self._recorded = recorded
 
     def _respond(self, head: ResponseHead, body: int) -> None:
-        self._recorded.upstream, self._recorded.upstream_local = self.upstream, self.upstream_local
+        recorded = self._recorded
+        recorded.upstream, recorded.upstream_local = self.upstream, self.upstream_local
+        recorded.destination, recorded.injected = self.destination, self.injected
         super()._respond(head, body)
 
     def _record(self) -> None:

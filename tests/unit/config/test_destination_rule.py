@@ -44,9 +44,29 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
         ),
         ("{tls: {mode: SIMPLE, insecureSkipVerify: true}}", "tls.insecureSkipVerify: is not supported"),
         ("{tls: {mode: SIMPLE, credentialName: a}}", "tls.credentialName: is not supported"),
-        ("{loadBalancer: {simple: RANDOM}}", "trafficPolicy.loadBalancer: is not supported"),
-        ("{connectionPool: {}}", "trafficPolicy.connectionPool: is not supported"),
-        ("{outlierDetection: {}}", "trafficPolicy.outlierDetection: is not supported"),
+        ("{loadBalancer: {}}", "trafficPolicy.loadBalancer: needs one of simple and consistentHash"),
+        ("{loadBalancer: {simple: PASSTHROUGH}}", "loadBalancer.simple: "),
+        ("{loadBalancer: {localityLbSetting: {}}}", "loadBalancer.localityLbSetting: is not supported"),
+        (
+            "{loadBalancer: {consistentHash: {useSourceIp: true, httpHeaderName: a}}}",
+            "loadBalancer.consistentHash: needs one of httpHeaderName, httpQueryParameterName and useSourceIp",
+        ),
+        (
+            "{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s}}}}",
+            "consistentHash.httpCookie: is not supported",
+        ),
+        (
+            "{connectionPool: {tcp: {maxConnections: 1}}}",
+            "connectionPool.tcp.maxConnections: is not supported",
+        ),
+        (
+            "{connectionPool: {http: {http1MaxPendingRequests: 1}}}",
+            "connectionPool.http.http1MaxPendingRequests: is not supported",
+        ),
+        (
+            "{portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
+            "portLevelSettings[0].loadBalancer: is not supported",
+        ),
         (
             "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
             "portLevelSettings[1].port.number: port 80 is given twice",
@@ -62,7 +82,36 @@ def test_what_is_not_honoured_or_makes_no_sense_is_an_error_by_name(policy: str,
     assert found in problem
 
 
-@pytest.mark.parametrize("field", ["subsets: []", "workloadSelector: {}"])
+@pytest.mark.parametrize(
+    ("subsets", "found"),
+    [
+        ("[{name: a}, {name: a}]", "spec.subsets[1].name: 'a' is given twice, first in spec.subsets[0]"),
+        (
+            "[{name: a, trafficPolicy: {tls: {mode: DISABLE}}}]",
+            "spec.subsets[0].trafficPolicy.tls: is not supported",
+        ),
+        (
+            "[{name: a, trafficPolicy: {loadBalancer: {}}}]",
+            "spec.subsets[0].trafficPolicy.loadBalancer: needs one of",
+        ),
+    ],
+)
+def test_a_subset_is_judged_like_the_rest(subsets: str, found: str) -> None:
+    [problem] = problems(text(f"{{host: a.b, subsets: {subsets}}}"))
+    assert found in problem
+
+
+def test_an_operator_is_told_what_a_rule_does_not_reach() -> None:
+    rule = "{host: a.b, trafficPolicy: {outlierDetection: {}}}"
+    [_, status] = configuration(text(rule)).documents
+    assert status.notes[0].startswith(
+        "loadBalancer, connectionPool and outlierDetection hold for requests of HTTP/1"
+    )
+    [_, status] = configuration(text("{host: a.b, trafficPolicy: {tls: {mode: SIMPLE}}}")).documents
+    assert status.notes == ()
+
+
+@pytest.mark.parametrize("field", ["workloadSelector: {}"])
 def test_other_parts_of_a_rule_are_refused_by_name(field: str) -> None:
     [problem] = problems(text(f"{{host: a.b, {field}}}"))
     assert f"spec.{field.partition(':')[0]}: is not supported" in problem

@@ -202,5 +202,6 @@ def test_the_examples_show_both_egress_policies() -> None:
         "registry-only.yaml": "REGISTRY_ONLY",
         "policy.yaml": "REGISTRY_ONLY",
         "middleware.yaml": "ALLOW_ANY",
+        "routing.yaml": "ALLOW_ANY",
     }
     assert policies == shown

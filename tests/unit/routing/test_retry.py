@@ -14,7 +14,9 @@ from interceptor.routing.retry import (
     RetryPolicy,
     backoff,
     reason_to_retry,
+    retry_policy,
 )
+from tests.support.documents import virtual_service
 
 
 def policy(*conditions: str, codes: tuple[int, ...] = (), explicit: bool = False) -> RetryPolicy:
@@ -71,3 +73,28 @@ def test_backoff_grows_to_a_bound(attempt: int, seed: int) -> None:
 )
 def test_budget(requests: int, retries: int, *, allowed: bool) -> None:
     assert RetryBudget().allows(requests, retries) is allowed
+
+
+@pytest.mark.parametrize(
+    ("spec", "policy"),
+    [
+        ("{attempts: 3}", RetryPolicy(attempts=3)),
+        (
+            "{attempts: 1, retryOn: '503,reset', perTryTimeout: 2s, backoff: 1s}",
+            RetryPolicy(
+                attempts=1, conditions=frozenset({"reset", "retriable-status-codes"}), status_codes=frozenset({503}),
+                per_try_timeout=2, base_interval=1, explicit=True,
+            ),
+        ),
+        ("{retryOn: 5xx}", RetryPolicy(conditions=frozenset({"5xx"}), explicit=True)),
+    ],
+)  # fmt: skip
+def test_what_a_document_asks_for(spec: str, policy: RetryPolicy) -> None:
+    document = virtual_service(
+        f"hosts: [a.example]\nhttp: [{{retries: {spec}, route: [{{destination: {{host: a.example}}}}]}}]"
+    )
+    assert retry_policy(document.spec.http[0].retries) == policy
+
+
+def test_without_a_document_it_is_istios_default() -> None:
+    assert retry_policy(None) == RetryPolicy()

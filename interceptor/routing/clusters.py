@@ -1,0 +1,219 @@
+"""PURE. Clusters: the endpoints of a service's port, or of a subset of them, and how one of them is chosen.
+
+From ServiceEntry documents (endpoints, else the addresses that the host resolves to, else the entry's own addresses) and
+the DestinationRule about the host. A cluster is made when it is first asked for: of thousands a workload uses a few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
+from interceptor.routing.balance import Endpoint
+from interceptor.routing.destinations import Decision
+from interceptor.routing.outlier import OutlierDetection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from interceptor.config.destination_rule import (
+        ConnectionPool,
+        DestinationRule,
+        LoadBalancer,
+        OutlierDetection as OutlierFields,
+        Subset,
+    )
+    from interceptor.config.service_entry import ServiceEntry, ServicePort
+    from interceptor.routing.security import Security
+
+Balancing: TypeAlias = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "HASH"]
+
+
+@dataclass(frozen=True, slots=True)
+class HashOn:
+    """What of a request its endpoint depends on; the client's address where neither is named."""
+
+    header: bytes | None = None
+    parameter: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """How a cluster's endpoints are used; Istio's defaults."""
+
+    balancing: Balancing = "LEAST_REQUEST"
+    hash_on: HashOn | None = None
+    max_requests: int | None = None  # in flight
+    max_retries: int | None = None
+    connect_timeout: float | None = None
+    outliers: OutlierDetection | None = None
+    panic_below: float = 0.0
+
+
+DEFAULT: Final = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Endpoints that mean the same, and how they are used. By each the decision of who goes there."""
+
+    name: str
+    document: str  # that the endpoints are from
+    rule: str | None  # the DestinationRule about them
+    endpoints: tuple[Endpoint, ...]
+    decisions: Mapping[UpstreamAddress, Decision]
+    traffic: Traffic
+    base: Decision  # without an upstream
+
+
+class Clusters:
+    """The clusters of one configuration and the addresses of its hosts as of now."""
+
+    def __init__(
+        self,
+        entries: Sequence[ServiceEntry],
+        rules: Iterable[DestinationRule],
+        resolved: Mapping[str, Sequence[str]],
+        security: Security | None,
+    ) -> None:
+        self._by_host: dict[str, list[ServiceEntry]] = {}
+        for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
+            for host in entry.spec.hosts:
+                self._by_host.setdefault(host, []).append(entry)
+        self._rules: dict[str, DestinationRule] = {}
+        for rule in sorted(rules, key=lambda rule: rule.metadata.creationTimestamp or "~"):
+            self._rules.setdefault(rule.spec.host, rule)
+        self._resolved = resolved
+        self._security = security
+        self._made: dict[tuple[str, int, str | None], Cluster | None] = {}
+
+    def find(self, host: str, port: int | None, subset: str | None, dialled: int) -> Cluster | None:
+        """The cluster of a destination; without a port that of the one dialled, or of the only one. None: there is none."""
+        found = self._port(host, port, dialled)
+        if found is None:
+            return None
+        entry, service_port = found
+        key = (host, service_port.number, subset)
+        if key not in self._made:
+            self._made[key] = self._cluster(entry, host, service_port, subset)
+        return self._made[key]
+
+    def managed(self, host: str, dialled: int) -> Cluster | None:
+        """The cluster of a service of which a DestinationRule says how its endpoints are used."""
+        rule = self.rule(host)
+        if rule is None:
+            return None
+        policy = rule.spec.trafficPolicy
+        if not (policy.loadBalancer or policy.connectionPool or policy.outlierDetection):
+            return None
+        return self.find(host, dialled, None, dialled)
+
+    def rule(self, host: str) -> DestinationRule | None:
+        """The rule about a host: its own, else that of the longest ``*.`` that it ends in."""
+        if not self._rules or host in self._rules:
+            return self._rules.get(host)
+        labels = host.split(".")
+        tried = (f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
+        return next((self._rules[name] for name in tried if name in self._rules), None)
+
+    def _port(self, host: str, port: int | None, dialled: int) -> tuple[ServiceEntry, ServicePort] | None:
+        wanted = dialled if port is None else port
+        entries = self._by_host.get(host, ())
+        every = [(entry, each) for entry in entries for each in entry.spec.ports]
+        for entry, each in every:
+            if each.number == wanted:
+                return entry, each
+        return every[0] if port is None and len(every) == 1 else None
+
+    def _cluster(
+        self, entry: ServiceEntry, host: str, port: ServicePort, subset: str | None
+    ) -> Cluster | None:
+        rule = self.rule(host)
+        chosen: Subset | None = None
+        if subset is not None:
+            subsets = () if rule is None else rule.spec.subsets
+            chosen = next((each for each in subsets if each.name == subset), None)
+            if chosen is None:
+                return None
+        labels = {} if chosen is None else chosen.labels
+        name = f"outbound|{port.number}|{subset or ''}|{host}"
+        base = Decision(
+            *((), name, host, f"ServiceEntry {entry.full_name}"),
+            namespace=entry.metadata.namespace,
+            entry=entry.full_name,
+            protocol=port.spoken,
+        )
+        endpoints, decisions = [], {}
+        for address, at in dict(self._addresses(entry, host, port, labels)).items():
+            upstream = UpstreamAddress(SocketAddress(address, at))
+            tls = None
+            if self._security is not None:
+                told = OriginalDestination(SocketAddress(address, port.number))
+                tls = self._security.of(entry.full_name, host, told)
+            endpoints.append(Endpoint(upstream))
+            decisions[upstream] = Decision(
+                *((upstream,), name, host, base.policy),
+                namespace=base.namespace,
+                entry=base.entry,
+                protocol=base.protocol,
+                tls=tls,
+            )
+        named = None if rule is None else f"DestinationRule {rule.full_name}"
+        return Cluster(name, base.policy, named, tuple(endpoints), decisions, _traffic(rule, chosen), base)
+
+    def _addresses(
+        self, entry: ServiceEntry, host: str, port: ServicePort, labels: Mapping[str, str]
+    ) -> Iterator[tuple[str, int]]:
+        """Each address with the port to dial. What has no labels is in no subset that asks for some."""
+        spec, target = entry.spec, port.targetPort or port.number
+        for endpoint in spec.endpoints:
+            if labels.items() <= endpoint.labels.items():
+                yield endpoint.address, endpoint.ports.get(port.name, target)
+        if spec.endpoints or labels:
+            return
+        given = self._resolved.get(host, ()) if spec.hosts_to_resolve else spec.addresses
+        for address in given:
+            if "/" not in address:
+                yield address, target
+
+
+def _traffic(rule: DestinationRule | None, subset: Subset | None) -> Traffic:
+    if rule is None:
+        return DEFAULT
+    general, own = rule.spec.trafficPolicy, None if subset is None else subset.trafficPolicy
+    balancer: LoadBalancer | None = (own and own.loadBalancer) or general.loadBalancer
+    pool: ConnectionPool | None = (own and own.connectionPool) or general.connectionPool
+    outliers: OutlierFields | None = (own and own.outlierDetection) or general.outlierDetection
+    balancing: Balancing = "LEAST_REQUEST"
+    hash_on = None
+    if balancer is not None and balancer.consistentHash is not None:
+        key = balancer.consistentHash
+        hash_on = HashOn(
+            key.httpHeaderName.lower().encode() if key.httpHeaderName else None,
+            key.httpQueryParameterName.encode() if key.httpQueryParameterName else None,
+        )
+        balancing = "HASH"
+    elif balancer is not None and balancer.simple is not None:
+        balancing = balancer.simple
+    return Traffic(
+        balancing=balancing,
+        hash_on=hash_on,
+        max_requests=None if pool is None else pool.http.http2MaxRequests,
+        max_retries=None if pool is None else pool.http.maxRetries,
+        connect_timeout=None if pool is None else pool.tcp.connectTimeout,
+        outliers=None if outliers is None else _outliers(outliers),
+        panic_below=0.0 if outliers is None else outliers.minHealthPercent / 100,
+    )
+
+
+def _outliers(fields: OutlierFields) -> OutlierDetection:
+    return OutlierDetection(
+        consecutive_5xx=fields.consecutive5xxErrors,
+        consecutive_gateway_errors=fields.consecutiveGatewayErrors,
+        consecutive_local_failures=fields.consecutiveLocalOriginFailures,
+        split_local=fields.splitExternalLocalOriginErrors,
+        interval=fields.interval,
+        base_ejection_time=fields.baseEjectionTime,
+        max_ejection_percent=fields.maxEjectionPercent,
+    )

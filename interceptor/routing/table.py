@@ -1,0 +1,77 @@
+"""PURE. Which route a request of the app's takes, by all that a snapshot says; and which Host may be believed.
+
+The original destination says which service a connection is for; a client may write any Host. So a Host chooses a route
+only where the original destination may be that host: the registry names it by that address, or does not know the
+address at all (then the request is taken to the endpoints of the host it names, and is that service's for every policy).
+A Host that the address cannot be is a lie or a mistake: the routes are then those of the service that the address is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interceptor.routing.routes import host_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.model.address import OriginalDestination
+    from interceptor.routing.clusters import Cluster, Clusters
+    from interceptor.routing.destinations import Decision
+    from interceptor.routing.routes import Question, RouteTable, Taken
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is said about a request: the host it is taken to be for, and the route it takes."""
+
+    host: bytes
+    believed: bool  # the host is the one that the request names
+    taken: Taken | None = None  # None: a document is about the host, and none of its routes holds
+    cluster: Cluster | None = None  # where no VirtualService is about the host, but a DestinationRule
+
+
+class Routing:
+    """What one snapshot says about requests and connections of the app's."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        clusters: Clusters,
+        entries: Sequence[ServiceEntry],
+        resolved: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.table = table
+        self.clusters = clusters
+        self._hosts = {
+            entry.full_name: entry.spec.hosts for entry in entries if not entry.spec.hosts_to_resolve
+        }
+        self._resolved: dict[tuple[str, int], set[str]] = {}
+        for entry in entries:
+            for host in entry.spec.hosts_to_resolve:
+                for address in resolved.get(host, ()):
+                    for port in entry.spec.ports:
+                        self._resolved.setdefault((address, port.number), set()).add(host)
+
+    def find(self, question: Question, decision: Decision, destination: OriginalDestination) -> Found | None:
+        """What is said about a request; None where nothing is, and it goes where the connection goes."""
+        named = host_of(question.head.authority)
+        believed = bool(named) and self.may_be(named.decode("latin-1"), decision, destination)
+        host = named if believed else decision.service.encode()
+        if self.table.routes(host):
+            return Found(host, believed, taken=self.table.take(question, host))
+        cluster = self.clusters.managed(host.decode("latin-1"), destination.port)
+        if cluster is None or decision.entry is None:
+            return None
+        return Found(host, believed, cluster=cluster)
+
+    def may_be(self, host: str, decision: Decision, destination: OriginalDestination) -> bool:
+        """Whether the original destination may be a host."""
+        if decision.entry is None or host == decision.service:
+            return True
+        if host in self._resolved.get((destination.host, destination.port), ()):
+            return True
+        hosts = self._hosts.get(decision.entry, ())
+        return any(each == host or (each[:1] == "*" and host.endswith(each[1:])) for each in hosts)

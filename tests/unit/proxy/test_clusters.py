@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from interceptor.config.plain import plain
+from interceptor.model.address import SocketAddress, UpstreamAddress
+from interceptor.proxy.clusters import FORGET, ClusterState, ClusterStates
+from interceptor.routing.clusters import Cluster, Clusters
+from interceptor.routing.outlier import Outcome
+from tests.support.documents import configuration
+from tests.support.routed import document, shop
+
+A, B, C = (UpstreamAddress(SocketAddress(f"10.1.0.{number}", 80)) for number in (1, 2, 3))
+
+
+def cluster(
+    policy: str = "{loadBalancer: {simple: ROUND_ROBIN}}", hosts: tuple[int, ...] = (1, 2)
+) -> Cluster:
+    text = f"host: shop.example\ntrafficPolicy: {policy}"
+    versions = [(f"10.1.0.{number}", "v1") for number in hosts]
+    made = plain(configuration(shop(80, *versions), document("DestinationRule", text)))
+    found = Clusters(made.service_entries, made.destination_rules, {}, None).find(
+        "shop.example", None, None, 80
+    )
+    assert found is not None
+    return found
+
+
+def picked(state: ClusterState, times: int, now: float = 0.0) -> set[UpstreamAddress | None]:
+    return {state.pick(now, None) for _ in range(times)}
+
+
+def test_turns_go_on_when_a_snapshot_changes_nothing_and_follow_what_it_changes() -> None:
+    states = ClusterStates(seed=1)
+    state = states.of(cluster(), 0)
+    first = state.pick(0, None)
+    assert states.of(cluster(), 0) is state
+    assert state.pick(0, None) != first
+    states.of(cluster(hosts=(3,)), 0)
+    assert picked(state, 4) == {C}
+    states.of(cluster("{loadBalancer: {simple: RANDOM}}", hosts=(1, 3)), 0)
+    assert picked(state, 40) == {A, C}
+
+
+def test_a_retry_prefers_what_was_not_tried() -> None:
+    state = ClusterStates(seed=1).of(cluster(), 0)
+    assert all(state.pick(0, None, [A]) == B for _ in range(10))
+    assert state.pick(0, None, [A, B]) in {A, B}
+
+
+def test_the_less_loaded_is_chosen() -> None:
+    state = ClusterStates(seed=1).of(cluster("{loadBalancer: {simple: LEAST_REQUEST}}"), 0)
+    for _ in range(3):
+        state.begin(A)
+    chosen = [state.pick(0, None) for _ in range(100)]
+    assert chosen.count(B) > chosen.count(A)
+    for _ in range(3):
+        state.end(A)
+    assert state._active == {}
+
+
+def test_an_endpoint_is_left_out_and_comes_back() -> None:
+    policy = "{outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100, interval: 1s, baseEjectionTime: 10s}}"
+    state = ClusterStates(seed=1).of(cluster(policy), 0)
+    state.note(A, Outcome.SUCCESS, 0)
+    state.note(A, Outcome.SERVER_ERROR, 0)
+    assert set(state.ejected) == {A}
+    assert picked(state, 20, now=5) == {B}
+    state.note(B, Outcome.LOCAL_FAILURE, 5)
+    assert picked(state, 5, now=6) == {None}
+    assert picked(state, 40, now=12) == {A}
+    assert picked(state, 40, now=30) == {A, B}
+
+
+def test_with_too_few_healthy_ones_all_are_used() -> None:
+    policy = "{outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100, minHealthPercent: 60}}"
+    state = ClusterStates(seed=1).of(cluster(policy), 0)
+    state.note(A, Outcome.SERVER_ERROR, 0)
+    assert picked(state, 40) == {A, B}
+
+
+def test_other_settings_forget_who_failed() -> None:
+    policy = "{outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}}"
+    states = ClusterStates(seed=1)
+    state = states.of(cluster(policy), 0)
+    state.note(A, Outcome.SERVER_ERROR, 0)
+    states.of(cluster(), 0)
+    assert state.ejected == ()
+    state.note(A, Outcome.SERVER_ERROR, 0)
+    assert picked(state, 40) == {A, B}
+
+
+def test_limits() -> None:
+    state = ClusterStates().of(cluster("{connectionPool: {http: {http2MaxRequests: 2, maxRetries: 1}}}"), 0)
+    assert not state.full()
+    state.requests = 2
+    assert state.full()
+    assert state.may_retry()
+    state.retries = 1
+    assert not state.may_retry()
+    free = ClusterStates().of(cluster(), 0)
+    free.retries = 3
+    assert not free.may_retry()
+    free.requests = 20
+    assert free.may_retry()
+    assert not free.full()
+
+
+def test_what_nobody_uses_is_dropped_and_what_is_used_is_kept() -> None:
+    states = ClusterStates()
+    old, busy = cluster(), replace(cluster(), name="busy")
+    first = states.of(old, 0)
+    states.of(busy, 0).requests = 1
+    states.of(replace(old, name="new"), FORGET)
+    assert states.of(old, FORGET) is not first
+    assert states.of(busy, FORGET).requests == 1

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.model.http import RequestHead
+from interceptor.routing.routes import Question
+from interceptor.routing.table import Found, Routing
+from interceptor.state.snapshot import Snapshot, take
+from tests.support.documents import configuration
+from tests.support.routed import document, shop
+
+ROUTES = document("VirtualService", "hosts: [shop.example]\nhttp: [{directResponse: {status: 200}}]")
+PICKY = document(
+    "VirtualService",
+    "hosts: [shop.example]\nhttp: [{match: [{uri: {prefix: /x}}], directResponse: {status: 200}}]",
+)
+BANK = shop(80, ("10.2.0.1", "v1"), host="bank.example", address="198.51.100.2")
+WILD = document(
+    "ServiceEntry",
+    "hosts: ['*.wild.example', other.example]\naddresses: [198.51.100.0/24]\nports: [{number: 80, name: a}]",
+    "wild",
+)
+NAMED = document(
+    "ServiceEntry",
+    "hosts: [a.named.example, b.named.example]\nports: [{number: 80, name: a}]\nresolution: DNS",
+    "named",
+)
+RESOLVED = {"a.named.example": ("203.0.113.1",), "b.named.example": ("203.0.113.1", "203.0.113.2")}
+
+
+def snapshot(*documents: str) -> Snapshot:
+    return take(configuration(*documents), RESOLVED)
+
+
+def routing(of: Snapshot) -> Routing:
+    assert of.routing is not None
+    return of.routing
+
+
+def ask(of: Snapshot, host: str, address: str) -> Found | None:
+    destination = OriginalDestination(SocketAddress(address, 80))
+    head = RequestHead(b"GET", b"/", host.encode(), b"http", b"1.1", [])
+    return routing(of).find(Question(head, 80), of.egress(destination), destination)
+
+
+def test_a_host_is_believed_where_the_address_is_its_own() -> None:
+    of = snapshot(shop(80, ("10.1.0.1", "v1")), BANK, ROUTES)
+    own = ask(of, "Shop.Example:80", "198.51.100.1")
+    assert own is not None
+    assert own.believed
+    assert own.taken is not None
+    assert ask(of, "bank.example", "198.51.100.2") is None
+
+
+@pytest.mark.parametrize("host", ["bank.example", "elsewhere.example", ""])
+def test_another_host_leads_to_the_routes_of_the_service_that_was_dialled(host: str) -> None:
+    found = ask(snapshot(shop(80, ("10.1.0.1", "v1")), BANK, ROUTES), host, "198.51.100.1")
+    assert found is not None
+    assert (found.host, found.believed) == (b"shop.example", False)
+    assert found.taken is not None
+
+
+def test_a_routed_host_at_another_services_address_gets_none_of_its_routes() -> None:
+    assert ask(snapshot(shop(80, ("10.1.0.1", "v1")), BANK, ROUTES), "shop.example", "198.51.100.2") is None
+
+
+def test_an_address_that_nobody_names_may_be_any_host() -> None:
+    found = ask(snapshot(shop(80, ("10.1.0.1", "v1")), ROUTES), "shop.example", "192.0.2.1")
+    assert found is not None
+    assert found.believed
+
+
+def test_a_document_whose_routes_do_not_hold_is_still_about_the_host() -> None:
+    found = ask(snapshot(shop(80, ("10.1.0.1", "v1")), PICKY), "shop.example", "198.51.100.1")
+    assert found is not None
+    assert (found.taken, found.cluster) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "may_be"),
+    [
+        ("x.wild.example", "198.51.100.77", True),
+        ("other.example", "198.51.100.77", True),
+        ("wild.example", "198.51.100.77", False),
+        ("a.named.example", "203.0.113.1", True),
+        ("b.named.example", "203.0.113.1", True),
+        ("a.named.example", "203.0.113.2", False),
+        ("b.named.example", "203.0.113.2", True),
+    ],
+)
+def test_which_hosts_an_address_may_be(host: str, address: str, may_be: bool) -> None:
+    of = snapshot(WILD, NAMED, ROUTES)
+    destination = OriginalDestination(SocketAddress(address, 80))
+    assert routing(of).may_be(host, of.egress(destination), destination) is may_be
+
+
+def test_a_rule_alone_manages_the_service_that_was_dialled() -> None:
+    rule = document("DestinationRule", "host: shop.example\ntrafficPolicy: {outlierDetection: {}}")
+    of = snapshot(shop(80, ("10.1.0.1", "v1")), rule)
+    found = ask(of, "shop.example", "198.51.100.1")
+    assert found is not None
+    assert found.cluster is not None
+    assert ask(of, "shop.example", "192.0.2.1") is None
