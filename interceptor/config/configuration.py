@@ -83,6 +83,7 @@ PLACES: Final = {
     "AuthorizationPolicy": "authorization_policies",
     "RequestAuthentication": "request_authentications",
     "DestinationRule": "destination_rules",
+    "VirtualService": "virtual_services",
 }
 
 

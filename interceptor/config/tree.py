@@ -117,8 +117,7 @@ def too_large() -> str:
 
 def chunks(source: Source) -> list[Source]:
     """The same text cut before every ``---``: each piece reads alone as it does here, and most hold one document."""
-    # Too much is refused as one; a directive is about the document after its ``---``.
-    if len(source.text) > MAX_CHARACTERS or re.search(r"^%", source.text, re.MULTILINE):
+    if re.search(r"^%", source.text, re.MULTILINE):  # a directive is about the document after its ``---``
         return [source]
     starts = [0, *(found.start() for found in _MARKER.finditer(source.text) if found.start())]
     made: list[Source] = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from interceptor.config.documents import Known
 from interceptor.config.plain import plain_document
-from interceptor.config.tree import chunks
+from interceptor.config.tree import MAX_CHARACTERS, chunks
 from interceptor.discovery import file, push
 from interceptor.discovery.paths import STDIN, look
 from interceptor.discovery.verdict import BATCH, Ask, Judged, Place, Start, Verdict, framed, read
@@ -49,7 +49,9 @@ def judged(ask: Ask) -> Iterator[object]:
         made = push.apply(ask.pushed, *ask.push)
         pushed, sources = made.documents, made.sources
         problems += made.problems
-    texts = [piece for each in files for piece in chunks(each)] + sources
+    # A file that is too large is refused as one.
+    fitting = ([each] if len(each.text) > MAX_CHARACTERS else chunks(each) for each in files)
+    texts = [piece for pieces in fitting for piece in pieces] + sources
     digests = [digest(each) for each in texts]
     at = dict(zip(((each.name, each.line) for each in texts), digests, strict=True))
 

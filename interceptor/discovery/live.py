@@ -185,7 +185,9 @@ class Live:
     def _refuse(self, rejected: Rejected) -> None:
         self._outcome(False)  # noqa: FBT003
         if rejected != self.rejected:
-            _log.error("%s", "\n".join((str(rejected), *rejected.problems[1:])))
+            _log.error("%s", rejected)
+            for problem in rejected.problems[1:]:
+                _log.error("%s", problem)
         self.rejected = rejected
 
     async def _judged(self, ask: Ask) -> _Base:

@@ -97,6 +97,11 @@ class Registry:
         }
 
     def _add(self, service: Service, address: str) -> None:
+        if (
+            "/" not in address
+        ):  # in canonical form, as documents and the resolver have it: 50 000 are not read again
+            self._single.setdefault((address, service.port), service)
+            return
         network = ipaddress.ip_network(address)
         if network.prefixlen == network.max_prefixlen:
             self._single.setdefault((str(network.network_address), service.port), service)

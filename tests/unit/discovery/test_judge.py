@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from interceptor.config import documents as documents_module
+from interceptor.config.configuration import PLACES, Configuration
 from interceptor.discovery.judge import judged, start
 from interceptor.discovery.verdict import Ask, Judged, Seen, Verdict, by_place, composed
 from interceptor.errors import ConfigError
@@ -128,3 +131,9 @@ def test_a_pushed_sidecar_takes_the_place_of_the_files_whatever_its_name(file: P
 def test_two_documents_of_one_name_in_a_push_are_refused(file: Path) -> None:
     verdict, _ = pieces(ask(file, entry("a") + "---\n" + entry("a", "192.0.2.2")))
     assert verdict.problems == ("push:6: ServiceEntry default/a is given twice, first at push:1; keep one",)
+
+
+def test_every_kind_that_is_honoured_has_a_place() -> None:
+    honoured = {kind for kind, (_, model) in documents_module._KINDS.items() if model is not None}
+    assert honoured == {"Sidecar", *PLACES}
+    assert set(PLACES.values()) <= {field.name for field in dataclasses.fields(Configuration)}
