@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from interceptor.kernel import child, conntrack
+from interceptor.kernel import child, conntrack, netlink
 from interceptor.kernel.listeners import listeners
 from interceptor.model.address import from_sockaddr
 from interceptor.redirect.existing import Ends, Established, bypassing
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 # ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT: include/net/tcp_states.h
 _OPEN: Final = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8
+_BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY, include/uapi/linux/sock_diag.h
+# struct inet_diag_msg: family, ports in network byte order, addresses, cookie, uid, inode: include/uapi/linux/inet_diag.h
+_DIAG: Final = struct.Struct("=Bxxx2s2s16s16sxxxx8s12xII")
+_MARK: Final = 15  # INET_DIAG_MARK
+_GET_ADDRESSES: Final = 22  # RTM_GETADDR, include/uapi/linux/rtnetlink.h
+_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL, include/uapi/linux/if_addr.h
 _MAPPED: Final = "::ffff:"
 
 
@@ -68,28 +75,35 @@ def _asks_for_groups(ruleset: Ruleset) -> bool:
 
 def _connections(*, by_group: bool) -> Iterator[Established]:
     """Every open connection, as its first packet looked. Groups are looked up only where a rule asks for them."""
-    from pyroute2 import DiagSocket, IPRoute  # noqa: PLC0415 (heavy, and needed in this child only)
-
-    with IPRoute() as route:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
-        owned = {
-            address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"): names[address["index"]]
-            for address in route.get_addr()
-        }
+    owned = dict(_addresses())
     served = {listener.port for listener in listeners()}
     groups = _groups() if by_group else {}
     for inet in (socket.AF_INET, socket.AF_INET6):
-        with DiagSocket() as diagnostics:
-            diagnostics.bind()
-            for found in diagnostics.get_sock_stats(family=inet, states=_OPEN):
-                yield _established(found, owned, served, groups)
+        request = struct.pack(
+            "=BBxxI48x", inet, socket.IPPROTO_TCP, _OPEN
+        )  # struct inet_diag_req_v2, any socket
+        for body in netlink.dump(netlink.SOCK_DIAG, _BY_FAMILY, request):
+            yield _established(body, owned, served, groups)
+
+
+def _addresses() -> Iterator[tuple[str, str]]:
+    """Every address of this namespace, with its interface."""
+    names = dict(socket.if_nameindex())
+    for body in netlink.dump(netlink.ROUTE, _GET_ADDRESSES, bytes(8)):
+        family, index = struct.unpack_from("=BxxxI", body)  # struct ifaddrmsg
+        found = netlink.attributes(body[8:])
+        address = found.get(_LOCAL) or found.get(_ADDRESS)
+        if address and family in {socket.AF_INET, socket.AF_INET6}:
+            yield socket.inet_ntop(family, address), names.get(index, "")
 
 
 def _established(
-    found: Any, owned: dict[str, str], served: Collection[int], groups: dict[int, int]
+    body: bytes, owned: dict[str, str], served: Collection[int], groups: dict[int, int]
 ) -> Established:
-    local = from_sockaddr((found["idiag_src"], found["idiag_sport"]))
-    remote = from_sockaddr((found["idiag_dst"], found["idiag_dport"]))
+    family, source_port, port, source, destination, cookie, uid, inode = _DIAG.unpack_from(body)
+    size = 4 if family == socket.AF_INET else 16
+    local = from_sockaddr((socket.inet_ntop(family, source[:size]), int.from_bytes(source_port, "big")))
+    remote = from_sockaddr((socket.inet_ntop(family, destination[:size]), int.from_bytes(port, "big")))
     accepted = local.port in served
     inside = remote.host in owned or remote.host.startswith("127.")
     first, last = (remote, local) if accepted else (local, remote)
@@ -98,16 +112,11 @@ def _established(
         ends=Ends(first.host, first.port, last.host, last.port),
         accepted=accepted,
         interface="lo" if inside else owned.get(local.host, ""),
-        uid=found["idiag_uid"],
-        gid=groups.get(found["idiag_inode"]),
-        mark=_mark(found.get_attr("INET_DIAG_MARK")),
-        cookie=found["idiag_cookie"],
+        uid=uid,
+        gid=groups.get(inode),
+        mark=int.from_bytes(netlink.attributes(body[_DIAG.size :]).get(_MARK, b""), sys.byteorder),
+        cookie=int.from_bytes(cookie, sys.byteorder),
     )
-
-
-def _mark(text: str | None) -> int:
-    """A number out of pyroute2's rendering of its bytes: '39:05:00:00'."""
-    return int.from_bytes(bytes.fromhex((text or "00").replace(":", "")), "little")
 
 
 def _groups() -> dict[int, int]:

@@ -22,6 +22,7 @@ _ATTRIBUTE: Final = struct.Struct("=HH")  # nlattr: length, type
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
 _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR
+_NESTED: Final = 0x8000  # NLA_F_NESTED
 _KIND: Final = 0x3FFF  # NLA_TYPE_MASK
 _BUFFER: Final = 1 << 17  # the kernel fills at most 32 KiB at once
 _NFT_GETTABLE: Final = 10 << 8 | 1  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE
@@ -60,10 +61,15 @@ def _dump(protocol: int, kind: int, request: bytes) -> tuple[list[bytes], bool]:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute of a request; 0x8000 in its kind says that it holds others."""
+    """One attribute of a request."""
     return (_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value).ljust(
         _aligned(_ATTRIBUTE.size + len(value)), b"\0"
     )
+
+
+def nested(kind: int, inner: bytes) -> bytes:
+    """One that holds others."""
+    return attribute(_NESTED | kind, inner)
 
 
 def attributes(data: bytes) -> Mapping[int, bytes]:

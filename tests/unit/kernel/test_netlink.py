@@ -42,7 +42,7 @@ def test_the_tables_of_nftables_have_names() -> None:
 
 def test_attributes_are_what_was_put_in() -> None:
     inner = netlink.attribute(2, b"\x12\x34")
-    data = netlink.attribute(1, b"abc") + netlink.attribute(0x8000 | 3, inner)
+    data = netlink.attribute(1, b"abc") + netlink.nested(3, inner)
     assert len(data) % 4 == 0
     found = netlink.attributes(data)
     assert (found[1], dict(netlink.attributes(found[3]))) == (b"abc", {2: b"\x12\x34"})
