@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,9 @@ FILE: Final = "file://"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Of keys that are published: a symmetric one would let whoever reads this file sign.
 _KEY_TYPES: Final = ("RSA", "EC", "OKP")
+ALGORITHMS: Final = frozenset(
+    ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+)
 
 
 def key_set(text: str) -> str:
@@ -33,18 +36,13 @@ def key_set(text: str) -> str:
         raise ValueError(f"holds a key of the kind {other[0]!r}; use public keys: {', '.join(_KEY_TYPES)}")
     if any("d" in key for key in keys):
         raise ValueError("holds a private key (its field 'd'); give the public part alone")
-    for position, key in enumerate(keys):
-        _refuse_unusable(position, key)
-    return text
-
-
-def _refuse_unusable(position: int, key: dict[str, Any]) -> None:
-    from jwt import PyJWK  # noqa: PLC0415 (where a document asks for it)
+    from interceptor.config.jwks import parse_jwks  # noqa: PLC0415 (where a document asks for it)
 
     try:
-        PyJWK(key)
-    except Exception as error:  # noqa: BLE001 (whatever two libraries make of it: the key is the document's)
-        raise ValueError(f"holds a key that cannot be used, keys[{position}]: {error}") from None
+        parse_jwks(text.encode(), ALGORITHMS)
+    except ValueError as error:
+        raise ValueError(f"holds a key that cannot be used: {error}") from None
+    return text
 
 
 def _file(value: str) -> str:

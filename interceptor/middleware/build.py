@@ -41,6 +41,7 @@ class Means:
     clock: Callable[[], float]  # seconds, monotonic
     chance: Callable[[], float]  # evenly from 0 up to 1
     observer: Observer
+    wall_clock: Callable[[], float]  # Unix time
     store: Callable[[str, int], Store] = lambda _name, keys: LocalStore(keys)  # a limiter's, by its name
 
 
@@ -146,13 +147,15 @@ def _users(item: documents.ModuleItem) -> tuple[list[Link], list[ConnectionLink]
 
 
 def _jwt(item: documents.JwtItem, means: Means) -> Iterator[Filter]:
-    from interceptor.middleware.jwks import parse_jwks  # noqa: PLC0415 (see _NEEDS)
+    from interceptor.config.jwks import parse_jwks  # noqa: PLC0415 (see _NEEDS)
     from interceptor.middleware.tokens import JwtFilter, Verifier  # noqa: PLC0415
 
     config = item.config
     parse = partial(parse_jwks, allowed=frozenset(config.algorithms))
     keys = WatchedFile(config.jwksFile, parse, means.clock)
-    verifier = Verifier(config.issuer, config.audiences, config.clockSkew, lambda: keys.current)
+    verifier = Verifier(
+        config.issuer, config.audiences, config.clockSkew, lambda: keys.current, means.wall_clock
+    )
     places = [(place.name.lower().encode(), place.prefix.encode()) for place in config.fromHeaders]
     claims = [(each.header.encode(), each.claim) for each in config.outputClaimToHeaders]
     yield JwtFilter(item.name, verifier, places, claims, config.forwardOriginalToken)
@@ -252,7 +255,7 @@ def _bytes(text: str | None) -> bytes | None:
 
 # Beyond this module's own imports: 6 MB and 100 ms of cryptography, and less for the others.
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
-    "jwt": ("interceptor.middleware.jwks", "interceptor.middleware.tokens"),
+    "jwt": ("interceptor.config.jwks", "interceptor.middleware.tokens"),
     "basic": ("interceptor.middleware.basic",),
     "apiKey": ("interceptor.middleware.api_key",),
     **dict.fromkeys(("rateLimit", "headers", "fault", "bodyLimit", "accessLog"), ()),

@@ -1,45 +1,36 @@
-"""Bearer tokens (JWT, RFC 7519): what makes one good, by RFC 8725. The signature and the claims are PyJWT's to check."""
+"""Bearer tokens (JWT, RFC 7519): who brings one that holds may pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import jwt
-
-from interceptor.errors import PeerError
 from interceptor.middleware.credentials import refused
 from interceptor.model.http import put, remove
+from interceptor.policy import jwts
+from interceptor.policy.jwts import LONGEST, Fault, TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from interceptor.config.jwks import VerificationKey
     from interceptor.middleware.api import Exchange
-    from interceptor.middleware.jwks import VerificationKey
     from interceptor.model.http import Headers, LocalReply, ResponseHead
-
-LONGEST: Final = 16 * 1024  # characters; the header of a request is not much longer
+    from interceptor.policy.jwts import Claims
 
 # Envoy's words for the log, and ours for the client.
-_REASONS: Final[dict[type[jwt.PyJWTError], tuple[str, str]]] = {
-    jwt.ExpiredSignatureError: ("Jwt_is_expired", "the token has expired"),
-    jwt.ImmatureSignatureError: ("Jwt_not_yet_valid", "the token is not valid yet"),
-    jwt.InvalidIssuerError: ("Jwt_issuer_is_not_configured", "the token is of another issuer"),
-    jwt.InvalidAudienceError: ("Audiences_in_Jwt_are_not_allowed", "the token is for another audience"),
-    jwt.InvalidSignatureError: ("Jwt_verification_fails", "the token's signature is wrong"),
-    jwt.MissingRequiredClaimError: ("Jwt_lacks_a_claim", "the token lacks a claim"),
+_REASONS: Final = {
+    Fault.TOO_LONG: ("Jwt_is_too_long", f"the token is longer than {LONGEST} characters"),
+    Fault.FORM: ("Jwt_is_not_in_the_right_form", "this is not a token that is taken here"),
+    Fault.EXTENSION: ("Jwt_header_crit", "the token needs an extension that is not known here"),
+    Fault.ISSUER: ("Jwt_issuer_is_not_configured", "the token is of another issuer"),
+    Fault.NO_KEY: ("Jwks_doesnt_have_key_to_match_kid_or_alg", "no key here fits the token"),
+    Fault.SIGNATURE: ("Jwt_verification_fails", "the token's signature is wrong"),
+    Fault.CLAIM: ("Jwt_lacks_a_claim", "the token lacks a claim"),
+    Fault.AUDIENCE: ("Audiences_in_Jwt_are_not_allowed", "the token is for another audience"),
+    Fault.EXPIRED: ("Jwt_is_expired", "the token has expired"),
+    Fault.EARLY: ("Jwt_not_yet_valid", "the token is not valid yet"),
 }
-_OTHER: Final = ("Jwt_is_not_in_the_right_form", "this is not a token that is taken here")
-
-
-class RejectedError(PeerError):
-    """A token is not good; the words for the log and for the client, which repeat nothing of it."""
-
-    def __init__(self, word: str, sentence: str, status: int = 401) -> None:
-        super().__init__(sentence)
-        self.word = word
-        self.sentence = sentence
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +41,19 @@ class Verifier:
     audiences: Sequence[str]  # one of these; none: any
     skew: float  # seconds
     keys: Callable[[], Sequence[VerificationKey]]
+    now: Callable[[], float]  # Unix time
 
-    def verify(self, token: str) -> Mapping[str, object]:
-        """The claims of a good token; RejectedError for any other."""
-        if len(token) > LONGEST:
-            raise RejectedError("Jwt_is_too_long", f"the token is longer than {LONGEST} characters")
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
-            raise RejectedError(*_OTHER) from None
-        if "crit" in header:  # there is no extension that we understand: RFC 7515, section 4.1.11
-            raise RejectedError("Jwt_header_crit", "the token needs an extension that is not known here")
-        failure: jwt.PyJWTError = jwt.InvalidSignatureError()
-        candidates = [key for key in self.keys() if _fits(key, header)]
-        if not candidates:
-            raise RejectedError("Jwks_doesnt_have_key_to_match_kid_or_alg", "no key here fits the token")
-        for key in candidates:
-            try:
-                return self._decode(token, key)
-            except jwt.InvalidSignatureError:
-                continue
-            except jwt.PyJWTError as error:
-                failure = error
-                break
-        status = 403 if isinstance(failure, jwt.InvalidAudienceError) else 401  # as Envoy
-        raise RejectedError(*_REASONS.get(type(failure), _OTHER), status)
-
-    def _decode(self, token: str, key: VerificationKey) -> Mapping[str, object]:
-        return jwt.decode(
-            token,
-            key.key,
-            algorithms=[key.algorithm],
-            issuer=self.issuer,
-            audience=self.audiences or None,
-            leeway=self.skew,
-            options={
-                "require": ["exp", "iss"],
-                "verify_aud": bool(self.audiences),
-                "enforce_minimum_key_length": True,
-            },
-        )
-
-
-def _fits(key: VerificationKey, header: Mapping[str, object]) -> bool:
-    """Whether a token may be tried with a key: the algorithm is the key's, and so is the key id where both have one."""
-    kid = header.get("kid")
-    return header.get("alg") == key.algorithm and (kid is None or key.kid is None or kid == key.kid)
+    def verify(self, token: str) -> Claims:
+        """The claims of a good token; TokenError for any other."""
+        header, _ = jwts.read(token)
+        claims = jwts.verified(token, header, self.keys())
+        if not {"exp", "iss"} <= claims.keys():
+            raise TokenError(Fault.CLAIM)
+        if claims["iss"] != self.issuer:
+            raise TokenError(Fault.ISSUER)
+        jwts.valid_until(claims, self.now(), self.skew)
+        jwts.check_audience(claims, self.audiences)
+        return claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +81,9 @@ class JwtFilter:
         header, value, token = found[0]
         try:
             claims = self.verifier.verify(token.decode("ascii", "replace"))
-        except RejectedError as rejected:
-            return self._refused(rejected.word, rejected.sentence, rejected.status)
+        except TokenError as error:
+            status = 403 if error.fault is Fault.AUDIENCE else 401  # as Envoy
+            return self._refused(*_REASONS[error.fault], status)
         subject = claims.get("sub")
         if isinstance(subject, str):
             exchange.principal = f"{self.verifier.issuer}/{subject}"  # Istio's request principal
@@ -145,7 +104,7 @@ class JwtFilter:
             if name.lower() == header and value[: len(prefix)].lower() == prefix.lower()
         ]
 
-    def _tell(self, claims: Mapping[str, object], headers: Headers) -> None:
+    def _tell(self, claims: Claims, headers: Headers) -> None:
         for header, name in self.claims:
             value = claims.get(name)
             if isinstance(value, str) and value.isprintable() and value == value.strip():

@@ -9,7 +9,8 @@ from interceptor.model.http import LocalReply
 from interceptor.policy import paths
 from interceptor.policy.authorization import DENIED_BODY, Verdict
 from interceptor.policy.facts import RequestFacts, remote_address
-from interceptor.policy.tokens import TokenError
+from interceptor.policy.jwts import TokenError
+from interceptor.policy.tokens import SENTENCES
 
 if TYPE_CHECKING:
     from interceptor.model.http import RequestHead
@@ -52,7 +53,7 @@ class RequestRules(NamedTuple):
         try:
             claims = None if tokens is None else tokens.claims(head, now)
         except TokenError as error:
-            return Answer(_UNDECIDED, _unauthorized(str(error)))
+            return Answer(_UNDECIDED, _unauthorized(SENTENCES[error.fault]))
         if authorizer is None:
             return Answer(_UNDECIDED, None)
         remote = remote_address(head.headers, connection.peer.host, self.trusted_proxies)

@@ -8,46 +8,45 @@ cryptography are imported where a document asks for them.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_plus
 
+from interceptor.config.request_authentication import ALGORITHMS
+from interceptor.policy import jwts
+from interceptor.policy.jwts import Fault, TokenError
 from interceptor.policy.selection import selects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from jwt import PyJWK
-
+    from interceptor.config.jwks import VerificationKey
     from interceptor.config.request_authentication import JwtRule, RequestAuthentication
     from interceptor.model.http import RequestHead
+    from interceptor.policy.jwts import Claims
     from interceptor.policy.selection import Workload
 
-LONGEST: Final = 16 * 1024  # bytes of a token; whole heads are seldom larger
 SKEW: Final = 60.0  # seconds that clocks may differ (Envoy's figure)
 REMEMBERED: Final = 1024  # tokens that were found good: a client sends the same one again and again
-_ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {
-    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    "EC": ("ES256", "ES384", "ES512"),
-    "OKP": ("EdDSA",),
+_FAILS: Final = "Jwt verification fails"
+_AUDIENCE: Final = "Audiences in Jwt are not allowed"
+SENTENCES: Final = {  # Envoy's, for the client
+    Fault.TOO_LONG: "Jwt is too long",
+    Fault.FORM: "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+    Fault.EXTENSION: _FAILS,
+    Fault.ISSUER: "Jwt issuer is not configured",
+    Fault.NO_KEY: _FAILS,
+    Fault.SIGNATURE: _FAILS,
+    Fault.CLAIM: _AUDIENCE,
+    Fault.AUDIENCE: _AUDIENCE,
+    Fault.EXPIRED: "Jwt is expired",
+    Fault.EARLY: "Jwt not yet valid",
 }
-
-Claims: TypeAlias = dict[str, object]
-
-
-class TokenError(Exception):
-    """A token that does not hold; the text is Envoy's, for the client."""
-
-
-class _Key(NamedTuple):
-    id: str | None
-    by_algorithm: Mapping[str, PyJWK]
 
 
 class _Issuer(NamedTuple):
     rule: JwtRule
-    keys: tuple[_Key, ...]
+    keys: tuple[VerificationKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,7 @@ class Tokens:
     def __init__(self, rules: Iterable[JwtRule]) -> None:
         places: dict[tuple[bytes | None, str], _Place] = {}
         for rule in rules:
-            # A file of keys that nobody has read verifies nothing.
-            issuer = _Issuer(rule, tuple(map(_key, json.loads(rule.jwks)["keys"])) if rule.jwks else ())
+            issuer = _issuer(rule)
             for header, word in _places(rule):
                 places.setdefault((header, word), _Place(header, word, [])).issuers.append(issuer)
         self._places = tuple(places.values())
@@ -120,7 +118,7 @@ class Tokens:
         if known is not None and now < known[2]:
             return known[:2]
         issuer, claims = _verify(token, place.issuers)
-        until = _valid_until(claims, now)
+        until = jwts.valid_until(claims, now, SKEW)
         if len(self._good) >= REMEMBERED:
             del self._good[next(iter(self._good))]  # the oldest
         self._good[key] = issuer, claims, until
@@ -142,71 +140,19 @@ def _places(rule: JwtRule) -> list[tuple[bytes | None, str]]:
     return given or [(b"authorization", "Bearer "), (None, "access_token")]
 
 
-def _key(jwk: Mapping[str, object]) -> _Key:
-    """A key, for the algorithms it may verify: the one it names, or those of its kind."""
-    from jwt import PyJWK  # noqa: PLC0415 (where a document asks for it)
+def _issuer(rule: JwtRule) -> _Issuer:
+    """An issuer; a file of keys that nobody has read verifies nothing."""
+    from interceptor.config.jwks import parse_jwks  # noqa: PLC0415 (where a document asks for it)
 
-    named = jwk.get("alg")
-    algorithms = (str(named),) if named is not None else _ALGORITHMS[str(jwk["kty"])]
-    if jwk["kty"] == "EC":  # each curve has one
-        algorithms = (PyJWK(dict(jwk)).algorithm_name,)
-    by_algorithm = {
-        each: PyJWK(dict(jwk), each) for each in algorithms if each in _ALGORITHMS[str(jwk["kty"])]
-    }
-    name = jwk.get("kid")
-    return _Key(None if name is None else str(name), by_algorithm)
+    return _Issuer(rule, parse_jwks(rule.jwks.encode(), ALGORITHMS) if rule.jwks else ())
 
 
 def _verify(token: str, issuers: Sequence[_Issuer]) -> tuple[_Issuer, Claims]:
     """Whose token it is and what it says, once its signature holds; its times are still to be looked at."""
-    import jwt  # noqa: PLC0415 (where a document asks for it)
-
-    if len(token) > LONGEST:
-        raise TokenError("Jwt is too long")
-    try:
-        header = jwt.get_unverified_header(token)
-        unverified = jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        raise TokenError(
-            "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
-        ) from None
+    header, unverified = jwts.read(token)
     issuer = next((each for each in issuers if each.rule.issuer == unverified.get("iss")), None)
     if issuer is None:
-        raise TokenError("Jwt issuer is not configured")
-    algorithm, name = str(header.get("alg")), header.get("kid")
-    for key in issuer.keys:
-        verifier = key.by_algorithm.get(algorithm)
-        if verifier is None or (name is not None and key.id is not None and name != key.id):
-            continue
-        try:
-            claims = jwt.decode(
-                token,
-                verifier,
-                algorithms=[algorithm],
-                # Times and audiences are looked at afterwards: with our own clock, and Envoy's words.
-                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False},
-            )
-        except (jwt.PyJWTError, ValueError, RecursionError):
-            continue
-        _check_audience(claims, issuer.rule.audiences)
-        return issuer, claims
-    raise TokenError("Jwt verification fails")
-
-
-def _check_audience(claims: Claims, audiences: Sequence[str]) -> None:
-    given = claims.get("aud")
-    listed = given if isinstance(given, list) else [given]
-    if audiences and not set(audiences) & {each for each in listed if isinstance(each, str)}:
-        raise TokenError("Audiences in Jwt are not allowed")
-
-
-def _valid_until(claims: Claims, now: float) -> float:
-    """When it ends to hold; raises TokenError where it does not hold now."""
-    begins, ends = claims.get("nbf", 0), claims.get("exp", float("inf"))
-    if not isinstance(begins, int | float) or not isinstance(ends, int | float):
-        raise TokenError("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")
-    if now + SKEW < begins:
-        raise TokenError("Jwt not yet valid")
-    if now - SKEW >= ends:
-        raise TokenError("Jwt is expired")
-    return ends + SKEW
+        raise TokenError(Fault.ISSUER)
+    claims = jwts.verified(token, header, issuer.keys)
+    jwts.check_audience(claims, issuer.rule.audiences)
+    return issuer, claims

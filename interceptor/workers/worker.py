@@ -45,7 +45,8 @@ def stack(configuration: Configuration, metrics: Metrics) -> Stack | None:
     from interceptor.middleware.build import Means, build  # noqa: PLC0415 (for those who have any)
 
     chance = random.Random().random  # noqa: S311 (which requests get a fault is no secret; a test gives its own)
-    return build(items, Means(time.monotonic, chance, metrics.middleware()))
+    means = Means(time.monotonic, chance, metrics.middleware(), time.time)  # noqa: TID251 (tokens live by the wall clock)
+    return build(items, means)
 
 
 class Worker:

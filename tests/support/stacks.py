@@ -13,7 +13,7 @@ def stack(items: str, observed: Observed | None = None, chance: float = 0.5) -> 
     """A stack of items in flow style."""
     made = build(
         sidecar(f"{{middleware: [{items}]}}").spec.middleware,
-        Means(time.monotonic, lambda: chance, observed or Observed()),
+        Means(time.monotonic, lambda: chance, observed or Observed(), time.time),
     )
     assert made is not None
     return made

@@ -57,11 +57,11 @@ def test_labels_select() -> None:
         ),
         (
             """{issuer: i, jwks: '{"keys": [{"kty": "EC", "crv": "P-256", "x": "a", "y": "b"}]}'}""",
-            "spec.jwtRules[0].jwks: holds a key that cannot be used, keys[0]: ",
+            "spec.jwtRules[0].jwks: holds a key that cannot be used: ",
         ),
         (
             """{issuer: i, jwks: '{"keys": [{"kty": "EC", "crv": "P-1"}]}'}""",
-            "spec.jwtRules[0].jwks: holds a key that cannot be used, keys[0]: ",
+            "spec.jwtRules[0].jwks: holds a key that cannot be used: ",
         ),
         (
             f"{{issuer: i, jwks: {KEYS}, fromHeaders: [{{name: 'a b'}}]}}",

@@ -34,7 +34,7 @@ def refused(made: Stack, **options: str) -> int | None:
 
 
 def test_nothing_asked_for_is_nothing_built() -> None:
-    assert build.build((), Means(lambda: 0, lambda: 0, Observed())) is None
+    assert build.build((), Means(lambda: 0, lambda: 0, Observed(), lambda: 0)) is None
 
 
 def test_a_flow_passes_what_is_for_its_direction_and_port() -> None:
@@ -133,7 +133,7 @@ def test_it_is_built_from_plain_data_as_well_and_what_it_needs_can_be_imported_b
     text = f"{SIDECAR}spec: {{middleware: [{{name: a, use: '{OWN_MODULE}:passing'}}, {{name: b, use: fault, config: {{}}}}]}}"
     items = plain(configuration(text)).sidecar.spec.middleware
     build.preload(items)
-    assert build.build(items, Means(lambda: 0, lambda: 0, Observed())) is not None
+    assert build.build(items, Means(lambda: 0, lambda: 0, Observed(), lambda: 0)) is not None
     build.preload(
         configuration(
             f"{SIDECAR}spec: {{middleware: [{{name: a, use: 'no.such:thing'}}]}}"

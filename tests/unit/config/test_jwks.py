@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from interceptor.middleware.jwks import MOST_KEYS, parse_jwks
+from interceptor.config.jwks import MOST_KEYS, parse_jwks
 from tests.support.jwts import jwk, jwks, rsa_key
 
 ALL = frozenset(

@@ -1,0 +1,85 @@
+"""gRPC's own library on both sides of a proxy with filters, a middleware of the user's own, and policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import pytest
+import trio
+
+from interceptor.model.address import SocketAddress
+from interceptor.policy.policies import compiled
+from tests.flow.test_policy import READ_ONLY
+from tests.support.documents import configuration
+from tests.support.flows import FixedView, Running, running_proxy, wait_until
+from tests.support.stacks import stack
+
+OWN = "{name: own, use: 'tests.support.own_middleware:passing'}"
+LIMIT = "{name: limit, use: rateLimit, config: {total: {rate: 1/h, burst: 2}}}"
+
+
+class Echo(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio ships no types
+    """Sends back each message, with a trailer."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            context.set_trailing_metadata((("x-end", "yes"),))
+            yield from messages
+
+        return grpc.stream_stream_rpc_method_handler(stream)
+
+
+@contextmanager
+def serving() -> Iterator[SocketAddress]:
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool, handlers=[Echo()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield SocketAddress("127.0.0.1", port)
+        finally:
+            server.stop(None).wait()
+
+
+def call(port: int, messages: list[bytes]) -> tuple[list[bytes], grpc.StatusCode, str]:
+    """What a client gets of the messages it sends, with the status, and the trailer or the status' message."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answers = channel.stream_stream("/test.Echo/Do")(iter(messages), timeout=10)
+        try:
+            got = list(answers)
+        except grpc.RpcError:
+            return [], answers.code(), answers.details()
+        return got, answers.code(), dict(answers.trailing_metadata())["x-end"]
+
+
+async def _calls(running: Running, number: int) -> list[tuple[list[bytes], grpc.StatusCode, str]]:
+    messages = [b"x" * 200_000, b"", b"end"]
+    got = [await trio.to_thread.run_sync(call, running.address.port, messages) for _ in range(number)]
+    await wait_until(lambda: len(running.records.requests) == number)
+    assert running.records.faults == 0
+    return got
+
+
+@pytest.mark.parametrize("items", [LIMIT, f"{OWN}, {LIMIT}", f"{LIMIT}, {OWN}"])
+async def test_a_rate_limit_is_resource_exhausted(items: str) -> None:
+    with serving() as address:
+        async with running_proxy(FixedView((address,)), middleware=stack(items)) as running:
+            *passed, refused = await _calls(running, 3)
+            assert passed == [([b"x" * 200_000, b"", b"end"], grpc.StatusCode.OK, "yes")] * 2
+            assert refused[1] is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "rate limit 'limit' is exceeded" in refused[2]
+            assert [each.grpc_status for each in running.records.requests] == ["0", "0", "8"]
+
+
+@pytest.mark.parametrize("items", [None, OWN])
+async def test_what_policies_deny_is_permission_denied(items: str | None) -> None:
+    with serving() as address:
+        view = FixedView((address,), policies=compiled(configuration(READ_ONLY)))
+        middleware = None if items is None else stack(items)
+        async with running_proxy(view, middleware=middleware) as running:
+            [refused] = await _calls(running, 1)
+            assert refused == ([], grpc.StatusCode.PERMISSION_DENIED, "RBAC: access denied")
+            assert running.records.requests[0].grpc_status == "7"
