@@ -16,6 +16,7 @@ from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_addre
 from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
+from interceptor.state.explain_route import route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.routing.destinations import Decision
+    from interceptor.state.explain_route import RouteReason
     from interceptor.state.question import Question
     from interceptor.state.snapshot import Snapshot
 
@@ -43,6 +45,7 @@ class Explanation:
     notes: tuple[str, ...]
     verdict: Verdict
     outcome: str  # what the client sees
+    request_route: RouteReason | None = None  # where a document says where requests go
 
     def as_mapping(self) -> dict[str, object]:
         """For JSON."""
@@ -61,6 +64,7 @@ class Explanation:
                 "service": self.route.service,
                 "policy": self.route.policy,
             },
+            "requestRoute": self.request_route and self.request_route.as_mapping(),
             "mutualTls": mode and {"mode": mode.mode.value, "policy": mode.policy, "trace": list(mode.trace)},
             "policies": [each.as_mapping() for each in self.policies],
             "notAboutIt": list(self.others),
@@ -72,6 +76,8 @@ class Explanation:
         """For a terminal."""
         yield f"{self.direction.value}: {self.asked}"
         yield f"route: {self.route.cluster} ({self.route.policy})"
+        if self.request_route is not None:
+            yield from (f"  {sentence}" for sentence in self.request_route.because)
         if self.mutual_tls is not None:
             yield f"mutual TLS: {self.mutual_tls.mode.value}, by {self.mutual_tls.policy}"
             yield from (f"  {step}" for step in self.mutual_tls.trace)
@@ -106,6 +112,7 @@ class _Case:
     connection: ConnectionFacts
     request: RequestFacts | None
     malformed: str | None  # why the request has no path that could be compared
+    request_route: RouteReason | None
 
     @property
     def direction(self) -> Direction:
@@ -133,6 +140,7 @@ def explain(snapshot: Snapshot, question: Question) -> Explanation:
         notes=tuple(notes),
         verdict=verdict,
         outcome=outcome,
+        request_route=case.request_route,
     )
 
 
@@ -149,6 +157,9 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
         snapshot, destination = _destination(snapshot, question.to, question.port, notes)
         route, mode, identity = snapshot.egress(destination), None, policies.identity
     malformed = _normalised(snapshot, question, notes)
+    routed = None
+    if question.to is not None and question.request is not None and snapshot.routing and not route.denied:
+        routed = route_reason(snapshot.routing, question.request, question.to, route, destination)
     return _Case(
         question=question,
         policies=policies,
@@ -158,6 +169,7 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
         connection=ConnectionFacts(SocketAddress(question.peer, 0), destination, identity, question.sni),
         request=None if malformed else _request(snapshot, question),
         malformed=malformed,
+        request_route=routed,
     )
 
 
@@ -178,6 +190,7 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
         verdict = decided if decided.policy != "-" else replace(decided, policy=route.policy)
     if verdict.allowed:
         where = "the app" if case.direction is Direction.INGRESS else "where the app connects to"
+        where = where if case.request_route is None else "where its route says"
         return verdict, f"it goes on to {where}"
     head = case.question.request
     if head is None:
