@@ -295,9 +295,14 @@ def reset_on_close(sock: Stream) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
+def finish_on_close(sock: Stream) -> None:
+    """The reverse: from here on a close is a FIN, and what was sent still arrives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH_ON_CLOSE)
+
+
 def finish(sock: Stream) -> None:
     """Close with FIN, after ``reset_on_close``: what was sent still arrives."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH_ON_CLOSE)
+    finish_on_close(sock)
     sock.close()
 
 

@@ -181,3 +181,23 @@ def test_5000_idle_connections_are_held_and_ended(server: socket.socket) -> None
             peer.close()
             app.close()
         assert {proxy.record()["flag"] for _ in range(number)} == {"-"}
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_body_that_ends_with_its_connection_is_not_ended_by_a_kill(
+    server: socket.socket, version: bytes
+) -> None:
+    """HTTP/1.0 without a length: an orderly end would make half an answer a whole one."""
+    with proxy_to(server) as proxy, connect(proxy) as client:
+        client.sendall(b"GET / HTTP/" + version + b"\r\nHost: app\r\n\r\n")
+        app, _ = server.accept()
+        with app:
+            app.recv(65536)
+            app.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+            got = b""
+            while not got.endswith(b"half"):
+                got += client.recv(65536)
+            assert b"ength" not in got
+            proxy.process.kill()
+            with pytest.raises(ConnectionResetError):
+                client.recv(65536)

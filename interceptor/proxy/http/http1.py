@@ -140,6 +140,8 @@ class Session:
             or (body == CHUNKED and old)
             or self._service.all.draining
         )
+        if not self._chunked and body < 0:
+            sockets.reset_on_close(self._sock)  # its end is the close: not one of a killed process
         connection = b"close" if self._closing else b"keep-alive" if old else None
         if head.status == 101:
             connection = b"upgrade"
@@ -468,6 +470,7 @@ class Session:
             self.abort(ResponseFlag.NONE, "-", outcome.Value(None))
             return
         try:
+            sockets.finish_on_close(self._sock)
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close()
