@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
     from interceptor.config.sidecar import Dns, Sidecar
+    from interceptor.config.xds import Xds
     from interceptor.discovery.dns import DnsListener
     from interceptor.discovery.verdict import Start
+    from interceptor.discovery.xds.client import Client
     from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
 
@@ -127,6 +129,13 @@ def _preload(configuration: Configuration, workers: int) -> None:
         from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
     if spec.dns is not None:
         from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
+    if spec.discovery.xds is not None:
+        try:
+            from interceptor.discovery.xds import client  # noqa: F401, PLC0415 (25 MB: gRPC and Envoy's messages)
+        except ImportError as error:
+            raise ConfigError(
+                f"spec.discovery.xds needs a package that is not installed ({error.name}); install interceptor[xds]"
+            ) from error
 
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
@@ -175,6 +184,15 @@ def _dns_listener(
 
     servers = NameServers(asked.nameservers, namespace)
     return DnsListener(bound.dns, lambda: store.current.names, servers, metrics.name_query)
+
+
+def _xds_client(sidecar: Sidecar, asked: Xds, live: Live, metrics: Metrics) -> Client:
+    """What follows the control planes."""
+    from interceptor.discovery.xds.client import Client, node  # noqa: PLC0415 (loaded before root was given up)
+    from interceptor.discovery.xds.translate import Translator  # noqa: PLC0415 (as above)
+
+    translator = Translator(sidecar.metadata.namespace, sidecar.spec.timeouts.connect)
+    return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds())
 
 
 def _supervise(
@@ -309,6 +327,7 @@ class Gateway:
         self._pending: str | None = "starting: the names in the registry are being resolved"
         self._live: Live | None = None  # without files there is nothing to watch
         self._door: Door | None = None
+        self._xds: Client | None = None
         self._app_is_gone = False
         self._stop = trio.Event()
         self._served = trio.Event()  # the last flow has ended, and its access log is written
@@ -335,6 +354,9 @@ class Gateway:
                 refused=RefusedError,
                 stale=StaleError,
             )
+
+        if self._spec.discovery.xds is not None:
+            self._xds = _xds_client(configuration.sidecar, self._spec.discovery.xds, live, metrics)
 
     async def _adopt(self, configuration: Configuration) -> str:
         """Put an accepted configuration into force; raises ConfigError where this process cannot."""
@@ -370,6 +392,8 @@ class Gateway:
                 await nursery.start(self._resolver.run)
                 if self._live is not None:
                     nursery.start_soon(self._live.watch)
+                if self._xds is not None:
+                    await nursery.start(self._xds.run)
                 nursery.start_soon(self._certificates.watch)
                 for service in self._beside:
                     await nursery.start(service.run)
@@ -388,10 +412,12 @@ class Gateway:
         self._quit()  # where nobody asked for the end there is nothing to wait for
 
     def _not_ready(self) -> str | None:
-        return self._pending or self._serving.pending
+        return self._pending or self._serving.pending or (self._xds.pending if self._xds else None)
 
     def _remark(self) -> str | None:
-        return None if self._live is None or self._live.rejected is None else str(self._live.rejected)
+        rejected = None if self._live is None else self._live.rejected
+        remarks = (None if rejected is None else str(rejected), self._xds.remark if self._xds else None)
+        return "; ".join(filter(None, remarks)) or None
 
     def _set_ready(self) -> None:
         self._pending = None
@@ -449,7 +475,8 @@ class Gateway:
 
     def _config_dump(self) -> dict[str, object]:
         live = {} if self._live is None else self._live.dump()
-        return {**self._serving.store.current.dump(), **live, "workers": self._serving.processes()}
+        xds = {} if self._xds is None else {"xds": self._xds.dump()}
+        return {**self._serving.store.current.dump(), **live, **xds, "workers": self._serving.processes()}
 
     def _explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from interceptor.config.addresses import ip_address, is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
+from interceptor.config.xds import Xds  # noqa: TC001 (pydantic reads it)
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
 from interceptor.model.identity import CertificateFiles
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
@@ -176,6 +177,7 @@ class Discovery(Strict):
     """Where documents come from besides the files."""
 
     push: Push = Push()
+    xds: Xds | None = None
 
 
 class SidecarSpec(Strict):

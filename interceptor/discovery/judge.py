@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from interceptor.config.documents import Known
 from interceptor.config.plain import plain_document
+from interceptor.config.problems import Source
 from interceptor.config.tree import MAX_CHARACTERS, chunks
 from interceptor.discovery import file, push
 from interceptor.discovery.paths import STDIN, look
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from interceptor.config.documents import Loaded
-    from interceptor.config.problems import Problem, Source
+    from interceptor.config.problems import Problem
 
 
 def start(paths: tuple[str, ...]) -> Start:
@@ -49,6 +50,7 @@ def judged(ask: Ask) -> Iterator[object]:
         made = push.apply(ask.pushed, *ask.push)
         pushed, sources = made.documents, made.sources
         problems += made.problems
+    sources += [Source(f"xds/{key}", text) for key, text in ask.supplied.items()]
     # A file that is too large is refused as one.
     fitting = ([each] if len(each.text) > MAX_CHARACTERS else chunks(each) for each in files)
     texts = [piece for pieces in fitting for piece in pieces] + sources

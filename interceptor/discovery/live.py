@@ -2,7 +2,8 @@
 
 One change is judged at a time, whole, by a process beside this one; a refused one changes nothing but what is told.
 Files are the base. Pushed documents are a set of their own, which each push replaces or patches as a whole; one of the
-same kind, namespace and name as a file's takes that one's place, and a pushed Sidecar that of the Sidecar.
+same kind, namespace and name as a file's takes that one's place, and a pushed Sidecar that of the Sidecar. Documents
+that a control plane supplies are a third set.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class _Base:
 
     files: tuple[Source, ...]
     pushed: dict[str, str]
+    supplied: dict[str, str]
     documents: dict[tuple[bytes, int], Judged]
     order: tuple[Place, ...]
 
@@ -81,7 +83,7 @@ class Live:
         *,
         outcome: Callable[[bool], None],  # whether a change was accepted
     ) -> None:
-        self._base = _Base(start.verdict.files or (), {}, by_place(start.documents), start.verdict.order)
+        self._base = _Base(start.verdict.files or (), {}, {}, by_place(start.documents), start.verdict.order)
         self._start = start
         self._started = started
         self._looks = start.looks
@@ -128,7 +130,10 @@ class Live:
         """Read the files again, and put into force what they say."""
         async with self._changing:
             self._looks = self._look()
-            ask = Ask(self._start.paths, self._start.stdin, (), self._base.pushed, None, self._seen())
+            base = self._base
+            ask = Ask(
+                *(self._start.paths, self._start.stdin, (), base.pushed, None, base.supplied), self._seen()
+            )
             try:
                 version = await self._change("the files", ask)
             except RefusedError:
@@ -141,12 +146,26 @@ class Live:
             if expected not in (None, "*", self.etag):
                 raise StaleError
             base = self._base
-            ask = Ask(None, None, base.files, base.pushed, (content_type, body), self._seen())
+            ask = Ask(None, None, base.files, base.pushed, (content_type, body), base.supplied, self._seen())
             version = await self._change("a push", ask)
             _log.info(
                 "configuration %s from a push is in force: %d documents are pushed", version, len(self.pushed)
             )
             return version, self.etag
+
+    async def supply(self, documents: Mapping[str, str]) -> tuple[str, ...]:
+        """Put the control plane's documents into force, in place of those before; every problem where they are refused."""
+        async with self._changing:
+            base = self._base
+            ask = Ask(None, None, base.files, base.pushed, None, dict(documents), self._seen())
+            try:
+                version = await self._change("the control plane", ask)
+            except RefusedError as error:
+                return error.problems
+            _log.info(
+                "configuration %s from the control plane is in force: %d documents", version, len(documents)
+            )
+            return ()
 
     def _look(self) -> object:
         return look(self._start.paths)
@@ -204,6 +223,7 @@ class Live:
         return _Base(
             base.files if verdict.files is None else verdict.files,
             base.pushed if verdict.pushed is None else verdict.pushed,
+            ask.supplied,
             {key: found.get(key) or kept[key] for key in keys},
             verdict.order,
         )

@@ -31,13 +31,14 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is to be judged: files that are read now or were read before, what was pushed, and what came in."""
+    """What is to be judged: files that are read now or were read before, what was pushed and supplied, and what came in."""
 
     paths: tuple[str, ...] | None  # None: the texts of ``files``
     stdin: bytes | None
     files: tuple[Source, ...]
     pushed: dict[str, str]
     push: tuple[str, bytes] | None  # a content type and a body
+    supplied: dict[str, str] = field(default_factory=dict)  # the control plane's documents, by key
     seen: dict[bytes, Seen] = field(default_factory=dict)  # by what ``judge.digest`` makes of a text
 
 

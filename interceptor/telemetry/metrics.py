@@ -27,6 +27,7 @@ from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.request_metrics import RequestMetrics
+from interceptor.telemetry.xds_metrics import XdsMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -238,6 +239,10 @@ class Metrics:
     def middleware(self) -> MiddlewareMetrics:
         """The series of the middleware, for a proxy that has any."""
         return MiddlewareMetrics(self._registry)
+
+    def xds(self) -> XdsMetrics:
+        """The series of a control plane, for a proxy that follows one."""
+        return XdsMetrics(self._registry)
 
     def request(self, record: RequestRecord) -> None:
         """A request is over."""

@@ -1,0 +1,375 @@
+"""The client of a control plane: gRPC in threads of its own, one ADS stream at a time, over servers in order.
+
+A thread speaks the protocol and translates; what comes of it is handed to trio's thread, newest first, and put into
+force there. The last documents stay when every server is gone, and are kept in a file for the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import random  # noqa: TID251 (spreads reconnects; nobody gains by guessing it)
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import grpc
+import trio
+
+from interceptor.discovery.xds.ads import Ads, backoff
+from interceptor.discovery.xds.codec import decode, encode
+from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from interceptor.config.sidecar import Sidecar
+    from interceptor.config.xds import Xds, XdsServer
+    from interceptor.discovery.xds.messages import Body, Key, Request
+    from interceptor.discovery.xds.translate import Translator
+
+    Supply = Callable[[Mapping[str, str]], Awaitable[Sequence[str]]]  # put into force; every problem
+
+_SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+_METHODS: Final = {True: "DeltaAggregatedResources", False: "StreamAggregatedResources"}
+LARGEST: Final = 64 << 20  # bytes of one message: some 500 000 endpoints
+SILENCE: Final = 30.0  # seconds until a server that never answered on a stream is left for the next one
+QUEUED: Final = 16  # messages read ahead; after that the server has to wait
+PATIENT: Final = 10  # rejected responses in a row that are answered at once
+PAUSE: Final = 1.0  # seconds before the next is read, after those: a server that loops is not helped in it
+MAX_CACHE: Final = 256 << 20
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", LARGEST),
+    ("grpc.keepalive_time_ms", 30_000),  # a peer that is silently gone is noticed
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Metrics(Protocol):
+    """What is counted."""
+
+    def connected(self, value: bool) -> None: ...  # noqa: FBT001
+
+    def updated(self, kind: str, result: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an operator is told."""
+
+    connected: str | None = None  # the server's address
+    reason: str = "no server has been reached yet"  # why it is not connected
+    versions: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[Key, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    waiting: tuple[Key, ...] = ()
+
+    def dump(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {
+            "connected": self.connected,
+            "reason": None if self.connected else self.reason,
+            "versions": {_short(type_url): version for type_url, version in self.versions.items()},
+            "rejected": {f"{_short(of)} {name}": why for (of, name), why in self.rejected.items()},
+            "leftOut": dict(self.left_out),
+            "waiting": [f"{_short(of)} {name}" for of, name in self.waiting],
+        }
+
+
+def _short(type_url: str) -> str:
+    return type_url.rpartition(".")[2]
+
+
+def node(sidecar: Sidecar, settings: Xds) -> dict[str, object]:
+    """Who we are, for the control plane."""
+    spec, metadata = sidecar.spec, sidecar.metadata
+    given = {
+        "NAME": metadata.name,
+        "NAMESPACE": metadata.namespace,
+        "LABELS": dict(metadata.labels),
+        "SERVICE_ACCOUNT": spec.serviceAccount,
+        **({"MESH_ID": spec.meshId} if spec.meshId else {}),
+    }
+    where = settings.locality
+    return {
+        "id": settings.nodeId or f"{metadata.namespace}/{metadata.name}",
+        "cluster": sidecar.service_name,
+        "locality": {"region": where.region, "zone": where.zone, "subZone": where.subZone},
+        "metadata": given,
+        "userAgentName": "interceptor",
+    }
+
+
+class Client:
+    """Follows a control plane until cancelled."""
+
+    def __init__(
+        self,
+        settings: Xds,
+        who: Mapping[str, object],
+        translator: Translator,
+        supply: Supply,
+        metrics: Metrics,
+    ) -> None:
+        self._servers = settings.servers
+        self._delta = settings.protocol == "delta"
+        self._cache = None if settings.cacheFile is None else Path(settings.cacheFile)
+        self._who = who
+        self._translator = translator
+        self._supply = supply
+        self._metrics = metrics
+        self._ads = Ads(translator.judge, delta=self._delta)
+        self._told: int | None = None  # the revision that was handed over last
+        self._nacks = 0
+        self._stopping = False
+        self._call: grpc.Call | None = None
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._left_out: Mapping[str, str] = {}
+        self._documents: dict[str, str] | None = None
+        self._refused: tuple[str, ...] = ()  # why the last documents did not come into force
+        self._changed = trio.Event()
+        self.status = Status()
+        self.pending: str | None = "xDS: no control plane has told its clusters and listeners yet"
+
+    # In trio's thread.
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Begin with what the cache file has, and follow; started once that is in force."""
+        self._token = trio.lowlevel.current_trio_token()
+        await self._begin()
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._put_into_force)
+            try:
+                await trio.to_thread.run_sync(
+                    self._follow, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+                )
+            finally:
+                self._stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._ended.put(None)
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _begin(self) -> None:
+        if self._cache is None:
+            return
+        try:
+            documents = _read(self._cache)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            _log.warning("xDS: the cache %s cannot be used and is left out: %s", self._cache, error)
+            return
+        if problems := await self._supply(documents):
+            _log.warning("xDS: the cache %s is refused and left out: %s", self._cache, problems[0])
+            return
+        self.pending = None
+        _log.info("xDS: %d documents from the cache %s are in force", len(documents), self._cache)
+
+    @property
+    def remark(self) -> str | None:
+        """What an operator should know though the proxy is ready; None when all is well."""
+        status = self.status
+        if status.connected is None:
+            return f"xDS: not connected: {status.reason}; the last configuration stays in force"
+        wrong = {
+            **{f"{_short(of)} {name}": why for (of, name), why in status.rejected.items()},
+            **status.left_out,
+        }
+        if not wrong:
+            return None
+        name, why = next(iter(wrong.items()))
+        return f"xDS: {len(wrong)} resources are not honoured, the first is {name}: {why}"
+
+    def dump(self) -> dict[str, object]:
+        """For ``/config_dump``."""
+        return {**self.status.dump(), "refused": list(self._refused)}
+
+    def _hand_over(self, documents: dict[str, str] | None, status: Status) -> None:
+        self.status = status
+        self._metrics.connected(status.connected is not None)
+        if documents is not None:
+            self._documents = documents
+            self._changed.set()
+
+    async def _put_into_force(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            documents = self._documents
+            assert documents is not None
+            self._refused = tuple(await self._supply(documents))
+            if self._refused:
+                _log.error("xDS: the documents are refused, those before stay in force: %s", self._refused[0])
+                continue
+            self.pending = None
+            if self._cache is not None:
+                await trio.to_thread.run_sync(self._write, self._cache, documents)
+
+    def _write(self, path: Path, documents: Mapping[str, str]) -> None:
+        made = path.with_name(f"{path.name}.new")
+        try:
+            made.write_text(json.dumps({"documents": documents}), encoding="utf-8")
+            os.replace(made, path)  # noqa: PTH105 (atomic: a reader finds the one or the other)
+        except OSError as error:
+            _log.warning("xDS: the cache %s cannot be written: %s", path, error.strerror)
+
+    # In a thread of its own.
+
+    def _follow(self) -> None:
+        failures = index = 0
+        while True:
+            server = self._servers[index % len(self._servers)]
+            answered, reason = self._stream(server)
+            self._ads.disconnect()
+            if self._stopping:
+                return
+            failures = 1 if answered else failures + 1
+            index += not answered
+            self._tell(None, f"{server.address}: {reason}")
+            _log.log(
+                logging.WARNING if failures <= len(self._servers) else logging.DEBUG,
+                "xDS: the control plane %s is gone: %s; the last configuration stays in force",
+                server.address,
+                reason,
+            )
+            self._wait(backoff(failures, random.random()))  # noqa: S311 (as above)
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._ended.get(timeout=seconds)
+
+    def _stream(self, server: XdsServer) -> tuple[bool, str]:
+        """One stream to its end: whether anything was answered, and why it ended."""
+        outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        inbox: queue.Queue[bytes | str] = queue.Queue(QUEUED)
+        try:
+            channel = _channel(server)
+        except OSError as error:
+            return False, f"{error.filename} cannot be read: {error.strerror}"
+        with channel, ThreadPoolExecutor(1, "xds-reader") as pool:
+            method = channel.stream_stream(_SERVICE + _METHODS[self._delta])
+            self._call = call = method(iter(outgoing.get, None), wait_for_ready=False)
+            reading = pool.submit(_read_stream, call, inbox)
+            try:
+                return self._converse(server.address, outgoing, inbox)
+            finally:
+                call.cancel()
+                outgoing.put(None)
+                while not reading.done():
+                    with contextlib.suppress(queue.Empty):
+                        inbox.get(timeout=0.1)
+
+    def _converse(
+        self, address: str, outgoing: queue.SimpleQueue[bytes | None], inbox: queue.Queue[bytes | str]
+    ) -> tuple[bool, str]:
+        answered = False
+
+        def send(requests: Sequence[Request]) -> None:
+            for request in requests:
+                outgoing.put(encode(request, self._who, delta=self._delta))
+
+        began = time.monotonic()
+        send(self._ads.connect(began))
+        while not self._stopping:
+            for data in self._wait_for(inbox, None if answered else began + SILENCE):
+                if isinstance(data, str):
+                    return answered, data
+                try:
+                    send(self._receive(data))
+                except ValueError as error:
+                    return False, str(error)
+                answered = True
+            if not answered and time.monotonic() >= began + SILENCE:
+                return False, f"it did not answer within {SILENCE:.0f} s"
+            send(self._ads.settle(time.monotonic()))
+            self._tell(address if answered else None, f"{address}: it has not answered yet")
+            if self._nacks > PATIENT:
+                self._wait(PAUSE)
+        return answered, "the proxy ends"
+
+    def _wait_for(self, inbox: queue.Queue[bytes | str], silent: float | None) -> list[bytes | str]:
+        """What comes until something is due, all at once: what it means together is found once."""
+        due = [at for at in (self._ads.deadline, silent) if at is not None]
+        came: list[bytes | str] = []
+        with contextlib.suppress(queue.Empty):
+            came.append(inbox.get(timeout=max(0.0, min(due) - time.monotonic()) if due else None))
+            while len(came) < QUEUED:
+                came.append(inbox.get_nowait())
+        return came
+
+    def _receive(self, data: bytes) -> list[Request]:
+        response = decode(data, delta=self._delta)
+        answer = self._ads.receive(response, time.monotonic())
+        if answer is None:
+            self._counted("unknown", "ignored")
+            return []
+        rejected = answer.error is not None
+        self._nacks = self._nacks + 1 if rejected else 0
+        self._counted(_short(response.type_url), "rejected" if rejected else "accepted")
+        if rejected and self._nacks <= PATIENT:
+            _log.error("xDS: a response of %s is rejected: %s", _short(response.type_url), answer.error)
+        return [answer]
+
+    def _counted(self, kind: str, result: str) -> None:
+        self._in_trio(lambda: self._metrics.updated(kind, result))
+
+    def _tell(self, connected: str | None, reason: str) -> None:
+        """Hand over what is in use, where that changed, once the first state is complete."""
+        ads = self._ads
+        made: dict[str, str] | None = None
+        if ads.revision != self._told and (self._told is not None or ads.complete):
+            self._told = ads.revision
+            made, self._left_out = self._translator.documents(
+                *(self._bodies(each) for each in (CLUSTER, ENDPOINT, LISTENER))
+            )
+        status = Status(connected, reason, ads.versions(), ads.rejected(), self._left_out, ads.waiting)
+        self._in_trio(lambda: self._hand_over(made, status))
+
+    def _bodies(self, type_url: str) -> dict[str, Body]:
+        return {name: held.body for name, held in self._ads.active(type_url).items()}
+
+    def _in_trio(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
+
+
+def _read_stream(call: grpc.Call, inbox: queue.Queue[bytes | str]) -> None:
+    try:
+        for data in call:
+            inbox.put(data)
+    except grpc.RpcError:
+        inbox.put(f"{call.code().name}: {call.details()}")
+    else:
+        inbox.put("it ended the stream")
+
+
+def _channel(server: XdsServer) -> grpc.Channel:
+    if server.tls is None:
+        return grpc.insecure_channel(server.address, _OPTIONS)
+    files = (server.tls.trustBundle, server.tls.privateKey, server.tls.certificate)
+    read = [None if path is None else Path(path).read_bytes() for path in files]
+    return grpc.secure_channel(server.address, grpc.ssl_channel_credentials(*read), _OPTIONS)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The documents of a cache file; raises OSError and ValueError."""
+    if path.stat().st_size > MAX_CACHE:
+        raise ValueError("it is too large")
+    found = json.loads(path.read_bytes())
+    documents = found.get("documents") if isinstance(found, dict) else None
+    if not isinstance(documents, dict) or not all(isinstance(each, str) for each in documents.values()):
+        raise ValueError("it holds no documents")
+    return documents
