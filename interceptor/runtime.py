@@ -27,7 +27,7 @@ from interceptor.errors import ConfigError, KernelError
 from interceptor.kernel import netns, process, sockets, state_file
 from interceptor.model.connection import Direction
 from interceptor.state import snapshot
-from interceptor.telemetry import logs
+from interceptor.telemetry import logs, plaintext
 from interceptor.telemetry.access_log import AccessLog
 from interceptor.telemetry.metrics import Metrics
 from interceptor.workers.worker import Worker
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from interceptor.discovery.xds.client import Client
     from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
+    from interceptor.telemetry.plaintext import Peers
 
 logger: Final = logging.getLogger(__name__)
 
@@ -236,6 +237,8 @@ class Serving(Protocol):
 
     async def connections(self) -> list[str]: ...
 
+    async def plaintext(self) -> Peers: ...
+
     async def collect(self) -> Iterable[Metric]: ...
 
     def processes(self) -> list[dict[str, object]]: ...
@@ -374,6 +377,7 @@ class Gateway:
             clusters=self._clusters,
             certs=self._certificates.dump,
             explain=self._explain,
+            readiness=self._readiness,
             ready=self._not_ready,
             drain=self._stop.set,
             quit=self._quit,
@@ -482,6 +486,9 @@ class Gateway:
         from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)
 
         return answer(self._serving.store.current, given).as_mapping()
+
+    async def _readiness(self) -> list[dict[str, object]]:
+        return plaintext.report(await self._serving.plaintext())
 
     def _clusters(self) -> list[dict[str, object]]:
         return self._serving.store.current.registry.dump()

@@ -42,6 +42,7 @@ class Controls:
     remark: Callable[[], str | None]  # what is to be said although it is ready
     drain: Callable[[], None]  # readiness off, stop accepting, let flows end
     explain: Callable[[Mapping[str, Sequence[str]]], Mapping[str, object]]  # ConfigError: not a question
+    readiness: Callable[[], Awaitable[Sequence[Mapping[str, object]]]]  # who did without mutual TLS, by port
     quit: Callable[[], None]  # end the program; called after the answer was sent
     set_level: Callable[[str], None]  # of the program log; ConfigError where there is no such level
     pushed: App  # GET and PUT of /config
@@ -150,7 +151,9 @@ class _Admin:
         return _json(self._controls.certs())
 
     async def explain(self, request: Request) -> Response:
-        """Several values of one field stand on lines of their own."""
+        """Several values of one field stand on lines of their own. ``?readiness``: who still does without mutual TLS."""
+        if request.query.keys() == {"readiness"}:
+            return _json(await self._controls.readiness())
         given = {name: value.split("\n") for name, value in request.query.items()}
         try:
             return _json(self._controls.explain(given))

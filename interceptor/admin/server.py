@@ -158,7 +158,7 @@ def _request(event: h11.Request) -> Request:
     return Request(
         method=event.method.decode("ascii"),
         path=unquote(path),
-        query=dict(parse_qsl(query)),
+        query=dict(parse_qsl(query, keep_blank_values=True)),
         headers=tuple(event.headers),
     )
 

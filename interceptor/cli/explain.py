@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from interceptor.config.addresses import socket_address
@@ -41,6 +41,24 @@ def rendered(found: Mapping[str, object], output: Literal["text", "json"]) -> st
     if output == "text":
         return "\n".join(text)
     return json.dumps({name: value for name, value in found.items() if name != "text"}, indent=2)
+
+
+def plaintext_peers(admin: str) -> list[dict[str, Any]]:
+    """By port of the app, which peers the running proxy saw without mutual TLS."""
+    found = fetch(admin, "/explain?readiness")
+    assert isinstance(found, list)
+    return found
+
+
+def readiness(ports: Sequence[Mapping[str, Any]], output: Literal["text", "json"]) -> str:
+    """The same for a terminal, or for a program."""
+    if output == "json":
+        return json.dumps(ports, indent=2)
+    lines = []
+    for each in ports:
+        lines.append(f"port {each['port']}: {each['connections']} connections without mutual TLS")
+        lines += [f"  {peer}: {count}" for peer, count in each["peers"].items()]
+    return "\n".join(lines) or "no peer connected without mutual TLS since the proxy started"
 
 
 def fetch(admin: str, path: str) -> object:

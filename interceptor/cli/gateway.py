@@ -138,6 +138,13 @@ def explain(
     header: Annotated[list[str], typer.Option(metavar="'NAME: VALUE'", help="A header of the request.")] = [],  # noqa: B006
     jwt_claim: Annotated[list[str], typer.Option(metavar="NAME=VALUE", help="A claim of its token.")] = [],  # noqa: B006
     output: Annotated[Literal["text", "json"], typer.Option(help="For people or for programs.")] = "text",
+    strict_readiness: Annotated[
+        bool,
+        typer.Option(
+            "--strict-readiness",
+            help="Ask the running proxy which peers STRICT would refuse; exit 3 when there are any.",
+        ),
+    ] = False,
 ) -> None:
     """Say what is decided about a connection or a request, by which rule and why, from files or from the running proxy.
 
@@ -145,6 +152,10 @@ def explain(
     """
     from interceptor.cli import explain as command  # noqa: PLC0415 (--help starts without it)
 
+    if strict_readiness:
+        found_peers = command.plaintext_peers(admin)
+        print(command.readiness(found_peers, output))
+        raise typer.Exit(3 if found_peers else 0)
     one = {"from": from_, "identity": identity, "to-port": to_port, "to": to, "sni": sni, "method": method}
     given = {
         name: [value] for name, value in {**one, "path": path, "host": host}.items() if value is not None

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
+from interceptor.telemetry.plaintext import Plaintext
 from interceptor.telemetry.request_metrics import RequestMetrics
 from interceptor.telemetry.xds_metrics import XdsMetrics
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.connection import Flow
     from interceptor.model.request import RequestRecord
+    from interceptor.telemetry.plaintext import Peers
 
 
 # From a connect on loopback (some 50 us) to beyond the default connect timeout (10 s).
@@ -169,6 +171,8 @@ class Metrics:
         self._config = Info("interceptor_config_version", "The configuration in force.", registry=registry)
         self.config_version(UNKNOWN)
         Info("interceptor_build", "This build.", registry=registry).info({"version": version("interceptor")})
+        self._plaintext = Plaintext()
+        registry.register(self._plaintext)
         self._config_rejected = Counter(
             "interceptor_config_rejected",
             "Changes that were refused; the one before stayed.",
@@ -227,6 +231,8 @@ class Metrics:
         del self._live[flow]
         side = self._side(flow)
         side.active -= 1
+        if flow.direction is Direction.INGRESS:
+            self._plaintext.ended(flow)
         if flow.connect_seconds is not None:
             side.connect.observe(flow.connect_seconds)
         if flow.closed is not None:
@@ -235,6 +241,10 @@ class Metrics:
             self._denied.labels(flow.direction.value, flow.denied).inc()
         if flow.flag is not ResponseFlag.NONE and flow.flag is not ResponseFlag.DENY:
             self._errors.labels(flow.direction.value, flow.flag.value).inc()
+
+    def plaintext(self) -> Peers:
+        """Which peers did without mutual TLS, and how often."""
+        return self._plaintext.peers(self._live)
 
     def middleware(self) -> MiddlewareMetrics:
         """The series of the middleware, for a proxy that has any."""

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
 
-Kind: TypeAlias = Literal["publish", "collect", "connections", "drain", "abort", "log_level", "reopen_log"]
+Kind: TypeAlias = Literal[
+    "publish", "collect", "connections", "plaintext", "drain", "abort", "log_level", "reopen_log"
+]
 
 
 @dataclass(frozen=True, slots=True)

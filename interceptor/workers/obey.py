@@ -44,6 +44,8 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
                 channel.post(Message("collect", await worker.collect()))
             case "connections":
                 channel.post(Message("connections", await worker.connections()))
+            case "plaintext":
+                channel.post(Message("plaintext", await worker.plaintext()))
             case "drain":
                 worker.stop_accepting()
             case "abort":

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.transport import Credentials
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
+    from interceptor.telemetry.plaintext import Peers
     from interceptor.workers.message import Kind
 
 COLLECT_SECONDS: Final = 1.0  # what a worker counted in the last second is lost when it is killed
@@ -218,6 +219,14 @@ class Supervisor:
     async def connections(self) -> list[str]:
         """The live flows of all workers, each as JSON."""
         return [row for rows in await self._ask_all("connections") for row in rows]  # type: ignore[attr-defined]  # lists of text
+
+    async def plaintext(self) -> Peers:
+        """Which peers did without mutual TLS, by all workers that live."""
+        found: Peers = {}
+        for peers in await self._ask_all("plaintext"):
+            for key, count in peers.items():  # type: ignore[attr-defined]  # what a worker answers to this
+                found[key] = found.get(key, 0) + count
+        return found
 
     async def collect(self) -> Iterable[Metric]:
         """The series of all workers, also of those that are no more, and of this process."""

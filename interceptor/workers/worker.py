@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.transport import Credentials
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
+    from interceptor.telemetry.plaintext import Peers
 
 _log: Final = logging.getLogger(__name__)
 
@@ -103,6 +104,10 @@ class Worker:
     async def connections(self) -> list[str]:
         """The live flows, each as JSON."""
         return await connections.rows(self._proxy.connections(), trio.current_time(), os.getpid())
+
+    async def plaintext(self) -> Peers:
+        """Which peers did without mutual TLS."""
+        return self._metrics.plaintext()
 
     async def collect(self) -> list[Metric]:
         """Every series, as of now."""

@@ -55,6 +55,7 @@ class FakeRuntime:
             clusters=lambda: [{"name": "outbound|443||example.com"}],
             certs=lambda: [{"identity": "spiffe://td/ns/a/sa/b"}],
             explain=self.explain,
+            readiness=self.readiness,
             ready=lambda: self.pending,
             drain=lambda: self.called.append("drain"),
             quit=self.quit.set,
@@ -67,6 +68,9 @@ class FakeRuntime:
         if "to" not in given:
             raise ConfigError("say where", "and who")
         return {"given": given}
+
+    async def readiness(self) -> list[dict[str, object]]:
+        return [{"port": 80}]
 
     async def collect(self) -> Iterable[Metric]:
         return self.metrics.collect()
@@ -335,3 +339,8 @@ async def test_explain_hands_the_question_on_and_a_bad_one_is_refused(admin: tup
     assert json.loads(answer.body) == {"given": {"to": ["a:1"], "header": ["x: 1", "y:2"]}}
     answer = await request(admin, "GET", "/explain")
     assert (answer.status, answer.body) == (400, "say where\nand who\n")
+
+
+async def test_readiness_for_strict_is_told_by_port(admin: tuple[str, int]) -> None:
+    answer = await request(admin, "GET", "/explain?readiness")
+    assert (answer.status, json.loads(answer.body)) == (200, [{"port": 80}])

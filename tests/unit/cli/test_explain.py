@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from interceptor.cli import gateway
+from interceptor.cli import explain, gateway
 from tests.support.documents import SIDECAR
 from tests.support.policies import policy_text
 
@@ -62,3 +62,21 @@ def test_without_a_proxy_it_says_how_to_ask_otherwise(capsys: pytest.CaptureFixt
     assert "is the proxy running here? Ask in its network namespace" in capsys.readouterr().err
     assert gateway.main(["explain", "--admin", "nonsense", "--to-port", "80"]) == 2
     assert "--admin: 'nonsense' is not an address with a port" in capsys.readouterr().err
+
+
+def test_readiness_for_strict_is_said_by_port_and_peer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [{"port": 80, "connections": 3, "peers": {"10.0.0.9": 2, "fd00::9": 1}}]
+    monkeypatch.setattr(explain, "fetch", lambda _admin, _path: ports)
+    assert gateway.main(["explain", "--strict-readiness"]) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        "port 80: 3 connections without mutual TLS",
+        "  10.0.0.9: 2",
+        "  fd00::9: 1",
+    ]
+    assert gateway.main(["explain", "--strict-readiness", "--output", "json"]) == 3
+    assert json.loads(capsys.readouterr().out) == ports
+    ports.clear()
+    assert gateway.main(["explain", "--strict-readiness"]) == 0
+    assert capsys.readouterr().out == "no peer connected without mutual TLS since the proxy started\n"
