@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
-    from interceptor.model.identity import Security, SpiffeId
+    from interceptor.model.identity import Issued, Security, SpiffeId
 
 
 ProtocolName: TypeAlias = Literal["auto", "http", "http2", "grpc", "tls", "tcp"]
@@ -68,6 +68,7 @@ class Flow:
     destination_service: str = "unknown"
     destination_namespace: str = "unknown"  # of the document that names the destination service
     policy: str = "-"  # the document or setting that decided
+    peer_certificate: Issued | None = None  # to be judged again, where the authorities change
     peer_identity: SpiffeId | None = (
         None  # by the certificate of the peer, verified; on egress our app has none
     )

@@ -13,6 +13,14 @@ _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)  # SPIFFE-ID,
 _SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+", re.ASCII)  # section 2.2: no dot segments
 
 
+class Issued(NamedTuple):
+    """Who issued a certificate: what its bearer is judged by again, where authorities or revocations change."""
+
+    issuer: str
+    serial: int
+    authority: str  # the issuer's key identifier; without one its name
+
+
 class SpiffeId(NamedTuple):
     """Who a workload is, by a certificate; its text is the URI."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
     from interceptor.routing.destinations import Decision
+    from interceptor.tls.certificates import Material
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Proxy:
@@ -93,6 +97,9 @@ class Proxy:
             transparent=settings.spec.ingress.mode == "TPROXY",
         )
         self._services.http.router = Router(self._services.http, lambda: snapshot().routing, ClusterStates())
+        made = self._services.http.transport
+        if made is not None and made.workload is not None:
+            made.workload.on_change = self._judge_peers
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()
         self._drained = trio.Event()
@@ -157,6 +164,15 @@ class Proxy:
             services.hub.end_denied()
             services.http.end_denied()
         return lost
+
+    def _judge_peers(self, before: Material) -> None:
+        """Other authorities or revocations are in force: reset the flows whose peers they do not accept."""
+        services, transport = self._services, self._services.http.transport
+        assert transport is not None
+        if lost := transport.judge_again(services.tracker.flows(), before):
+            _log.warning("%d open connections end: new certificate files do not accept their peers", lost)
+            services.hub.end_denied()
+            services.http.end_denied()
 
     def count(self) -> None:
         """Bring the byte counts of all live flows up to date."""

@@ -14,6 +14,7 @@ import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
+from interceptor.model.identity import Issued
 from interceptor.proxy.endings import HandshakeError, TlsDialError
 from interceptor.tls import certificates, judgement, rotation
 from interceptor.tls.contexts import Upstream
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from interceptor.model.identity import CertificateFiles
     from interceptor.proxy.hub import Hub
     from interceptor.routing.security import UpstreamTls
+    from interceptor.tls.certificates import Material
     from interceptor.tls.contexts import Contexts
 
 # What we take of a peer's list. Istio's proxies also take istio-peer-exchange, and exchange metadata in front of a
@@ -77,7 +79,30 @@ class Transport:
         if isinstance(judged, Refusal):
             raise HandshakeError(judged.reason, judged.sentence, ResponseFlag.DENY)
         flow.security, flow.peer_identity = "mutual_tls", judged.identity
+        if keeper.current is not contexts:  # changed during the handshake
+            refusal = self._again(judged, contexts.material)
+            if refusal is not None:
+                raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
+        flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority)
         return stream
+
+    def judge_again(self, flows: Iterable[Flow], before: Material) -> int:
+        """Deny the open flows whose peer the new trust bundle and revocation list do not accept; how many."""
+        denied = 0
+        for flow in flows:
+            if flow.denied is not None or flow.peer_certificate is None:
+                continue
+            refusal = self._again(flow.peer_certificate, before)
+            if refusal is not None:
+                flow.denied, flow.flag, flow.details = refusal.reason, ResponseFlag.DENY, refusal.sentence
+                denied += 1
+        return denied
+
+    def _again(self, peer: Issued | PeerCertificate, before: Material) -> Refusal | None:
+        assert self.workload is not None
+        now = self.workload.current.material
+        authorities = judgement.authorities(before.bundle), judgement.authorities(now.bundle)
+        return judgement.judge_again(peer, *authorities, now.revoked)
 
     async def connect(
         self,

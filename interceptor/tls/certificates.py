@@ -146,6 +146,7 @@ def facts(certificate: x509.Certificate) -> Facts:
     usage = _extension(extensions, x509.KeyUsage)
     purposes = _extension(extensions, x509.ExtendedKeyUsage)
     names = _extension(extensions, x509.SubjectAlternativeName)
+    key = _extension(extensions, x509.SubjectKeyIdentifier)
     uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else ()
     return Facts(
         subject=certificate.subject.rfc4514_string() or next(iter(uris), "-"),
@@ -159,6 +160,7 @@ def facts(certificate: x509.Certificate) -> Facts:
         dns_names=tuple(names.get_values_for_type(x509.DNSName)) if names else (),
         is_authority=bool(basic and basic.ca),
         usages=None if usage is None else _usages(usage),
+        key_id=None if key is None else key.digest.hex(),
         purposes=None
         if purposes is None
         else frozenset(_PURPOSES.get(each, each.dotted_string) for each in purposes),
@@ -170,6 +172,8 @@ def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
     """Who presented a certificate, not yet judged, and the URIs among its names. OpenSSL has parsed and verified it."""
     certificate = x509.load_der_x509_certificate(der)
     names = _extension(certificate.extensions, x509.SubjectAlternativeName)
+    issuer = _extension(certificate.extensions, x509.AuthorityKeyIdentifier)
+    key = None if issuer is None else issuer.key_identifier
     uris: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     if names is not None:
@@ -184,6 +188,7 @@ def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
         certificate.issuer.rfc4514_string(),
         certificate.serial_number,
         certificate.not_valid_after_utc.timestamp(),
+        certificate.issuer.rfc4514_string() if key is None else key.hex(),
     )
     return made, uris
 

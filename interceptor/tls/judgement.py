@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.model.identity import SpiffeId
+from interceptor.model.identity import Issued, SpiffeId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -48,6 +48,7 @@ class Facts:
     is_authority: bool = False
     usages: frozenset[str] | None = None  # of the key; None: it does not say
     purposes: frozenset[str] | None = None  # extended usages
+    key_id: str | None = None  # of an authority, as what it issues names it
 
     @property
     def lifetime(self) -> float:
@@ -150,6 +151,7 @@ class PeerCertificate(NamedTuple):
     issuer: str
     serial: int
     not_after: float
+    authority: str  # the issuer's key identifier; without one its name
 
 
 def judge_peer(
@@ -166,9 +168,7 @@ def judge_peer(
     if now >= certificate.not_after:
         return Refusal("expired", f"the peer's certificate expired {_span(now - certificate.not_after)} ago")
     if (certificate.issuer, certificate.serial) in revoked:
-        return Refusal(
-            "revoked", f"the peer's certificate with the serial number {certificate.serial:x} was revoked"
-        )
+        return _revoked(certificate)
     identity = identity_of(uris)
     if isinstance(identity, Refusal):
         return Refusal(
@@ -181,6 +181,35 @@ def judge_peer(
             f"the peer's certificate is of the trust domain '{identity.trust_domain}', which is neither ours nor an alias of it",
         )
     return certificate._replace(identity=identity._replace(trust_domain=primary))
+
+
+def judge_again(
+    certificate: Issued | PeerCertificate,
+    before: Collection[str],
+    now: Collection[str],
+    revoked: Collection[tuple[str, int]],
+) -> Refusal | None:
+    """Whether the peer of an open connection is still believed, by the authorities before and now.
+
+    A certificate expires without ending its connection. One by an intermediate authority, which only the handshake
+    showed, is judged by the revocation list alone.
+    """
+    if (certificate.issuer, certificate.serial) in revoked:
+        return _revoked(certificate)
+    if certificate.authority in before and certificate.authority not in now:
+        issuer = f"'{certificate.issuer}', which issued the peer's certificate"
+        return Refusal("trust_bundle", f"the trust bundle no longer has the key of {issuer}")
+    return None
+
+
+def authorities(bundle: Sequence[Facts]) -> frozenset[str]:
+    """What the certificates of peers may name as their authority."""
+    return frozenset(name for each in bundle for name in (each.subject, each.key_id) if name is not None)
+
+
+def _revoked(certificate: Issued | PeerCertificate) -> Refusal:
+    sentence = f"the peer's certificate with the serial number {certificate.serial:x} was revoked"
+    return Refusal("revoked", sentence)
 
 
 def judge_names(names: Sequence[str], expected: Sequence[str]) -> Refusal | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from interceptor.model.identity import CertificateFiles
+    from interceptor.tls.certificates import Material
     from interceptor.tls.judgement import Facts, Refusal
     from interceptor.watching import Signature
 
@@ -41,6 +42,7 @@ class Keeper:
         self._seen = self.signature()
         self.current = self._load()
         self._reminded: dict[str, float] = {}
+        self.on_change: Callable[[Material], None] | None = None  # told what was in use before
 
     def signature(self) -> Signature:
         """What the files look like from outside."""
@@ -63,8 +65,10 @@ class Keeper:
         if self.signature() != before:  # written meanwhile: perhaps half of it was read
             return False
         self._seen = before
-        self.current = fresh
+        before_that, self.current = self.current.material, fresh
         _log.info("new certificates are in use: %s", self)
+        if self.on_change is not None:
+            self.on_change(before_that)
         return True
 
     def refusal(self) -> Refusal | None:

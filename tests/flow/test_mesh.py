@@ -510,3 +510,37 @@ async def test_two_gateways_with_an_app_on_each_side(tmp_path: Path, root: Root)
             (into,) = await inner.records.wait_closed()
     assert (out.upstream_identity, into.peer_identity) == (DB, WEB)
     assert (out.flag, into.flag) == (ResponseFlag.NONE, ResponseFlag.NONE)
+
+
+@pytest.mark.parametrize("how", ["revoked", "trust_bundle"])
+async def test_an_open_connection_ends_when_its_peer_is_no_longer_believed(
+    tmp_path: Path, root: Root, how: str
+) -> None:
+    lost = root.issue(WEB)
+    other = Root()  # of the same name, with a key of its own
+    kept = other.issue(WEB)
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(root.revocation_list() + other.revocation_list())
+    gateway = Gateways(tmp_path, other.issue(DB), root, other)
+    files = gateway.files._replace(revocation_list=str(crl))
+    gateway.keeper = Keeper(files, trust_domain="cluster.local", wall_clock=time.time)
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "kept").mkdir()
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with (
+            await shake(running, client(tmp_path / "lost", lost, other)) as first,
+            await shake(running, client(tmp_path / "kept", kept, other)) as second,
+        ):
+            assert await ask(first) == await ask(second) == b"QUESTION"
+            if how == "revoked":
+                crl.write_bytes(root.revocation_list(lost) + other.revocation_list())
+            else:
+                (tmp_path / Path(files.trust_bundle or "").name).write_bytes(other.pair.certificate)
+                crl.write_bytes(other.revocation_list())
+            assert gateway.keeper.reload()
+            with pytest.raises(OSError):
+                await ask(first)
+            assert await ask(second) == b"QUESTION"
+        ended = await running.records.wait_closed(2)
+    assert [flow.denied for flow in ended] == [how, None]
+    assert ended[0].flag is ResponseFlag.DENY

@@ -71,8 +71,30 @@ def test_a_bundle_holds_authorities_of_which_one_is_valid() -> None:
     assert reason(judgement.judge_bundle([ROOT, LEAF], NOW)) == "not_an_authority"
 
 
-PEER = PeerCertificate(None, (str(WEB),), "root", 7, NOW + 10)
+PEER = PeerCertificate(None, (str(WEB),), "root", 7, NOW + 10, "key")
 TRUSTED = {"cluster.local": "cluster.local", "old.local": "cluster.local"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "revoked", "found"),
+    [
+        (("root", "key"), ("root", "key"), (), None),
+        (("root", "key"), ("root", "other"), (), "trust_bundle"),  # a new key of the same name
+        (("root", "key"), (), (), "trust_bundle"),
+        (("above",), (), (), None),  # an intermediate authority issued it
+        (("root", "key"), ("root", "key"), (("root", 7),), "revoked"),
+        (("root", "key"), ("root", "key"), (("root", 8), ("else", 7)), None),
+    ],
+)
+def test_an_open_connection_is_judged_again(
+    before: tuple[str, ...], now: tuple[str, ...], revoked: tuple[tuple[str, int], ...], found: str | None
+) -> None:
+    refusal = judgement.judge_again(PEER, before, now, revoked)
+    assert (None if refusal is None else refusal.reason) == found
+
+
+def test_authorities_are_known_by_name_and_by_key() -> None:
+    assert judgement.authorities([ROOT, replace(ROOT, key_id="k")]) == {ROOT.subject, "k"}
 
 
 def test_a_peer_is_who_its_one_uri_says() -> None:
