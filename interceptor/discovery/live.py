@@ -91,7 +91,12 @@ class Live:
         self._outcome = outcome
         self._changing = trio.Lock()
         self._judge = Judge()
-        self.rejected: Rejected | None = None
+        self._rejected: dict[str, Rejected] = {}  # by source, until that has something better
+
+    @property
+    def rejected(self) -> Rejected | None:
+        """What was refused last from a source that had nothing better since; that of the files first."""
+        return self._rejected.get("the files") or next(iter(self._rejected.values()), None)
 
     @property
     def etag(self) -> str:
@@ -191,7 +196,7 @@ class Live:
             self._refuse(rejected)
             raise RefusedError(rejected.problems) from error
         self._base = base
-        self.rejected = None
+        self._rejected.pop(source, None)
         self._outcome(True)  # noqa: FBT003
         return version
 
@@ -203,11 +208,11 @@ class Live:
 
     def _refuse(self, rejected: Rejected) -> None:
         self._outcome(False)  # noqa: FBT003
-        if rejected != self.rejected:
+        if rejected != self._rejected.get(rejected.source):
             _log.error("%s", rejected)
             for problem in rejected.problems[1:]:
                 _log.error("%s", problem)
-        self.rejected = rejected
+        self._rejected[rejected.source] = rejected
 
     async def _judged(self, ask: Ask) -> _Base:
         try:
