@@ -66,7 +66,7 @@ def packed(resource: Any) -> any_pb2.Any:
 class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]  # it ships no types
     """Keeps resources, and sends them to whoever subscribes: state of the world, and delta with all that is asked for."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
         self.resources: dict[str, dict[str, Any]] = {CLUSTER: {}, ENDPOINT: {}, LISTENER: {}}
         self.version = 0
@@ -74,7 +74,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
         self._streams: list[tuple[queue.Queue[Any], dict[str, set[str]], bool]] = []
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
         self._server.start()
 
     def stop(self) -> None:

@@ -137,3 +137,15 @@ def test_every_kind_that_is_honoured_has_a_place() -> None:
     honoured = {kind for kind, (_, model) in documents_module._KINDS.items() if model is not None}
     assert honoured == {"Sidecar", *PLACES}
     assert set(PLACES.values()) <= {field.name for field in dataclasses.fields(Configuration)}
+
+
+def test_what_a_control_plane_supplies_stands_beside_the_files(file: Path) -> None:
+    verdict, documents = pieces(ask(file, supplied={"ServiceEntry/default/x": entry("x")}))
+    assert verdict.problems == ()
+    assert names(documents) == ["app", "a", "b", "x"]
+    assert verdict.order[-1].file == "xds/ServiceEntry/default/x"
+
+
+def test_what_a_control_plane_supplies_takes_nothing_of_a_file_away(file: Path) -> None:
+    verdict, _ = pieces(ask(file, supplied={"ServiceEntry/default/a": entry("a")}))
+    assert "given twice" in verdict.problems[0]
