@@ -129,9 +129,6 @@ class RouteTable:
     Of two documents for one host the oldest wins, as in Istio's mesh; the other's routes for that host are not used.
     """
 
-    def __bool__(self) -> bool:
-        return bool(self._exact or self._suffixes)
-
     def __init__(
         self, documents: Sequence[VirtualService] = (), labels: Mapping[str, str] | None = None
     ) -> None:
@@ -150,8 +147,11 @@ class RouteTable:
                 self.shadowed.append((document.full_name, host))
 
     def routes(self, authority: bytes) -> tuple[Route, ...]:
-        """The routes for a host, of whose authority the port counts for nothing here."""
-        host = host_of(authority)
+        """The routes for the host of an authority, of which the port counts for nothing here."""
+        return self.of_host(host_of(authority))
+
+    def of_host(self, host: bytes) -> tuple[Route, ...]:
+        """The routes for a host in lower case."""
         found = self._exact.get(host)
         if found is not None or not self._suffixes:
             return found or ()
@@ -163,9 +163,9 @@ class RouteTable:
             at = host.find(b".", at + 1)
         return self._suffixes.get(b"", ())
 
-    def take(self, question: Question, host: bytes | None = None) -> Taken | None:
-        """The route a request takes, by its authority or as one for another host; None where none of them holds."""
-        for route in self.routes(question.head.authority if host is None else host):
+    def take(self, question: Question, routes: tuple[Route, ...] | None = None) -> Taken | None:
+        """The route a request takes, by its authority or of some; None where none of them holds."""
+        for route in self.routes(question.head.authority) if routes is None else routes:
             taken, match = route.taken_by(question)
             if taken:
                 return Taken(route, match)
@@ -173,7 +173,7 @@ class RouteTable:
 
     def explain(self, question: Question, host: bytes | None = None) -> Iterator[Step]:
         """Each route that is tried, in order, and what did not hold."""
-        for route in self.routes(question.head.authority if host is None else host):
+        for route in self.routes(question.head.authority) if host is None else self.of_host(host):
             if route.taken_by(question)[0]:
                 yield Step(route, None)
                 return

@@ -60,8 +60,9 @@ class Routing:
         named = host_of(question.head.authority)
         believed = bool(named) and self.may_be(named.decode("latin-1"), decision, destination)
         host = named if believed else decision.service.encode()
-        if self.table.routes(host):
-            return Found(host, believed, taken=self.table.take(question, host))
+        routes = self.table.of_host(host)
+        if routes:
+            return Found(host, believed, taken=self.table.take(question, routes))
         cluster = self.clusters.managed(host.decode("latin-1"), destination.port)
         if cluster is None or decision.entry is None:
             return None
