@@ -14,9 +14,11 @@ from interceptor.config.tree import MAX_CHARACTERS, too_large
 from interceptor.discovery.paths import STDIN, expand
 from interceptor.errors import ConfigError
 from interceptor.middleware.modules import module_problem
+from interceptor.policy import peer_authentication
+from interceptor.policy.selection import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     from interceptor.config.base import Document
@@ -60,7 +62,18 @@ def check(paths: Sequence[str], stdin: BinaryIO | None = None) -> Report:
     """Validate files, also ones without a Sidecar; never raises for what they say."""
     sources, unreadable = read(paths, stdin)
     loaded = judge(sources, sidecar_required=False)
-    return Report(loaded.documents, (*unreadable, *loaded.problems))
+    return Report(tuple(_noted(loaded)), (*unreadable, *loaded.problems))
+
+
+def _noted(loaded: Loaded) -> Iterator[DocumentStatus]:
+    """The documents, with a note at each PeerAuthentication that decides nothing for this workload."""
+    ignored = {}
+    if loaded.sidecar is not None and not loaded.problems:
+        documents = loaded.configuration().peer_authentications
+        ignored = peer_authentication.ignored(documents, Workload.of(loaded.sidecar))
+    for each in loaded.documents:
+        note = ignored.get(f"{each.namespace}/{each.name}") if each.kind == "PeerAuthentication" else None
+        yield each if note is None else replace(each, notes=(*each.notes, note))
 
 
 def read(paths: Sequence[str], stdin: BinaryIO | None = None) -> tuple[list[Source], list[Problem]]:

@@ -115,6 +115,17 @@ def test_a_report_prints_problems_then_documents_then_notes(here: Path) -> None:
     assert len(lines) == 4
 
 
+def test_a_document_that_decides_nothing_is_said_to(here: Path) -> None:
+    for name in ("a", "b"):
+        text = security_text("PeerAuthentication", "{mtls: {mode: STRICT}}", f"{{name: {name}}}")
+        (here / f"{name}.yaml").write_text(text)
+    report = check(["sidecar.yaml", "a.yaml", "b.yaml"])
+    assert report.accepted
+    assert [each.notes for each in report.documents[:2]] == [(), ()]
+    assert report.lines()[-1].startswith("b.yaml:1: it is ignored: default/a has the same scope")
+    assert check(["a.yaml", "b.yaml"]).accepted  # without a workload nobody knows
+
+
 def authentication(path: Path) -> str:
     return security_text("RequestAuthentication", f"{{jwtRules: [{{issuer: i, jwksUri: 'file://{path}'}}]}}")
 
