@@ -210,7 +210,7 @@ class Way:
         if self.over:
             return
         self.over, self.flag, self.details = True, reply.flag, reply.details
-        self._bridge.withdraw(self._call, CANCEL)
+        self._bridge.upstream.writer.forget(self._stream)  # whoever tells has reset it, or was told so
         if self._call.answered:
             self._asker.broken(reply.details)
             return
