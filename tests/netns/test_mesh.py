@@ -363,7 +363,7 @@ def envoy_configuration(work: Path, name: str, listen: int, to: tuple[str, int],
 def envoy(where: Namespace, work: Path, configuration: str, port: int) -> Iterator[None]:
     binary = envoy_binary()
     if binary is None:
-        pytest.skip("needs the real Envoy: scripts/bench installs it in .venv-bench")
+        pytest.skip("needs the real Envoy: scripts/peers installs it in .venv-bench")
     copied = work / "envoy"
     shutil.copy(binary, copied)
     (work / "envoy.json").write_text(configuration)

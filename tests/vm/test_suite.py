@@ -39,4 +39,6 @@ def test_the_kernel_tests_pass(gateway: Machine, bench: Bench) -> None:
     assert len(summaries) == (1 if emulated else 2), said[-8000:]  # halves
     for summary in summaries:
         assert " passed" in summary
-        assert not re.search("failed|error|skipped", summary), said[-8000:]
+        assert not re.search("failed|error", summary), said[-8000:]
+    skipped = re.findall(r"^SKIPPED \[\d+\] (.*)$", said, re.MULTILINE)
+    assert all("needs the real Envoy" in each for each in skipped), skipped  # the machine reaches no index
