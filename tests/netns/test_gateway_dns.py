@@ -110,7 +110,7 @@ def test_other_names_are_passed_on_byte_by_byte(bed: Topology, proxy: Gateway) -
 def test_a_service_that_nobody_resolves_is_refused_by_name(bed: Topology) -> None:
     with answering(bed, LOST) as proxy:
         [virtual] = ask(bed.app, "lost.invalid")
-        with connect(bed.app, virtual, 7001) as sock, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(bed.app, virtual, 7001) as sock:
             sock.recv(1)
         [flow] = proxy.flows(1)
         assert flow["response_flags"] == "UH"

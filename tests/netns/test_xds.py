@@ -69,11 +69,11 @@ def greeting(bed: Topology, port: int) -> Iterator[None]:
 
 def reaches(proxy: Gateway, port: int) -> bool:
     """Whether the app hears the server of a port."""
-    with connect(proxy.bed.app, proxy.bed.peer.v4, port) as sock:
-        try:
+    try:
+        with connect(proxy.bed.app, proxy.bed.peer.v4, port) as sock:
             return sock.recv(1) == b"x"
-        except OSError:
-            return False
+    except OSError:  # a refusal may come while the connection is still being made
+        return False
 
 
 def dump(proxy: Gateway) -> dict[str, object]:
