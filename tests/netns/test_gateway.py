@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import Gateway, connect, gateway, server
-from tests.support.netns import Namespace, Topology, topology
+from tests.support.netns import Namespace, Topology
 from tests.support.processes import ROOT, interceptor, run, sidecar_setup, started, wait_until
 
 pytestmark = pytest.mark.netns
@@ -31,21 +30,6 @@ spec:
   addresses: [10.9.0.1, "fd09::1"]
   ports: [{number: 7001, name: tcp, protocol: TCP}]
 """
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Unlike pytest's own, a directory that the proxy's user may enter, whoever else runs tests here."""
-    with tempfile.TemporaryDirectory(prefix="icp-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 def reached(where: Namespace, host: str, port: int) -> bool:

@@ -13,8 +13,7 @@ import dns.query
 import pytest
 
 from tests.support.gateways import Gateway, connect, gateway, server
-from tests.support.netns import Namespace, Topology, topology
-from tests.support.processes import run, sidecar_setup
+from tests.support.netns import Namespace, Topology
 from tests.support.resolvers import resolving
 
 pytestmark = pytest.mark.netns
@@ -41,13 +40,6 @@ spec:
   resolution: DNS
   ports: [{number: 7001, name: tcp, protocol: TCP}]
 """
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @contextmanager

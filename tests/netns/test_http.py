@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import connect, gateway, server
-from tests.support.netns import Namespace, Topology, topology
-from tests.support.processes import listens, run, sidecar_setup, wait_until
+from tests.support.netns import Namespace, Topology
+from tests.support.processes import listens, wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -30,21 +29,6 @@ http {{
 }}
 """
 BODY = bytes(range(256)) * 40_000  # 10 MB
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Unlike pytest's own, a directory that the proxy's user may enter, whoever else runs tests here."""
-    with tempfile.TemporaryDirectory(prefix="icp-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import connect, gateway
-from tests.support.netns import Namespace, Topology, topology
-from tests.support.processes import ROOT, run, sidecar_setup, started, wait_until
+from tests.support.netns import Namespace, Topology
+from tests.support.processes import ROOT, run, started, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -29,13 +29,6 @@ http {{
   server {{ listen {host}:{port} http2; root files; location /small {{ return 200 "small"; }} }}
 }}
 """
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import Gateway, connect, gateway, server
-from tests.support.netns import Topology, topology
-from tests.support.processes import run, sidecar_setup, wait_until
+from tests.support.netns import Topology
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -38,13 +38,6 @@ kind: ServiceEntry
 metadata: {name: e, namespace: demo}
 spec: {hosts: [e.example], addresses: [192.0.2.%d], ports: [{number: 80, name: http}]}
 """
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

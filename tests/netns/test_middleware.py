@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import gateway
-from tests.support.netns import Topology, topology
-from tests.support.processes import interceptor, listens, run, sidecar_setup, wait_until
+from tests.support.netns import Topology
+from tests.support.processes import interceptor, listens, run, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -55,13 +55,6 @@ http {
   server { listen 8001; location / { return 200 "hello $http_x_api_key\\n"; } }
 }
 """
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

@@ -15,19 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateways import Gateway, connect, gateway, server
-from tests.support.netns import Topology, topology
-from tests.support.processes import interceptor, run, sidecar_setup, started, wait_until
+from tests.support.netns import Topology
+from tests.support.processes import interceptor, started, wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 PORT = 7001
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

@@ -23,19 +23,12 @@ from tests.support.control_plane import (
     original_cluster,
 )
 from tests.support.gateways import Gateway, connect, gateway, server
-from tests.support.netns import Topology, topology
-from tests.support.processes import run, sidecar_setup, wait_until
+from tests.support.netns import Topology
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 PORT, OTHER = 7001, 7002
-
-
-@pytest.fixture
-def bed() -> Iterator[Topology]:
-    with topology() as made:
-        yield made
-        assert run(sidecar_setup("remove", "--netns", made.app.name)).returncode == 0
 
 
 @pytest.fixture

@@ -32,7 +32,9 @@ def test_restarting_the_proxy_keeps_rules_and_app(app: Machine) -> None:
 
 
 def test_rules_that_cannot_be_applied_keep_the_app_from_starting(gateway: Machine) -> None:
-    gateway.run("mv /etc/interceptor/rules.yaml /root/; echo 'no-such-flag: 1' > /etc/interceptor/rules.yaml")
+    gateway.run(
+        "mv /etc/interceptor/rules.yaml /etc/interceptor/rules.kept; echo 'no-such-flag: 1' > /etc/interceptor/rules.yaml"
+    )
     try:
         started = gateway.run("systemctl start app", check=False)
         assert started.returncode != 0
@@ -41,13 +43,13 @@ def test_rules_that_cannot_be_applied_keep_the_app_from_starting(gateway: Machin
         assert "no-such-flag" in gateway.run("journalctl -u interceptor-rules -o cat --no-pager -n 20").stdout
     finally:
         gateway.run(
-            "mv /root/rules.yaml /etc/interceptor/; systemctl stop interceptor; systemctl reset-failed"
+            "mv /etc/interceptor/rules.kept /etc/interceptor/rules.yaml; systemctl stop interceptor; systemctl reset-failed"
         )
 
 
 def test_a_proxy_that_cannot_start_leaves_the_app_behind_the_rules(gateway: Machine) -> None:
     gateway.run(
-        "mv /etc/interceptor/sidecar.yaml /root/; echo 'kind: Nonsense' > /etc/interceptor/sidecar.yaml"
+        "mv /etc/interceptor/sidecar.yaml /etc/interceptor/sidecar.kept; echo 'kind: Nonsense' > /etc/interceptor/sidecar.yaml"
     )
     try:
         gateway.run("systemctl start app")
@@ -57,7 +59,9 @@ def test_a_proxy_that_cannot_start_leaves_the_app_behind_the_rules(gateway: Mach
         gateway.run("ip route replace 192.0.2.1 dev eth1")
         assert stage.curl(gateway, "192.0.2.1", 80, user="www-data") == stage.REFUSED
     finally:
-        gateway.run("mv /root/sidecar.yaml /etc/interceptor/; ip route del 192.0.2.1 dev eth1 || true")
+        gateway.run(
+            "mv /etc/interceptor/sidecar.kept /etc/interceptor/sidecar.yaml; ip route del 192.0.2.1 dev eth1 || true"
+        )
         stage.stop(gateway)
 
 
