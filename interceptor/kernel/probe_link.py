@@ -7,9 +7,11 @@ is led there for the probed port alone, by a policy rule.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
+import struct
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,20 +34,26 @@ _PREFIX: Final = {4: 30, 6: 126}
 _FAR_INTERFACE: Final = "icp-probe-far"  # where both ends are in one namespace
 _TABLE: Final = 15099  # of routes: ours for the moment of the probe
 _PREFERENCE: Final = 15  # before the main table's 32766, after the local one's 0
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1  # include/uapi/linux/sockios.h, if.h
 _NODAD: Final = 0x02  # IFA_F_NODAD, include/uapi/linux/if_addr.h: usable at once
 
 
 @contextmanager
 def far_end() -> Iterator[int]:
-    """The id of a process in a network namespace of its own, which ends with us. KernelError: not allowed here."""
+    """The id of a process in a network namespace of its own with loopback up, which ends with us.
+
+    Raises KernelError where that is not allowed.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            theirs.send(b"R" if _libc.unshare(CLONE_NEWNET) == 0 else b"F")
-            theirs.recv(1)
+            if _libc.unshare(CLONE_NEWNET) == 0:
+                _loopback_up()
+                theirs.send(b"R")
+                theirs.recv(1)
         finally:
             os._exit(0)
     theirs.close()
@@ -56,6 +64,12 @@ def far_end() -> Iterator[int]:
     finally:
         ours.close()
         os.waitpid(pid, 0)
+
+
+def _loopback_up() -> None:
+    """Without it the kernel takes no IPv6 route that leads to lo, as TPROXY needs one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))  # struct ifreq
 
 
 @contextmanager

@@ -168,6 +168,12 @@ def test_what_listens_elsewhere_is_not_taken_for_the_proxy(bed: Topology) -> Non
         assert found(bed, "nobody listens on ingress")
 
 
+@pytest.mark.parametrize("backend", ["legacy", "nft"])
+def test_tproxy_has_the_routes_it_needs_where_it_is_tried(bed: Topology, backend: str) -> None:
+    flags = ("--mode", "tproxy", "--dns", "capture", "--backend", backend)
+    assert not found(bed, "the rules cannot be installed", *flags)
+
+
 def test_without_root_it_says_what_it_could_not_see(bed: Topology) -> None:
     result = run(bed.app.command(*sidecar_setup("doctor"), uid=1000))
     assert result.returncode == 3
