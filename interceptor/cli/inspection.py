@@ -98,9 +98,17 @@ def explain(
     print(question.text(found) if output is Output.TEXT else question.as_json(found), end="")
 
 
-def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
+def doctor(
+    flags: Texts,
+    kernel: Annotated[
+        bool, typer.Option("--kernel/--no-kernel", help="Try what the gateway needs of a kernel.")
+    ] = True,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """Look for what stands in the way of the rules and the proxy, with a remedy for each; changes nothing."""
-    from interceptor.kernel.doctor import look  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel import features  # noqa: PLC0415 (not for --help)
+    from interceptor.kernel.doctor import look  # noqa: PLC0415
     from interceptor.redirect.doctor import diagnose  # noqa: PLC0415
     from interceptor.redirect.render import doctor as render  # noqa: PLC0415
 
@@ -108,7 +116,7 @@ def doctor(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
     facts = look(invocation.settings, find_namespace(invocation), invocation.backend)
     findings = diagnose(facts, invocation.settings)
     show = render.text if output is Output.TEXT else render.as_json
-    print(show(findings, facts.unseen), end="")
+    print(show(findings, facts.unseen, features.look() if kernel else None), end="")
     raise typer.Exit(3 if any(finding.severity == "problem" for finding in findings) else 0)
 
 

@@ -283,6 +283,11 @@ def acknowledged(sock: socket.socket) -> tuple[int, int]:
     return acked - 1, received  # our SYN counted as one
 
 
+def tells_acknowledged(sock: socket.socket) -> bool:
+    """Whether this kernel knows what ``acknowledged`` asks it for (Linux 4.1)."""
+    return len(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 16)) == _BYTES_ACKED + 16
+
+
 def reset(sock: Stream) -> None:
     """Close with RST, so that the other end sees a failure and no orderly end."""
     with contextlib.suppress(OSError):  # already closed, or not connected: nothing to reset

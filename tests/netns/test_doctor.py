@@ -13,6 +13,7 @@ import pytest
 
 from interceptor.config.redirect import RedirectSettings
 from interceptor.kernel import rules
+from interceptor.redirect.kernel_features import FEATURES, FILTER
 from tests.support.netns import Topology, topology
 from tests.support.processes import interceptor, listens, run, sidecar_setup, started, wait_until
 
@@ -27,7 +28,7 @@ def bed() -> Iterator[Topology]:
 
 def findings(bed: Topology, *flags: str) -> dict[str, str]:
     """What was found, with its remedy; of the namespace, not of the machine around it."""
-    result = run(sidecar_setup("doctor", "--netns", bed.app.name, "--output", "json", *flags))
+    result = run(sidecar_setup("doctor", "--no-kernel", "--netns", bed.app.name, "--output", "json", *flags))
     assert result.stdout, result.stderr
     report = json.loads(result.stdout)
     problems = any(finding["severity"] == "problem" for finding in report["findings"])
@@ -172,6 +173,22 @@ def test_what_listens_elsewhere_is_not_taken_for_the_proxy(bed: Topology) -> Non
 def test_tproxy_has_the_routes_it_needs_where_it_is_tried(bed: Topology, backend: str) -> None:
     flags = ("--mode", "tproxy", "--dns", "capture", "--backend", backend)
     assert not found(bed, "the rules cannot be installed", *flags)
+
+
+def test_it_tries_everything_that_the_gateway_asks_of_a_kernel(bed: Topology) -> None:
+    assert kernel(bed) == {each.name: "expected" if each is FILTER else "works" for each in FEATURES}
+
+
+def test_what_cannot_be_had_is_told_with_what_it_is_for(bed: Topology) -> None:
+    without_extensions = kernel(bed, XTABLES_LIBDIR="/nowhere")
+    refused = {name for name, has in without_extensions.items() if has == "refused"}
+    assert refused == {each.name for each in FEATURES if each.name.startswith("iptables-legacy")}
+
+
+def kernel(bed: Topology, **environment: str) -> dict[str, str]:
+    words = [f"{name}={value}" for name, value in environment.items()]
+    result = bed.app.run("env", *words, *sidecar_setup("doctor", "--output", "json"), check=False)
+    return {each["name"]: each["has"] for each in json.loads(result.stdout)["kernel"]["features"]}
 
 
 def test_without_root_it_says_what_it_could_not_see(bed: Topology) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
+from interceptor.redirect.kernel_features import FEATURES, FILTER
 from tests.support import stage
 from tests.support.machine import Machine, wait_for
 
@@ -36,6 +38,13 @@ def test_boots_debians_own_kernel_at_the_right_time(gateway: Machine) -> None:
     assert "Debian" in gateway.run("uname -v").stdout
     assert abs(float(gateway.run("date +%s.%N").stdout) - time.time()) < 30
     assert gateway.run("systemctl is-system-running").stdout == "running\n"
+
+
+def test_the_kernel_has_everything_that_the_gateway_asks_for(gateway: Machine) -> None:
+    report = json.loads(gateway.run("sidecar-setup doctor --output json").stdout)
+    assert {each["name"]: each["has"] for each in report["kernel"]["features"]} == {
+        each.name: "expected" if each is FILTER else "works" for each in FEATURES
+    }
 
 
 def test_both_directions_are_captured_and_removal_leaves_no_rule(gateway: Machine) -> None:
