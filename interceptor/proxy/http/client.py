@@ -52,7 +52,7 @@ class Home(Protocol):
 
 
 class Carried(Protocol):
-    """What a connection carries: see ``serve.Exchange``."""
+    """What a connection carries: see ``exchange.Exchange``."""
 
     head: RequestHead
     body: int

@@ -11,8 +11,8 @@ from interceptor.middleware import api
 from interceptor.middleware.api import Delay
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
+from interceptor.proxy.http.exchange import Exchange
 from interceptor.proxy.http.own import Bridge
-from interceptor.proxy.http.serve import Exchange
 
 if TYPE_CHECKING:
     from interceptor.middleware.build import Stack

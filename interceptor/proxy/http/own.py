@@ -20,7 +20,7 @@ from interceptor.model.request import VIA_UPSTREAM
 from interceptor.protocol import http1
 from interceptor.protocol.http1 import CHUNKED, MalformedError
 from interceptor.proxy.http import replies
-from interceptor.proxy.http.serve import Exchange
+from interceptor.proxy.http.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who calls whom while a request is served; see ``serve`` for the order of it."""
+"""Who calls whom while a request is served; see ``exchange`` for the order of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
-    from interceptor.model.request import Passing
+    from interceptor.model.request import Passing, RequestRecord
     from interceptor.proxy.http.client import Connection
+    from interceptor.routing.destinations import Decision
     from interceptor.routing.retry import Failure
 
 
@@ -102,6 +103,13 @@ class Filters(Protocol):
 
     def start(self, exchange: Served) -> None: ...
     def respond(self, exchange: Served, head: ResponseHead) -> None: ...
+
+
+class Router(Protocol):
+    """What routes requests by themselves, where the configuration says how: see ``routed``."""
+
+    def about(self, exchange: Served) -> bool: ...
+    def refusal(self, record: RequestRecord, decision: Decision) -> LocalReply | None: ...
 
 
 class Routed(Protocol):

@@ -16,6 +16,7 @@ from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import LocalReply, RequestHead
 from interceptor.model.request import Destination
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.exchange import Exchange
 from interceptor.routing import retry, routes
 from interceptor.routing.outlier import Outcome
 from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPolicy
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from interceptor.model.http import ResponseHead
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.clusters import ClusterState, ClusterStates
-    from interceptor.proxy.http.serve import Exchange, Serving
+    from interceptor.proxy.http.roles import Served
+    from interceptor.proxy.http.serve import Serving
     from interceptor.routing.clusters import Cluster
     from interceptor.routing.destinations import Decision
     from interceptor.routing.routes import Taken
@@ -87,11 +89,12 @@ class Router:
         found = routing.find(Question(record.head, destination.port), decision, destination)
         return None if found is None or found.cluster is not None else NEEDS_HTTP1
 
-    def about(self, exchange: Exchange) -> bool:
+    def about(self, exchange: Served) -> bool:
         """Whether something is said about a request, which is then on its way."""
         routing = self._routing()
         if routing is None or exchange.flow.direction is not Direction.EGRESS:
             return False
+        assert isinstance(exchange, Exchange)  # those of HTTP/2 are asked about by ``refusal``
         return Routed(self, exchange).start(routing)
 
 

@@ -1,0 +1,438 @@
+"""One request on its way from a client to an upstream and back, and the record of it.
+
+A *downstream* is what faces the client: an HTTP/1 connection, or one stream of an HTTP/2 connection. It parses, and
+makes an ``Exchange`` for each request; from then on both call each other, always within one turn of the hub, so that no
+task is made and nothing is locked:
+
+    downstream calls                      and is called
+    ----------------                      -------------
+    exchange.start()                      informational(head)     a 1xx, any number of times
+    exchange.data(bytes) -> bool          respond(head, body)     once; body: its length, CHUNKED or UNTIL_CLOSE
+    exchange.end(trailers)                data(bytes) -> bool     some of the response's body
+    exchange.resume()                     end(trailers)           all of it: the exchange is over and recorded
+    exchange.abort(flag, details)         broken(details)         or it cannot be completed: never let it look complete
+    exchange.check_time(now)              resume()                the upstream takes more of the request's body
+                                          flush()                 nothing more in this turn: send it
+
+``data`` answers whether more may follow now. After False its caller reads no further until ``resume`` is called: what
+is under way is bounded by one buffer for each direction. Any call of the exchange may lead to calls of the downstream
+before it returns (a local reply comes from within ``start``). After ``end`` or ``broken`` the exchange calls no more;
+after ``abort`` neither.
+
+Where the client may change to another protocol (101, CONNECT), the downstream is a ``Switchable``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from interceptor.kernel import sockets
+from interceptor.model.address import LocalAddress
+from interceptor.model.connection import ResponseFlag
+from interceptor.model.http import ResponseHead
+from interceptor.model.request import VIA_UPSTREAM, RequestRecord
+from interceptor.protocol import http1
+from interceptor.proxy import upstream
+from interceptor.proxy.endings import DialError
+from interceptor.proxy.http import replies
+from interceptor.proxy.http.client import REPLAYABLE, Dialled
+from interceptor.proxy.http.serve import Service, prepare
+from interceptor.routing.retry import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from interceptor.model.http import Headers, LocalReply, RequestHead
+    from interceptor.proxy.http.client import Connection, Replay
+    from interceptor.proxy.http.roles import Carrier, Downstream, Routed
+    from interceptor.routing.destinations import Decision
+
+
+class Exchange(RequestRecord):
+    """One request and its response, on their way; and at its end the record of both."""
+
+    __slots__ = (
+        "_connect_timeout", "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_scope", "_sent_at",
+        "_service", "_trailers", "active", "body", "body_limit", "complete", "injected", "over", "responded", "routed", "upgrade",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: Service,
+        downstream: Downstream,
+        head: RequestHead,
+        body: int,
+        upgrade: bytes | None = None,
+    ) -> None:
+        """``body`` is its length, or CHUNKED where that is not known; ``upgrade`` what the client asks to change to."""
+        now = service.all.clock()
+        super().__init__(service.flow, head, service.all.wall_clock(), now)
+        self._service = service
+        self._downstream = downstream
+        self._connection: Carrier | None = None
+        self._held: list[bytes] = []  # of the body, until there is a connection
+        self._trailers: Headers = []
+        self._kept: list[bytes] | None = None  # of the body, for another attempt
+        self._kept_size = 0
+        self._head = head  # as the upstream sees it
+        self._connect_timeout = service.all.connect_timeout
+        self._replay: Replay | None = None
+        self._scope: trio.CancelScope | None = None  # of the task that waits for something
+        self._sent_at = now
+        self.active = now  # when something of it moved last
+        self.body = body
+        self.upgrade = upgrade
+        self.body_limit: int | None = None
+        self.complete = False  # the request has ended
+        self.responded = False
+        self.over = False
+        self.routed: Routed | None = None
+        self.injected = ResponseFlag.NONE  # a fault that a route asked for
+
+    # What the downstream calls
+
+    def start(self) -> None:
+        """Serve the request whose head is known."""
+        every = self._service.all
+        if (denied := prepare(self._service, self)) is not None:
+            self.reply(denied)
+        elif every.filters is not None:
+            every.filters.start(self)
+        else:
+            self.forward()
+
+    def data(self, data: bytes) -> None:
+        """Some of the request's body."""
+        self.bytes_received += len(data)
+        if self.body_limit is not None and self.bytes_received > self.body_limit:
+            self._give_up(replies.TOO_LARGE)
+            return
+        if self._kept is not None:
+            self._kept.append(data)
+            self._kept_size += len(data)
+            if self._kept_size > REPLAYABLE:
+                self._kept = None
+        if self._connection is not None:
+            self._connection.data(data)
+        else:
+            self._held.append(data)
+
+    def end(self, trailers: Headers) -> None:
+        """All of the request has been given."""
+        self.complete = True
+        self._trailers = trailers
+        if self._connection is not None:
+            self._sent_at = self._service.all.clock()
+            self._connection.end(trailers)
+
+    def flush(self) -> bool:
+        """Nothing more in this turn; whether more may follow before ``resume`` is called."""
+        return self.over or (self._connection is not None and self._connection.flush())
+
+    def resume(self) -> None:
+        """The client took what ``flush`` had left."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def half_close(self) -> None:
+        """The client has closed its side: it sends no more, and may still read."""
+        if self._connection is not None:
+            self._connection.half_close()
+
+    def abort(self, flag: ResponseFlag, details: str) -> None:
+        """The client is gone, or is not served any longer."""
+        if not self.over:
+            self.flag, self.details = flag, details
+            self._finish()
+
+    def check_time(self, now: float) -> None:
+        """End it where something took too long."""
+        every = self._service.all
+        if every.request_timeout is not None and now - self.began >= every.request_timeout:
+            self._give_up(replies.TIMEOUT)
+        elif now - self.active >= every.idle_timeout:
+            self._give_up(replies.SILENT if self.complete else replies.SLOW_BODY)
+
+    # What the filters call
+
+    def forward(self) -> None:
+        """Let the request go to the upstream, or where a route takes it."""
+        if self.over:
+            return
+        router = self._service.all.router
+        if router is None or not router.about(self):
+            self._send()
+
+    def _send(self) -> None:
+        alone = not self.head.authority and self.head.version == b"1.0"  # no connection for two hosts
+        connection = None if alone else self._service.all.pool.take(self._service.key)
+        if connection is None:
+            self.spawn(self._dial)
+        else:
+            self._carry(connection)
+
+    # What the route calls
+
+    @property
+    def decision(self) -> Decision:
+        """Where the connection goes that the request came by, or the attempt under way."""
+        return self._service.decision
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all of the request that has come is kept."""
+        return self._kept is not None
+
+    def keep(self) -> None:
+        """Keep the request for another attempt, as far as it is not too long."""
+        size = sum(map(len, self._held))
+        if size <= REPLAYABLE and self.upgrade is None:
+            self._kept, self._kept_size = list(self._held), size
+
+    def attempt(self, decision: Decision, head: RequestHead, connect_timeout: float | None) -> None:
+        """Send the request, with another head, to another upstream."""
+        every, flow = self._service.all, self.flow
+        key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
+        self._service = Service(every, flow, decision, key)
+        self._head, self._replay = head, None
+        self._connect_timeout = connect_timeout or every.connect_timeout
+        if self._kept is not None:
+            self._held = list(self._kept)
+        self._send()
+
+    def drop_attempt(self) -> None:
+        """Nothing is expected of this attempt any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        elif self._scope is not None:
+            self._scope.cancel()
+
+    def divert(self, carrier: Carrier) -> None:
+        """Give the request to what stands before the upstream."""
+        self._connection = carrier
+        held, self._held = self._held, []
+        for data in held:
+            carrier.data(data)
+        if self.complete:
+            carrier.end(self._trailers)
+
+    def again(self, downstream: Downstream, head: RequestHead, body: int) -> Exchange:
+        """The same request from there on to the upstream; this one keeps the record."""
+        return _Onward(self._service, self, downstream, head, body)
+
+    def catch_up(self) -> None:
+        """After something was waited for: send what there is, and take more of the request."""
+        if not self.over and self.flush() and self._connection is not None:
+            self._downstream.resume()
+
+    def reply(self, local: LocalReply) -> None:
+        """Answer in the upstream's place."""
+        if self.over:
+            return
+        self.flag, self.details = local.flag, local.details
+        head = ResponseHead(local.status, replies.reason(local.status), replies.headers(local))
+        self._respond(head, 0 if self.head.method == b"HEAD" else len(local.body))
+        if local.body and self.head.method != b"HEAD":
+            self.response_data(local.body)
+        self._finish()
+        self._downstream.end([])
+        self._downstream.flush()
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Do what has to wait in a task, which ends with the exchange at the latest."""
+        scope = self._scope = trio.CancelScope()
+
+        async def guarded() -> None:
+            with scope:
+                try:
+                    await task()
+                except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
+                    self._service.all.fault(self)
+
+        self._service.all.spawn(guarded)
+
+    # What the connection to the upstream calls
+
+    def informational(self, head: ResponseHead) -> None:
+        """A 1xx came, and the response is still to come."""
+        self._downstream.informational(head)
+
+    def respond(self, head: ResponseHead, body: int) -> None:
+        """The response's head came from the upstream."""
+        if self.routed is not None and self.routed.answered(head):
+            return
+        self.details = VIA_UPSTREAM
+        self.service_seconds = self._service.all.clock() - self._sent_at
+        self._respond(head, body)
+
+    def moved(self) -> None:
+        """Something of it moved, beside what passes here."""
+        self.active = self._service.all.hub.now
+
+    def respond_with(self, head: ResponseHead, body: int, reply: LocalReply | None) -> int:
+        """The response's head came from the user's own, perhaps made of a local reply; answers what body is to follow."""
+        self.respond(head, body)
+        if reply is not None:
+            self.flag, self.details = reply.flag, reply.details
+        return body
+
+    def response_data(self, data: bytes) -> None:
+        """Some of the response's body."""
+        self.bytes_sent += len(data)
+        self._downstream.data(data)
+
+    def response_end(self, trailers: Headers) -> None:
+        """The response is complete; the connection is somebody else's by now."""
+        self._connection = None
+        self._finish()
+        self._downstream.end(trailers)
+
+    def response_flush(self) -> bool:
+        """Nothing more in this turn; whether more may follow before the connection's ``resume`` is called."""
+        return self._downstream.flush()
+
+    def request_drained(self) -> None:
+        """The upstream took what was left."""
+        if not self.over:
+            self._downstream.resume()
+
+    def switched(self, head: ResponseHead, early: bytes) -> None:
+        """What follows is no HTTP. The record is finished by the downstream, when the tunnel ends."""
+        self.take_over(cast("Connection", self._connection), head, early)
+
+    def take_over(self, connection: Connection, head: ResponseHead, early: bytes) -> None:
+        """The same, with a connection that somebody else had."""
+        self._connection = None
+        self.respond(head, 0)
+        self._downstream.switch(connection, early)
+
+    def lost(self, local: LocalReply, replay: Replay | None = None) -> None:
+        """The connection broke or spoke no HTTP; with a replay the upstream has seen nothing of the request."""
+        self._connection = None
+        if self.over:
+            return
+        if replay is not None and not self.responded:
+            self._replay = replay
+            self.spawn(self._dial)
+        elif self.routed is None or not self.routed.failed(Failure.RESET):
+            self._give_up(local)
+
+    def refuse(self, local: LocalReply) -> None:
+        """The request turned out to be none: answer it, or break off."""
+        self._give_up(local)
+
+    def finish(self) -> None:
+        """Record it: the tunnel has ended."""
+        self._finish()
+
+    # Inside
+
+    async def _dial(self) -> None:
+        service = self._service
+        started = service.all.clock()
+        try:
+            sock, address = await upstream.dial(
+                service.decision.upstreams,
+                service.all.hub,
+                timeout=self._connect_timeout,
+                hint=service.decision.hint,
+                sources=service.sources,
+            )
+        except DialError as failure:
+            self._not_dialled(failure)
+            return
+        if self.over:
+            sockets.reset(sock)
+            return
+        self.flow.connect_seconds = service.all.clock() - started
+        local = LocalAddress(sockets.local_address(sock))
+        try:
+            leg = await upstream.secured(
+                sock, address, service.flow, service.decision, service.all.transport, protocol="http"
+            )
+        except DialError as failure:
+            self._not_dialled(failure)
+            return
+        dialled = Dialled(leg, address, local)
+        self._carry(service.all.pool.adopt(service.key, dialled))
+        self.catch_up()
+
+    def _not_dialled(self, failure: DialError) -> None:
+        self.upstream = failure.address
+        if self.routed is None or not self.routed.failed(Failure.CONNECT):
+            self.reply(replies.of_dial(failure))
+
+    def _carry(self, connection: Connection) -> None:
+        """Send what there is of the request."""
+        self._connection = connection
+        self.upstream, self.upstream_local = connection.address, connection.local
+        if self._replay is not None:
+            connection.replay(self, self._replay)
+            return
+        connection.carry(self, http1.request_head(self._head, self.body, upgrade=self.upgrade))
+        for data in self._held:
+            connection.data(data)
+        self._held = []
+        if self.complete:
+            self.end(self._trailers)
+
+    def _respond(self, head: ResponseHead, body: int) -> None:
+        self.responded = True
+        self.status = head.status
+        if self._service.all.filters is not None:
+            self._service.all.filters.respond(self, head)
+        self._downstream.respond(head, body)
+
+    def _give_up(self, local: LocalReply) -> None:
+        if self.over:
+            return
+        if not self.responded:
+            self.reply(local)
+            return
+        self.flag, self.details = local.flag, local.details
+        self._finish()
+        self._downstream.broken(local.details)
+
+    def _finish(self) -> None:
+        """Let go of everything and record it, once."""
+        self.over = True
+        if self._scope is not None:
+            self._scope.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        if self.routed is not None:
+            self.routed.finished()
+        self.ended = self._service.all.clock()
+        if self.passing is not None:
+            self.passing.finished()
+        self._record()
+
+    def _record(self) -> None:
+        if self.flag is ResponseFlag.NONE:
+            self.flag = self.injected
+        self._service.all.recorder.request(self)
+
+
+class _Onward(Exchange):
+    """A request that another one is the record of: from the user's own to the upstream."""
+
+    __slots__ = ("_recorded",)
+
+    def __init__(
+        self, service: Service, recorded: Exchange, downstream: Downstream, head: RequestHead, body: int
+    ) -> None:
+        super().__init__(service, downstream, head, body, recorded.upgrade)
+        self._recorded = recorded
+
+    def _respond(self, head: ResponseHead, body: int) -> None:
+        recorded = self._recorded
+        recorded.upstream, recorded.upstream_local = self.upstream, self.upstream_local
+        recorded.destination, recorded.injected = self.destination, self.injected
+        super()._respond(head, body)
+
+    def _record(self) -> None:
+        pass
