@@ -21,6 +21,8 @@ class Direction(Enum):
     INGRESS = "ingress"
     EGRESS = "egress"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
 
 class ResponseFlag(Enum):
     """How a flow ended: Envoy's short codes, plus DENY for a refusal by policy."""
@@ -45,6 +47,8 @@ class ResponseFlag(Enum):
     DURATION_TIMEOUT = "DT"  # a request took longer than it may
     DOWNSTREAM_PROTOCOL = "DPE"  # what the client sent is not HTTP, or may not be passed on
     LOCAL_RESET = "LR"  # ended by us: the drain deadline passed, or a fault of ours that the log names
+
+    __hash__ = object.__hash__  # Enum's own is a function in Python
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -86,3 +90,4 @@ class Flow:
     denied: str | None = None  # the reason label of interceptor_connections_denied_total, when it was refused
     details: str = "-"  # one sentence: why it ended as it did
     line: tuple[str, tuple[str, str, str]] | None = field(default=None, repr=False)  # see request_lines
+    series: dict[int, object] = field(default_factory=dict, init=False, repr=False)  # see request_metrics

@@ -1,6 +1,6 @@
 """A request and its response as every HTTP version, filter and policy sees them: heads, and replies of our own.
 
-Heads are changed in place by filters. Names and values are bytes, with the order and the case that they came with.
+Heads are changed in place by filters; one that several requests share is copied for that. Names and values are bytes, with the order and the case that they came with.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ class RequestHead:
     scheme: bytes
     version: bytes  # b"1.0", b"1.1" or b"2"
     headers: Headers
+    line: tuple[str, str, str | None, str] | None = field(
+        default=None, compare=False, repr=False
+    )  # see request_lines
+
+    def copy(self) -> RequestHead:
+        """Another one, to be changed."""
+        return RequestHead(
+            self.method, self.target, self.authority, self.scheme, self.version, self.headers.copy()
+        )
 
     @property
     def path(self) -> bytes:
@@ -45,6 +54,13 @@ class ResponseHead:
     status: int
     reason: bytes
     headers: Headers
+    written: bytes | None = field(
+        default=None, compare=False, repr=False
+    )  # of one that is never changed: see http1
+
+    def copy(self) -> ResponseHead:
+        """Another one, to be changed."""
+        return ResponseHead(self.status, self.reason, self.headers.copy())
 
 
 @dataclass(slots=True)

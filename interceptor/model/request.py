@@ -38,7 +38,7 @@ class RequestRecord:
 
     __slots__ = (
         "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
-        "logged", "passing", "policy", "service_seconds", "started_at", "status", "upstream", "upstream_local",
+        "logged", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, head: RequestHead, started_at: float, began: float) -> None:
@@ -56,6 +56,7 @@ class RequestRecord:
         self.upstream_local: LocalAddress | None = None
         self.service_seconds: float | None = None  # from the request's last byte to the response's head
         self.grpc_status: str | None = None
+        self.request_id: bytes | None = None  # that we gave it, where it is not in the head
         self.policy: str | None = None  # that decided on this request; else the flow's
         self.fields: dict[str, str] | None = None  # what filters add to the log
         self.destination: Destination | None = None  # None: the flow's

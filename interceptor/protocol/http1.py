@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.http import RequestHead, ResponseHead
 
@@ -71,6 +71,14 @@ class MalformedError(Exception):
         self.status = status
 
 
+class Onward(NamedTuple):
+    """The bytes of a request's head where nothing looks at it on its way; without an id it gets one in between."""
+
+    before: bytes
+    request_id: bytes | None
+    after: bytes
+
+
 @dataclass(slots=True)
 class Request:
     """A request without what concerned only the connection that it came by."""
@@ -79,6 +87,7 @@ class Request:
     body: int  # so many bytes, or CHUNKED
     keep_alive: bool
     upgrade: bytes | None = None  # what it asks to change to
+    onward: Onward | None = None  # once it was asked for
 
 
 @dataclass(slots=True)
@@ -100,13 +109,11 @@ def check_incomplete(data: bytes) -> None:
 
 
 def parse_request(block: bytes) -> Request:
-    """A request's head without the empty line that ends it: lines that each end in CR LF."""
-    found = (_seen_request if len(block) <= MAX_SEEN else _request)(block)
-    head = found.head
-    fresh = RequestHead(
-        head.method, head.target, head.authority, head.scheme, head.version, head.headers.copy()
-    )
-    return Request(fresh, found.body, found.keep_alive, found.upgrade)
+    """A request's head without the empty line that ends it: lines that each end in CR LF.
+
+    The same one may be given out again: who changes the head copies it.
+    """
+    return (_seen_request if len(block) <= MAX_SEEN else _request)(block)
 
 
 def _request(block: bytes) -> Request:
@@ -136,10 +143,7 @@ def _request(block: bytes) -> Request:
 
 def parse_response(block: bytes, method: bytes, upgrade: bytes | None = None) -> Response:
     """The head of the response to a request of this method and upgrade, in the same form."""
-    found = (_seen_response if len(block) <= MAX_SEEN else _response)(block, method, upgrade)
-    head = found.head
-    fresh = ResponseHead(head.status, head.reason, head.headers.copy())
-    return Response(fresh, found.body, found.keep_alive, found.switched)
+    return (_seen_response if len(block) <= MAX_SEEN else _response)(block, method, upgrade)
 
 
 def _response(block: bytes, method: bytes, upgrade: bytes | None) -> Response:
@@ -173,9 +177,15 @@ def _response(block: bytes, method: bytes, upgrade: bytes | None) -> Response:
     )
 
 
-# A client mostly says the same again, and its upstream too within a second (Date). Who hands a head out copies it.
+# A client mostly says the same again, and its upstream too within a second (Date).
 _seen_request: Final = lru_cache(SEEN)(_request)
-_seen_response: Final = lru_cache(SEEN)(_response)
+
+
+@lru_cache(SEEN)
+def _seen_response(block: bytes, method: bytes, upgrade: bytes | None) -> Response:
+    found = _response(block, method, upgrade)
+    found.head.written = _written(found.head)
+    return found
 
 
 def _headers(block: bytes, start: int) -> tuple[Headers, dict[bytes, list[bytes]]]:
@@ -288,14 +298,16 @@ def request_head(
 
 def response_head(head: ResponseHead, body: int, connection: bytes | None = None) -> bytes:
     """The bytes of a response's head."""
-    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
-    lines += [b"%b: %b\r\n" % header for header in head.headers]
-    if body == CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    if connection is not None:
-        lines.append(b"Connection: %b\r\n" % connection)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    written = head.written or _written(head)
+    coding = b"Transfer-Encoding: chunked\r\n" if body == CHUNKED else b""
+    about = b"" if connection is None else b"Connection: %b\r\n" % connection
+    return b"%b%b%b\r\n" % (written, coding, about)
+
+
+def _written(head: ResponseHead) -> bytes:
+    """Without what concerns one connection."""
+    lines = [b"%b: %b\r\n" % header for header in head.headers]
+    return b"HTTP/1.1 %d %b\r\n%b" % (head.status, head.reason, b"".join(lines))
 
 
 def check_headers(headers: Headers) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.kernel import sockets
+from interceptor.model.connection import Direction
 from interceptor.proxy import permission
 from interceptor.proxy.clusters import ClusterStates
 from interceptor.proxy.connection import Services
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.middleware.build import Stack
     from interceptor.model.address import OriginalDestination, PeerAddress
-    from interceptor.model.connection import Direction, Flow
+    from interceptor.model.connection import Flow
     from interceptor.model.http import LocalReply
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.roles import Filters
@@ -84,6 +85,7 @@ class Proxy:
                 head_timeout=timeouts.requestHead,
                 idle_timeout=timeouts.idle,
                 request_timeout=timeouts.request,
+                looks=self._looks,
                 authorize=self._authorize,
                 transport=None if transport is None else transport(hub),
                 filters=None if middleware is None else _filters(middleware),
@@ -136,6 +138,15 @@ class Proxy:
         """Run a task of a flow's beside it, as long as flows may run."""
         assert self._flows is not None
         self._flows.start_soon(task)
+
+    def _looks(self, flow: Flow) -> bool:
+        """Whether the configuration of now has anything that looks at the requests of a flow."""
+        view = self._services.snapshot()
+        return (
+            self._services.http.filters is not None
+            or view.policies is not None
+            or (view.routing is not None and flow.direction is Direction.EGRESS)
+        )
 
     def _authorize(self, record: RequestRecord, decision: Decision) -> LocalReply | None:
         """The answer to a request that the policies of now refuse."""

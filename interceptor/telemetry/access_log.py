@@ -105,7 +105,12 @@ def _milliseconds(flow: Flow) -> int:
 
 def start_time(unix: float) -> str:
     """Unix time as Istio writes it."""
-    whole, milliseconds = divmod(int(unix * 1000), 1000)
+    return _millisecond(int(unix * 1000))
+
+
+@lru_cache(maxsize=64)  # requests come in batches
+def _millisecond(unix: int) -> str:
+    whole, milliseconds = divmod(unix, 1000)
     return f"{_second(whole)}.{milliseconds:03d}Z"
 
 
@@ -167,8 +172,9 @@ class AccessLog:
         if self._gone or len(self._lines) >= QUEUE_LINES:
             self._dropped(1)
             return
+        if not self._lines:
+            self._wake.set()
         self._lines.append(line(item))
-        self._wake.set()
 
     def reopen(self) -> None:
         """Open the file again by its name, after it was rotated (SIGHUP); lines are written again if they were not."""

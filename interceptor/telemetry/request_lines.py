@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from interceptor.model.connection import Flow
+    from interceptor.model.http import RequestHead
     from interceptor.model.request import Destination, RequestRecord
 
 # Where Envoy says that the upstream's connection, and not its answer, was what went wrong.
@@ -25,23 +26,19 @@ _PLAIN: Final = re.compile(rb"[ !#-\[\]-~]*").fullmatch  # what JSON writes as i
 
 def json_line(record: RequestRecord) -> bytes:
     """One JSON object."""
-    head, flow = record.head, record.flow
-    names = {name.lower(): value for name, value in head.headers}
-    get = names.get
-    transport = text_or_null(record.details) if record.flag in _TRANSPORT else "null"
+    flow, flag = record.flow, record.flag
+    asked, client, request_id, authority = record.head.line or _of_head(record.head)
     cluster, downstream, ours = _of_flow(flow, record.policy or flow.policy, record.destination)
-    upstream, local = record.upstream or flow.upstream, record.upstream_local or flow.upstream_local
+    service = record.service_seconds
+    transport = text_or_null(record.details) if flag in _TRANSPORT else "null"
     fields = "" if record.fields is None else f',"fields":{_object(record.fields)}'
     return (
-        f'{{"start_time":"{start_time(record.started_at)}","method":{_known(head.method)},"path":{_json(head.path)},'
-        f'"protocol":"{_protocol(head.version)}","response_code":{record.status},'
-        f'"response_flags":"{record.flag.value}","response_code_details":{text_or_null(record.details)},'
-        f'"connection_termination_details":null,"bytes_received":{record.bytes_received},'
-        f'"bytes_sent":{record.bytes_sent},"duration":{_milliseconds(record.ended - record.began)},'
-        f'"upstream_service_time":{_service_time(record)},"x_forwarded_for":{_known(get(b"x-forwarded-for"))},'
-        f'"user_agent":{_known(get(b"user-agent"))},"request_id":{_json(get(b"x-request-id"))},'
-        f'"authority":{_known(head.authority or None)},"upstream_host":{_address(upstream)},'
-        f'{cluster}"upstream_local_address":{_address(local)},{downstream}'
+        f'{{"start_time":"{start_time(record.started_at)}",{asked}{_of_answer(record.status, flag, record.details)}'
+        f'"bytes_received":{record.bytes_received},"bytes_sent":{record.bytes_sent},'
+        f'"duration":{int((record.ended - record.began) * 1000)},"upstream_service_time":'
+        f"{_service_time(service)},{client}"
+        f'"request_id":{request_id or _json(record.request_id)},{authority}{_address(record.upstream or flow.upstream)},'
+        f'{cluster}"upstream_local_address":{_address(record.upstream_local or flow.upstream_local)},{downstream}'
         f'"upstream_transport_failure_reason":{transport},{ours}'
         f"{fields}}}\n"
     ).encode("ascii")
@@ -51,6 +48,7 @@ def text_line(record: RequestRecord) -> bytes:
     """The same in the order of Istio's text format; ``-`` is what is absent."""
     head, flow = record.head, record.flow
     names = {name.lower(): value for name, value in head.headers}
+    names.setdefault(b"x-request-id", record.request_id or b"-")
     transport = record.details if record.flag in _TRANSPORT else "-"
     upstream, local = record.upstream or flow.upstream, record.upstream_local or flow.upstream_local
     peer = word(str(flow.peer))
@@ -69,6 +67,28 @@ def text_line(record: RequestRecord) -> bytes:
 
 
 REQUEST_LINES: Final[dict[str, Callable[[RequestRecord], bytes]]] = {"json": json_line, "text": text_line}
+
+
+def _of_head(head: RequestHead) -> tuple[str, str, str | None, str]:
+    """What is the same for all requests with one head: before the answer, before the id, the id and after it."""
+    names = {name.lower(): value for name, value in head.headers}
+    get = names.get
+    request_id = get(b"x-request-id")
+    head.line = made = (
+        f'"method":{_json(head.method)},"path":{_json(head.path)},"protocol":"{_protocol(head.version)}",',
+        f'"x_forwarded_for":{_json(get(b"x-forwarded-for"))},"user_agent":{_known(get(b"user-agent"))},',
+        None if request_id is None else _json(request_id),
+        f'"authority":{_known(head.authority or None)},"upstream_host":',
+    )
+    return made
+
+
+@lru_cache(maxsize=256)
+def _of_answer(status: int, flag: ResponseFlag, details: str) -> str:
+    return (
+        f'"response_code":{status},"response_flags":"{flag.value}","response_code_details":{text_or_null(details)},'
+        '"connection_termination_details":null,'
+    )
 
 
 def _of_flow(flow: Flow, policy: str, destination: Destination | None) -> tuple[str, str, str]:
@@ -134,5 +154,5 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _service_time(record: RequestRecord) -> str:
-    return "null" if record.service_seconds is None else f'"{_milliseconds(record.service_seconds)}"'
+def _service_time(seconds: float | None) -> str:
+    return "null" if seconds is None else f'"{int(seconds * 1000)}"'

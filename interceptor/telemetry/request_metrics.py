@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from interceptor.model.connection import ResponseFlag
 from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.sidecar import Sidecar
-    from interceptor.model.connection import Direction, ResponseFlag
+    from interceptor.model.connection import Direction
     from interceptor.model.request import RequestRecord
 
 # Envoy's buckets, which Istio uses for milliseconds and for bytes.
@@ -82,6 +83,29 @@ class RequestMetrics(Collector):
 
     def observe(self, record: RequestRecord) -> None:
         """Count a request that is over."""
+        flow = record.flow
+        usual = (
+            record.flag is ResponseFlag.NONE
+            and record.destination is None
+            and record.grpc_status is None
+            and flow.upstream_identity is None
+        )
+        series = flow.series.get(record.status) if usual else None
+        if series is None:
+            series = self._find(record)
+            if usual:
+                flow.series[record.status] = series
+        assert isinstance(series, _Series)
+        seconds, received, sent = record.ended - record.began, record.bytes_received, record.bytes_sent
+        series.requests += 1
+        series.seconds += seconds
+        series.bytes_received += received
+        series.bytes_sent += sent
+        series.durations[bisect_left(BUCKETS, seconds * 1000)] += 1
+        series.received[bisect_left(BUCKETS, received)] += 1
+        series.sent[bisect_left(BUCKETS, sent)] += 1
+
+    def _find(self, record: RequestRecord) -> _Series:
         flow, routed = record.flow, record.destination
         key = (
             *(
@@ -97,14 +121,7 @@ class RequestMetrics(Collector):
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(self._labels(*key))
-        seconds = record.ended - record.began
-        series.requests += 1
-        series.seconds += seconds
-        series.bytes_received += record.bytes_received
-        series.bytes_sent += record.bytes_sent
-        series.durations[bisect_left(BUCKETS, seconds * 1000)] += 1
-        series.received[bisect_left(BUCKETS, record.bytes_received)] += 1
-        series.sent[bisect_left(BUCKETS, record.bytes_sent)] += 1
+        return series
 
     def _labels(  # noqa: PLR0913, PLR0917 (a key, taken apart)
         self,

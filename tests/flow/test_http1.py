@@ -103,9 +103,9 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 async def test_many_pipelined_requests_that_are_answered_by_us_do_not_end_us() -> None:
     async with http_bed() as bed:
-        bed.running.proxy._services.http.authorize = lambda _flow, _head: LocalReply(
-            403, ResponseFlag.DENY, "denied", b"no\n"
-        )
+        serving = bed.running.proxy._services.http
+        serving.looks = lambda _flow: True
+        serving.authorize = lambda _flow, _head: LocalReply(403, ResponseFlag.DENY, "denied", b"no\n")
         client = bed.client()
         number = 3000
         await client.send(request() * number)

@@ -38,7 +38,7 @@ from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.client import REPLAYABLE, Dialled
-from interceptor.proxy.http.serve import Service, prepare
+from interceptor.proxy.http.serve import Service, onward as make_onward, prepare
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -54,21 +54,20 @@ class Exchange(RequestRecord):
     """One request and its response, on their way; and at its end the record of both."""
 
     __slots__ = (
-        "_connect_timeout", "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_scope", "_sent_at",
-        "_service", "_trailers", "active", "body", "body_limit", "complete", "injected", "over", "responded", "routed", "upgrade",
+        "_connect_timeout", "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_scope",
+        "_sent_at", "_service", "_trailers", "_written", "active", "body", "body_limit", "complete", "injected", "over", "responded", "routed", "upgrade",
     )  # fmt: skip
 
     def __init__(
         self,
         service: Service,
         downstream: Downstream,
-        head: RequestHead,
-        body: int,
-        upgrade: bytes | None = None,
+        request: http1.Request,
     ) -> None:
-        """``body`` is its length, or CHUNKED where that is not known; ``upgrade`` what the client asks to change to."""
-        now = service.all.clock()
-        super().__init__(service.flow, head, service.all.wall_clock(), now)
+        """Its head is still that of every request which says the same."""
+        every = service.all
+        now = every.clock()
+        super().__init__(service.flow, request.head, every.wall_clock(), now)
         self._service = service
         self._downstream = downstream
         self._connection: Carrier | None = None
@@ -76,14 +75,16 @@ class Exchange(RequestRecord):
         self._trailers: Headers = []
         self._kept: list[bytes] | None = None  # of the body, for another attempt
         self._kept_size = 0
-        self._head = head  # as the upstream sees it
-        self._connect_timeout = service.all.connect_timeout
+        self._request = request
+        self._head = request.head  # as the upstream sees it
+        self._written: bytes | None = None  # the bytes of it, where nothing looks at it
+        self._connect_timeout = every.connect_timeout
         self._replay: Replay | None = None
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
         self._sent_at = now
         self.active = now  # when something of it moved last
-        self.body = body
-        self.upgrade = upgrade
+        self.body = request.body  # how long it is, or CHUNKED where that is not known
+        self.upgrade = request.upgrade  # what the client asks to change to
         self.body_limit: int | None = None
         self.complete = False  # the request has ended
         self.responded = False
@@ -96,6 +97,17 @@ class Exchange(RequestRecord):
     def start(self) -> None:
         """Serve the request whose head is known."""
         every = self._service.all
+        if not every.looks(self.flow):
+            onward = self._request.onward or make_onward(self._request)
+            request_id = onward.request_id
+            if request_id is None:
+                request_id = self.request_id = every.request_id()
+                self._written = b"%b%b%b" % (onward.before, request_id, onward.after)
+            else:
+                self._written = onward.before
+            self._send()
+            return
+        self.head = self._head = self.head.copy()
         if (denied := prepare(self._service, self)) is not None:
             self.reply(denied)
         elif every.filters is not None:
@@ -262,10 +274,12 @@ class Exchange(RequestRecord):
 
     def respond(self, head: ResponseHead, body: int) -> None:
         """The response's head came from the upstream."""
-        if self.routed is not None and self.routed.answered(head):
-            return
+        if self.routed is not None or self._service.all.filters is not None:
+            head = head.copy()
+            if self.routed is not None and self.routed.answered(head):
+                return
         self.details = VIA_UPSTREAM
-        self.service_seconds = self._service.all.clock() - self._sent_at
+        self.service_seconds = max(0.0, self._service.all.hub.now - self._sent_at)
         self._respond(head, body)
 
     def moved(self) -> None:
@@ -372,7 +386,8 @@ class Exchange(RequestRecord):
         if self._replay is not None:
             connection.replay(self, self._replay)
             return
-        connection.carry(self, http1.request_head(self._head, self.body, upgrade=self.upgrade))
+        written = self._written or http1.request_head(self._head, self.body, upgrade=self.upgrade)
+        connection.carry(self, written)
         for data in self._held:
             connection.data(data)
         self._held = []
@@ -425,7 +440,9 @@ class _Onward(Exchange):
     def __init__(
         self, service: Service, recorded: Exchange, downstream: Downstream, head: RequestHead, body: int
     ) -> None:
-        super().__init__(service, downstream, head, body, recorded.upgrade)
+        super().__init__(
+            service, downstream, http1.Request(head, body, keep_alive=True, upgrade=recorded.upgrade)
+        )
         self._recorded = recorded
 
     def _respond(self, head: ResponseHead, body: int) -> None:

@@ -326,17 +326,15 @@ class Session:
                 self._hub.again(self.fd)
 
     def _begin(self, request: http1.Request) -> None:
-        exchange = self._exchange = Exchange(self._service, self, request.head, request.body, request.upgrade)
+        exchange = self._exchange = Exchange(self._service, self, request)
         self._request = request
         self._left = request.body
         self._chunks = None
-        self._complete = request.body == 0
+        self._complete = exchange.complete = request.body == 0
         exchange.start()
         if self._exchange is not exchange:
             return
-        if self._complete:
-            exchange.end([])
-        else:
+        if not self._complete:
             self._body(exchange)
         if self._exchange is exchange:
             self._paused = not (exchange.flush() or self._complete)
@@ -376,7 +374,7 @@ class Session:
         head = RequestHead(line[0][:32], line[1] if len(line) > 1 else b"", b"", b"http", b"1.1", [])
         self._request = http1.Request(head, 0, keep_alive=False)
         self._complete = True
-        exchange = self._exchange = Exchange(self._service, self, head, 0)
+        exchange = self._exchange = Exchange(self._service, self, self._request)
         exchange.reply(local)
 
     def _look_for_end(self) -> None:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from interceptor.model.http import get
+from interceptor.protocol import http1
 from interceptor.proxy.http import replies
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
-    from interceptor.model.http import LocalReply
+    from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.http.roles import Filters, Live, Router, Served
@@ -28,6 +30,7 @@ _log: Final = logging.getLogger(__name__)
 _IDENTITY_HEADERS: Final = frozenset(
     (b"x-forwarded-client-cert", b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
+_MARK: Final = b"\0"  # where an id belongs: no head has it
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class Serving:
     idle_timeout: float
     request_timeout: float | None = None
     transport: Transport | None = None  # where TLS is configured
+    looks: Callable[[Flow], bool] = lambda _flow: True  # whether anything may look at a flow's requests now
     filters: Filters | None = None
     router: Router | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
@@ -83,12 +87,26 @@ class Service:
 
 def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
     """Make a head into what the upstream is to see, and ask the policies about it; the answer where they refuse it."""
-    every, head = service.all, record.head
+    every = service.all
+    _complete(record.head, every.request_id)
+    return None if every.authorize is None else every.authorize(record, service.decision)
+
+
+def onward(request: http1.Request) -> http1.Onward:
+    """The same for a request that nothing looks at, once for all that have the same head."""
+    head = request.head.copy()
+    _complete(head, lambda: _MARK)
+    request_id = get(head.headers, b"x-request-id")
+    before, _, after = http1.request_head(head, request.body, upgrade=request.upgrade).partition(_MARK)
+    request.onward = made = http1.Onward(before, None if request_id == _MARK else request_id, after)
+    return made
+
+
+def _complete(head: RequestHead, request_id: Callable[[], bytes]) -> None:
     names = {name.lower() for name, _ in head.headers}
     if not _IDENTITY_HEADERS.isdisjoint(names):
         head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
     if b"x-request-id" not in names:
-        head.headers.append((b"x-request-id", every.request_id()))
+        head.headers.append((b"x-request-id", request_id()))
     if b"x-forwarded-proto" not in names:
         head.headers.append((b"x-forwarded-proto", head.scheme))
-    return None if every.authorize is None else every.authorize(record, service.decision)

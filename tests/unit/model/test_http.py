@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interceptor.model.http import Headers, RequestHead, get, get_all, put, remove
+from interceptor.model.http import Headers, RequestHead, ResponseHead, get, get_all, put, remove
 
 
 def some_headers() -> Headers:
@@ -41,3 +41,15 @@ def test_removing_and_setting_keep_the_order_of_the_others() -> None:
 )
 def test_the_path_of_each_form_of_a_target(target: bytes, path: bytes) -> None:
     assert RequestHead(b"GET", target, b"host", b"http", b"1.1", []).path == path
+
+
+def test_a_copy_may_be_changed() -> None:
+    asked = RequestHead(b"GET", b"/", b"a", b"http", b"1.1", some_headers(), line=("", "", None, ""))
+    answered = ResponseHead(200, b"OK", some_headers(), written=b"HTTP/1.1 200 OK\r\n")
+    for head in (asked, answered):
+        copy = head.copy()
+        assert copy == head
+        copy.headers.clear()
+        assert head.headers == some_headers()
+    assert asked.copy().line is None
+    assert answered.copy().written is None

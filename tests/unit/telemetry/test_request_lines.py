@@ -116,3 +116,12 @@ def test_nothing_breaks_out_of_its_place(
     if line is json_line:
         found = json.loads(said)
         assert (found["method"], found["user_agent"]) == (method.decode("latin-1"), agent.decode("latin-1"))
+
+
+@pytest.mark.parametrize("line", [json_line, text_line])
+def test_an_id_that_we_gave_is_told_where_the_head_has_none(line: Callable[[RequestRecord], bytes]) -> None:
+    head = RequestHead(b"GET", b"/", b"a", b"http", b"1.1", [])
+    given, none = (line(record(head=head, request_id=each)) for each in (b"given", None))
+    assert b'"given"' in given
+    assert given != none
+    assert (b'"request_id":null' in none) is (line is json_line)
