@@ -37,6 +37,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     call                  a request on a bridge and its response
     capture               bring a connection to the proxy by a redirect rule
     cluster               the endpoints of a service's port, or of a subset of them, and how one of them is chosen
+    course                where documents bring a flow that is relayed as it is: its cluster, and the endpoint that takes it
     detection             finding out what a client speaks from its first bytes, where no document says it
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)

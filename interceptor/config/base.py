@@ -20,7 +20,7 @@ _TIMESTAMP: Final = re.compile(
 )  # sorts as text, as the API server writes it
 
 
-def _seconds(value: object) -> object:
+def seconds(value: object) -> object:
     """Istio's duration form (Go's) in seconds."""
     if not isinstance(value, str):
         raise ValueError("must be text with a unit; write it like 10s, 1m30s or 500ms")  # noqa: TRY004 (pydantic collects ValueError)
@@ -46,7 +46,7 @@ def _timestamp(value: str) -> str:
 
 
 Timestamp = Annotated[str, AfterValidator(_timestamp)]
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86_400 * 30)]
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=86_400 * 30)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[
     str, Field(min_length=1, max_length=253), AfterValidator(_name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import host_name
-from interceptor.config.base import Document, Duration, Fault, Port, Strict
+from interceptor.config.base import Document, Duration, Fault, Port, Strict, seconds
 from interceptor.model.identity import CertificateFiles
 
 if TYPE_CHECKING:
@@ -58,36 +59,128 @@ class PortNumber(Strict):
     number: Port
 
 
+def _token(value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value, re.ASCII):
+        raise ValueError(f"'{value}' is not a cookie's name")
+    return value
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[!-:<-~]*", value, re.ASCII):
+        raise ValueError(f"'{value}' is not a path that a cookie can have; write it like /shop")
+    return value
+
+
+def _locality(value: str) -> str:
+    if not re.fullmatch(r"\*|[^/*]+(/[^/*]+){0,2}(/\*)?", value):
+        raise ValueError(f"'{value}' is not a locality; write it like region/zone/subzone or region/*")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_locality)]
+
+
+class HTTPCookie(Strict):
+    """A cookie that keeps a client at one endpoint; it is made where a request has none. A ``ttl`` of 0s: a session's."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"attributes"})
+
+    name: Annotated[str, AfterValidator(_token)]
+    path: Annotated[str, AfterValidator(_path)] | None = None
+    ttl: Annotated[float, BeforeValidator(seconds), Field(ge=0, le=86_400 * 3650)]
+
+
 class ConsistentHash(Strict):
     """What of a request keeps it at one endpoint."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"httpCookie", "ringHash", "maglev", "minimumRingSize"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"ringHash", "maglev", "minimumRingSize"})
 
     httpHeaderName: str | None = Field(default=None, min_length=1)  # noqa: N815
+    httpCookie: HTTPCookie | None = None  # noqa: N815
     httpQueryParameterName: str | None = Field(default=None, min_length=1)  # noqa: N815
     useSourceIp: bool = False  # noqa: N815
+
+
+class Distribute(Strict):
+    """Shares of the load of one locality, in per cent, by the locality that gets them."""
+
+    from_: Place = Field(alias="from")
+    to: dict[Place, Annotated[int, Field(ge=1, le=100)]]
+
+
+class Failover(Strict):
+    """The region that comes next where a region has too few healthy endpoints."""
+
+    from_: Annotated[str, Field(min_length=1)] = Field(alias="from")
+    to: Annotated[str, Field(min_length=1)]
+
+
+class LocalityLoadBalancer(Strict):
+    """Nearer endpoints first, as long as they are healthy; or shares for localities."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"failoverPriority"})
+
+    enabled: bool = True
+    distribute: tuple[Distribute, ...] = Field(default=(), strict=False)
+    failover: tuple[Failover, ...] = Field(default=(), strict=False)
+
+    def faults(self) -> Iterator[Fault]:
+        """Istio's rules."""
+        if self.distribute and self.failover:
+            yield Fault(("failover",), "cannot be given together with distribute; keep one")
+        for index, each in enumerate(self.distribute):
+            if sum(each.to.values()) != 100:
+                yield Fault(("distribute", index, "to"), "must come to 100 in all")
+        for index, other in enumerate(self.failover):
+            if other.from_ == other.to:
+                yield Fault(("failover", index, "to"), "is the region itself; name another one")
+
+
+class Warmup(Strict):
+    """How an endpoint that is new gets its share little by little."""
+
+    duration: Duration
+    minimumPercent: float = Field(default=10.0, ge=0, le=100, strict=False)  # noqa: N815
+    aggression: float = Field(default=1.0, ge=1, le=100, strict=False)
 
 
 class LoadBalancer(Strict):
     """How an endpoint is chosen; LEAST_REQUEST where nothing is said."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"localityLbSetting", "warmup", "warmupDurationSecs"})
     unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
         "simple": frozenset({"LEAST_CONN", "PASSTHROUGH", "UNSPECIFIED"})
     }
 
     simple: Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] | None = None
     consistentHash: ConsistentHash | None = None  # noqa: N815
+    localityLbSetting: LocalityLoadBalancer | None = None  # noqa: N815
+    warmupDurationSecs: Duration | None = None  # noqa: N815 (Istio's older name of warmup.duration)
+    warmup: Warmup | None = None
+
+    @property
+    def warms_up(self) -> Warmup | None:
+        """What both of its fields come to."""
+        if self.warmup is None and self.warmupDurationSecs is not None:
+            return Warmup.model_construct(duration=self.warmupDurationSecs)
+        return self.warmup
 
     def faults(self) -> Iterator[Fault]:
         """One way of choosing."""
-        if (self.simple is None) == (self.consistentHash is None):
+        given = (self.simple, self.consistentHash)
+        others = (self.localityLbSetting, self.warms_up)
+        if all(each is not None for each in given) or not any(each is not None for each in (*given, *others)):
             yield Fault((), "needs one of simple and consistentHash")
         if (key := self.consistentHash) is not None:
-            given = (key.httpHeaderName, key.httpQueryParameterName, key.useSourceIp or None)
-            if sum(each is not None for each in given) != 1:
-                message = "needs one of httpHeaderName, httpQueryParameterName and useSourceIp"
+            ways = (key.httpHeaderName, key.httpCookie, key.httpQueryParameterName, key.useSourceIp or None)
+            if sum(each is not None for each in ways) != 1:
+                message = "needs one of httpHeaderName, httpCookie, httpQueryParameterName and useSourceIp"
                 yield Fault(("consistentHash",), message)
+        if self.warmup is not None and self.warmupDurationSecs is not None:
+            yield Fault(("warmupDurationSecs",), "says the same as warmup.duration; keep one")
+        if self.warms_up is not None and (self.simple == "RANDOM" or self.consistentHash is not None):
+            yield Fault(("warmup",), "works with ROUND_ROBIN and LEAST_REQUEST; change simple, or remove it")
+        for fault in self.localityLbSetting.faults() if self.localityLbSetting else ():
+            yield Fault(("localityLbSetting", *fault.location), fault.message)
 
 
 class OutlierDetection(Strict):
@@ -110,11 +203,12 @@ class HTTPPool(Strict):
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
         {
-            *("http1MaxPendingRequests", "maxRequestsPerConnection", "idleTimeout", "h2UpgradePolicy"),
+            *("maxRequestsPerConnection", "idleTimeout", "h2UpgradePolicy"),
             *("useClientProtocol", "maxConcurrentStreams"),
         }
     )
 
+    http1MaxPendingRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (that wait for a connection)
     http2MaxRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (requests in flight, of any version)
     maxRetries: int | None = Field(default=None, ge=1)  # noqa: N815 (in flight)
 
@@ -123,29 +217,33 @@ class TCPPool(Strict):
     """Bounds on connecting."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"maxConnections", "tcpKeepalive", "maxConnectionDuration", "idleTimeout"}
+        {"tcpKeepalive", "maxConnectionDuration", "idleTimeout"}
     )
 
+    maxConnections: int | None = Field(default=None, ge=1)  # noqa: N815 (that carry something)
     connectTimeout: Duration | None = None  # noqa: N815
 
 
 class ConnectionPool(Strict):
-    """What a service is never asked for more of."""
+    """What a service is never asked for more of. Each worker counts for itself."""
 
     http: HTTPPool = HTTPPool()
     tcp: TCPPool = TCPPool()
 
 
 _UNSUPPORTED = frozenset({"tunnel", "proxyProtocol", "retryBudget"})
-_TRAFFIC = ("loadBalancer", "connectionPool", "outlierDetection")
+TRAFFIC: Final = ("loadBalancer", "connectionPool", "outlierDetection")
 
 
 class PortPolicy(Strict):
     """What holds for one port, in place of all that is said for the others."""
 
-    unsupported: ClassVar[frozenset[str]] = _UNSUPPORTED | set(_TRAFFIC)
+    unsupported: ClassVar[frozenset[str]] = _UNSUPPORTED
 
     port: PortNumber
+    loadBalancer: LoadBalancer | None = None  # noqa: N815
+    connectionPool: ConnectionPool | None = None  # noqa: N815
+    outlierDetection: OutlierDetection | None = None  # noqa: N815
     tls: ClientTls | None = None
 
 
@@ -206,19 +304,6 @@ class DestinationRule(Document):
         policy = self.spec.trafficPolicy
         return any(tls and tls.mode == "ISTIO_MUTUAL" for tls in (policy.tls, *self.port_tls.values()))
 
-    def notes(self) -> Iterator[str]:
-        """What it does not reach."""
-        policy = self.spec.trafficPolicy
-        if any(
-            getattr(each, name)
-            for each in (policy, *(each.trafficPolicy for each in self.spec.subsets))
-            for name in _TRAFFIC
-        ):
-            yield (
-                "loadBalancer, connectionPool and outlierDetection hold for requests of HTTP/1: in this version "
-                "other connections go to the address the app dialled"
-            )
-
     def faults(self) -> Iterator[Fault]:
         """Modes need their files; a port or a subset is spoken of once."""
         policy, at = self.spec.trafficPolicy, ("spec", "trafficPolicy")
@@ -230,17 +315,18 @@ class DestinationRule(Document):
                 message = f"'{subset.name}' is given twice, first in spec.subsets[{first}]"
                 yield Fault((*place, "name"), message)
             balancers.append(((*place, "trafficPolicy"), subset.trafficPolicy.loadBalancer))
-        for where, balancer in balancers:
-            for fault in balancer.faults() if balancer else ():
-                yield Fault((*where, "loadBalancer", *fault.location), fault.message)
         if policy.tls is not None:
             for fault in policy.tls.faults():
                 yield Fault((*at, "tls", *fault.location), fault.message)
         seen: dict[int, int] = {}
         for index, each in enumerate(policy.portLevelSettings):
             here = (*at, "portLevelSettings", index)
+            balancers.append((here, each.loadBalancer))
             if (first := seen.setdefault(each.port.number, index)) != index:
                 message = f"port {each.port.number} is given twice, first in portLevelSettings[{first}]"
                 yield Fault((*here, "port", "number"), message)
             for fault in each.tls.faults() if each.tls else ():
                 yield Fault((*here, "tls", *fault.location), fault.message)
+        for where, balancer in balancers:
+            for fault in balancer.faults() if balancer else ():
+                yield Fault((*where, "loadBalancer", *fault.location), fault.message)

@@ -1,9 +1,8 @@
 """Istio's ServiceEntry: destinations that the registry knows.
 
-What it means in this version, where every flow goes on to the address the app dialled: a
-destination is the entry's when its port is one of ``ports`` and its address is one of ``addresses``, of the STATIC
+A destination is the entry's when its port is one of ``ports`` and its address is one of ``addresses``, of the STATIC
 endpoints, or of what ``hosts`` resolve to. Hosts are resolved where ``addresses`` is empty and the resolution is not
-STATIC. No address or port is ever translated, so a document that asks for it is refused.
+STATIC. What was dialled by one of ``addresses`` goes to one of the endpoints, where there are any, at the endpoint's port.
 """
 
 from __future__ import annotations
@@ -70,15 +69,17 @@ class ServicePort(Strict):
 
 
 class Endpoint(Strict):
-    """One address of a STATIC service."""
+    """One address of a STATIC service; a locality is written ``region/zone/subzone``."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"locality", "network", "weight"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"network"})
 
     address: Annotated[str, AfterValidator(_endpoint_address)]
     ports: dict[str, Port] = Field(default_factory=dict)
     labels: dict[str, str] = Field(
         default_factory=dict
     )  # security.istio.io/tlsMode says whether it takes mutual TLS
+    weight: int = Field(default=1, ge=0, le=1_000_000)
+    locality: str = Field(default="", max_length=200)
     serviceAccount: str | None = Field(default=None, min_length=1)  # noqa: N815 (whose certificate it presents)
 
 
@@ -108,6 +109,16 @@ class ServiceEntrySpec(Strict):
         """The hosts whose addresses decide, because the document gives none."""
         return () if self.addresses or self.resolution == "STATIC" else self.hosts
 
+    @property
+    def translates(self) -> bool:
+        """Whether an endpoint is reached at another port than the service."""
+        numbers = {port.name: port.number for port in self.ports}
+        return any(port.targetPort not in {None, port.number} for port in self.ports) or any(
+            number != numbers.get(name)
+            for endpoint in self.endpoints
+            for name, number in endpoint.ports.items()
+        )
+
 
 class ServiceEntry(Document):
     """``apiVersion: networking.istio.io/v1``, ``kind: ServiceEntry``."""
@@ -119,15 +130,6 @@ class ServiceEntry(Document):
         yield from self._address_faults()
         yield from self._port_faults()
         yield from self._endpoint_faults()
-
-    def notes(self) -> Iterator[str]:
-        """Endpoints behind addresses are known, and not balanced over."""
-        if self.spec.addresses and self.spec.endpoints:
-            yield (
-                "spec.endpoints: both addresses and endpoints are known to the registry, but this version does not "
-                "balance over endpoints, except for HTTP/1 requests that a VirtualService or a DestinationRule is about: "
-                "anything else goes to the address the app dialled"
-            )
 
     def _address_faults(self) -> Iterator[Fault]:
         spec = self.spec
@@ -158,26 +160,21 @@ class ServiceEntry(Document):
                 yield Fault(
                     (*at, "name"), f"the name '{port.name}' is given twice, first in spec.ports[{first}]"
                 )
-            if port.targetPort not in {None, port.number}:
-                yield Fault((*at, "targetPort"), _translated(port.targetPort, port.number))
+            if port.targetPort not in {None, port.number} and not self.spec.endpoints:
+                message = (
+                    "needs endpoints to be the port of: a connection goes to the port that the app dialled"
+                )
+                yield Fault((*at, "targetPort"), f"{message}; add spec.endpoints, or remove it")
 
     def _endpoint_faults(self) -> Iterator[Fault]:
         spec = self.spec
         if spec.endpoints and spec.resolution != "STATIC":
             message = f"endpoints with the resolution {spec.resolution} are not supported by this version; use STATIC"
             yield Fault(("spec", "endpoints"), message)
-        numbers = {port.name: port.number for port in spec.ports}
+        names = {port.name for port in spec.ports}
         for index, endpoint in enumerate(spec.endpoints):
-            for name, number in endpoint.ports.items():
+            for name in endpoint.ports.keys() - names:
                 at = ("spec", "endpoints", index, "ports", name)
-                if name not in numbers:
-                    yield Fault(at, f"no port of spec.ports is named '{name}'; name one that is")
-                elif number != numbers[name]:
-                    yield Fault(at, _translated(number, numbers[name]))
-
-
-def _translated(target: int | None, number: int) -> str:
-    return (
-        f"another port ({target}) than the one dialled ({number}) is not supported by this version: "
-        "a flow goes to the port the app dialled; leave the field out, and give that port as number"
-    )
+                yield Fault(at, f"no port of spec.ports is named '{name}'; name one that is")
+        if spec.endpoints and not any(endpoint.weight for endpoint in spec.endpoints):
+            yield Fault(("spec", "endpoints"), "all have the weight 0; give one of them another")

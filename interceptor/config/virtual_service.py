@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from interceptor.config.addresses import host_name
+from interceptor.config.addresses import host_name, ip_address_or_network
 from interceptor.config.base import Document, Duration, Fault, Port, Strict
 
 if TYPE_CHECKING:
@@ -283,14 +283,54 @@ class HTTPRoute(Strict):
     headers: Headers = Headers()
 
 
+class L4Match(Strict):
+    """Conditions on a connection; all of them must hold."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet", "sourceNamespace"})
+
+    destinationSubnets: tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...] = Field(  # noqa: N815
+        default=(), strict=False
+    )
+    port: Port | None = None
+    sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
+    gateways: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class TLSMatch(L4Match):
+    """The same of a connection that begins with TLS, and the server names that its client asks for."""
+
+    sniHosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)  # noqa: N815
+
+
+class RouteDestination(Strict):
+    """One destination and its share of the connections."""
+
+    destination: Destination
+    weight: int = Field(default=0, ge=0, le=1_000_000)
+
+
+class TCPRoute(Strict):
+    """Where connections go that one of its matches, or no match where it has none, holds for."""
+
+    match: tuple[L4Match, ...] = Field(default=(), strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+
+
+class TLSRoute(Strict):
+    """Where connections go whose ClientHello one of its matches holds for."""
+
+    match: Annotated[tuple[TLSMatch, ...], AfterValidator(_some)] = Field(strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+
+
 class VirtualServiceSpec(Strict):
     """The hosts, and their routes in the order in which they are tried."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"tls", "tcp"})
 
     hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)
     gateways: tuple[str, ...] = Field(default=(MESH,), strict=False)
     http: tuple[HTTPRoute, ...] = Field(default=(), strict=False)
+    tls: tuple[TLSRoute, ...] = Field(default=(), strict=False)
+    tcp: tuple[TCPRoute, ...] = Field(default=(), strict=False)
     exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
 
 
@@ -301,19 +341,32 @@ class VirtualService(Document):
 
     def faults(self) -> Iterator[Fault]:
         """Istio's rules between fields."""
-        if not self.spec.http:
-            yield Fault(("spec",), "routes nothing; give http")
-        for index, route in enumerate(self.spec.http):
+        spec = self.spec
+        if not (spec.http or spec.tls or spec.tcp):
+            yield Fault(("spec",), "routes nothing; give http, tls or tcp")
+        for index, route in enumerate(spec.http):
             yield from _http_faults(route, ("spec", "http", index))
+        for index, each in enumerate(spec.tcp):
+            yield from _weight_faults(each.route, ("spec", "tcp", index, "route"))
+        for index, route_of_tls in enumerate(spec.tls):
+            yield from _weight_faults(route_of_tls.route, ("spec", "tls", index, "route"))
+            for number, match in enumerate(route_of_tls.match):
+                for place, name in enumerate(match.sniHosts):
+                    if not any(_within(name, host) for host in spec.hosts):
+                        message = f"'{name}' is none of spec.hosts; name it there too"
+                        yield Fault(("spec", "tls", index, "match", number, "sniHosts", place), message)
 
     def notes(self) -> Iterator[str]:
         """Routes that nothing reaches, and a document that is for other gateways alone."""
         if MESH not in self.spec.gateways:
             yield f"spec.gateways does not name '{MESH}': the document says nothing to this proxy"
-        given = self.spec.http
-        first = next((index for index, route in enumerate(given) if not route.match), len(given))
-        if first + 1 < len(given):
-            yield f"spec.http[{first + 1}] is never reached: spec.http[{first}] takes everything"
+        for name, matches in (
+            ("http", [each.match for each in self.spec.http]),
+            ("tcp", [each.match for each in self.spec.tcp]),
+        ):
+            first = next((index for index, match in enumerate(matches) if not match), len(matches))
+            if first + 1 < len(matches):
+                yield f"spec.{name}[{first + 1}] is never reached: spec.{name}[{first}] takes everything"
 
 
 def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -336,7 +389,14 @@ def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]
                 yield Fault((*at, "match", index, name), "needs one of exact, prefix and regex")
 
 
-def _weight_faults(route: tuple[HTTPRouteDestination, ...], at: tuple[str | int, ...]) -> Iterator[Fault]:
+def _within(name: str, host: str) -> bool:
+    """Whether every name that one host stands for is one that another host stands for."""
+    return host in {"*", name} or (host.startswith("*.") and name.endswith(host[1:]))
+
+
+def _weight_faults(
+    route: tuple[HTTPRouteDestination, ...] | tuple[RouteDestination, ...], at: tuple[str | int, ...]
+) -> Iterator[Fault]:
     """A lone destination gets everything without a weight; several need one that is not 0."""
     if len(route) > 1 and not any(each.weight for each in route):
         yield Fault(at, "has several destinations and no weight; give each one a weight")

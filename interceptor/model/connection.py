@@ -72,6 +72,9 @@ class Flow:
     destination_service: str = "unknown"
     destination_namespace: str = "unknown"  # of the document that names the destination service
     policy: str = "-"  # the document or setting that decided
+    routed_entry: str | None = (
+        None  # namespace/name of the ServiceEntry that a route brought it to, where that is another
+    )
     peer_certificate: Issued | None = None  # to be judged again, where the authorities change
     peer_identity: SpiffeId | None = (
         None  # by the certificate of the peer, verified; on egress our app has none

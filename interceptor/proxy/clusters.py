@@ -10,8 +10,9 @@ from collections import Counter
 from random import Random  # noqa: TID251 (spreads load; nobody gains by guessing it)
 from typing import TYPE_CHECKING, Final
 
-from interceptor.routing import balance
+from interceptor.routing import balance, locality
 from interceptor.routing.balance import Choice, LeastRequest, Ring, RoundRobin, Weighted
+from interceptor.routing.locality import distributed
 from interceptor.routing.outlier import Outcome, Outliers
 from interceptor.routing.retry import RetryBudget
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from interceptor.routing.clusters import Cluster
 
 _log: Final = logging.getLogger(__name__)
+WARM_STEPS: Final = 20  # how often weights grow while endpoints warm up
 FORGET: Final = 3600.0  # seconds after which the state of a cluster that nobody used is dropped
 
 _BALANCERS: Final[dict[str, Callable[[], Balancer]]] = {
@@ -40,59 +42,102 @@ class ClusterState:
         self.cluster = cluster
         self.requests = 0  # in flight
         self.retries = 0  # the same, of those that are not the first attempt
+        self.connections = 0  # that carry something: opaque flows, and requests of HTTP/1
+        self.waiting: dict[object, Callable[[], None]] = {}  # who waits for a connection, and how it is told
         self.used_at = 0.0
+        self._handing = False
         self._chance = chance
         self._active: Counter[UpstreamAddress] = Counter()
-        self._endpoints = cluster.endpoints
-        self._usable: Sequence[Endpoint] | None = cluster.endpoints
-        self._balancer = _BALANCERS[cluster.traffic.balancing]()
         self._outliers = None if cluster.traffic.outliers is None else Outliers(cluster.traffic.outliers)
+        self._unhealthy: frozenset[UpstreamAddress] = frozenset()  # by active checks
+        self._since: dict[UpstreamAddress, float] = {}  # of those that are new: from when
         self._sweep_at = 0.0
+        self._warm_at = 0.0  # when weights are looked at again; 0: nobody warms up
+        self._groups: tuple[tuple[float, Sequence[Endpoint]], ...] | None = None
+        self._balancers: dict[int, Balancer] = {}  # by group
 
-    def follow(self, cluster: Cluster) -> None:
+    def follow(self, cluster: Cluster, now: float) -> None:
         """The cluster is of a newer snapshot now; what did not change is kept."""
         before, self.cluster = self.cluster, cluster
-        if cluster.endpoints != self._endpoints:
-            self._endpoints, self._usable = cluster.endpoints, None
-        if cluster.traffic.balancing != before.traffic.balancing:
-            self._balancer = _BALANCERS[cluster.traffic.balancing]()
+        if cluster.endpoints != before.endpoints:
+            for address in cluster.decisions.keys() - before.decisions.keys():
+                self._since[address] = now
+            for address in self._since.keys() - cluster.decisions.keys():
+                del self._since[address]
+            self._groups = None
+        if cluster.traffic != before.traffic:
+            self._groups = None
+            if cluster.traffic.balancing != before.traffic.balancing:
+                self._balancers.clear()
         if cluster.traffic.outliers != before.traffic.outliers:
             wanted = cluster.traffic.outliers
             self._outliers = None if wanted is None else Outliers(wanted)
-            self._usable = None
 
     def pick(
         self, now: float, key: bytes | None, tried: Collection[UpstreamAddress] = ()
     ) -> UpstreamAddress | None:
-        """An endpoint for a request; for another attempt at one preferably one that was not tried yet."""
+        """An endpoint for a request or a flow; for another attempt at one preferably one that was not tried yet."""
         self.used_at = now
-        endpoints = self._healthy(now)
-        if not endpoints:
+        groups = self._usable(now)
+        if not groups:
             return None
-        choice = Choice(self._chance, self._active, key)
-        chosen = self._balancer.choose(endpoints, choice).address
+        index = 0 if len(groups) == 1 else balance.drawn(groups, self._chance.random())
+        endpoints = groups[index][1]
+        balancer = self._balancers.get(index)
+        if balancer is None:
+            balancer = self._balancers[index] = _BALANCERS[self.cluster.traffic.balancing]()
+        chosen = balancer.choose(endpoints, Choice(self._chance, self._active, key)).address
         if chosen not in tried:
             return chosen
-        others = [each.address for each in endpoints if each.address not in tried]
+        others = [each.address for _, group in groups for each in group if each.address not in tried]
         return others[self._chance.randrange(len(others))] if others else chosen
 
-    def _healthy(self, now: float) -> Sequence[Endpoint]:
+    def _usable(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+        """The groups of endpoints to choose among; made anew when something about them has changed."""
         outliers = self._outliers
         if outliers is not None and now >= self._sweep_at:
             self._sweep_at = now + outliers.settings.interval
             for address in outliers.sweep(now, self._members()):
                 _log.info("%s of %s is used again", address, self.cluster.name)
-                self._usable = None
-        if self._usable is None:
-            self._usable = self._endpoints
-            if outliers is not None and outliers.ejected:
-                self._usable = balance.candidates(
-                    (self._endpoints,),
-                    lambda endpoint: endpoint.address not in outliers.ejected,
-                    panic_below=self.cluster.traffic.panic_below,
-                    point=0.0,
-                )
-        return self._usable
+                self._groups = None
+        if self._warm_at and now >= self._warm_at:
+            self._groups = None
+        if self._groups is None:
+            self._groups = self._grouped(now)
+        return self._groups
+
+    def _grouped(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+        endpoints, traffic = self._weighted(now), self.cluster.traffic
+        near = traffic.near
+        if near is not None and near.shares:
+            groups = distributed(endpoints, near, self._is_healthy)
+            if groups:
+                return groups
+        if near is None and not self.ejected and not self._unhealthy:
+            return ((1.0, endpoints),) if endpoints else ()
+        priorities = (endpoints,) if near is None or near.shares else locality.priorities(endpoints, near)
+        return balance.usable(priorities, self._is_healthy, panic_below=traffic.panic_below)
+
+    def _weighted(self, now: float) -> Sequence[Endpoint]:
+        """The endpoints with the weights that they have by now."""
+        slow, self._warm_at = self.cluster.traffic.slow_start, 0.0
+        if slow is None:
+            return self.cluster.endpoints
+        if not any(now - since < slow.seconds for since in self._since.values()):
+            self._since.clear()
+            return self.cluster.endpoints
+        self._warm_at = now + slow.seconds / WARM_STEPS
+        return balance.warmed(
+            self.cluster.endpoints,
+            self._since,
+            now,
+            seconds=slow.seconds,
+            least=slow.least,
+            aggression=slow.aggression,
+        )
+
+    def _is_healthy(self, endpoint: Endpoint) -> bool:
+        return endpoint.address not in self._unhealthy and endpoint.address not in self.ejected
 
     def _members(self) -> Collection[UpstreamAddress]:
         return self.cluster.decisions.keys()
@@ -101,6 +146,29 @@ class ClusterState:
         """Whether no further request may begin."""
         limit = self.cluster.traffic.max_requests
         return limit is not None and self.requests >= limit
+
+    def has_connection(self) -> bool:
+        """Whether one more connection may carry something."""
+        limit = self.cluster.traffic.max_connections
+        return limit is None or self.connections < limit
+
+    def may_wait(self) -> bool:
+        """Whether one more request may wait for a connection."""
+        limit = self.cluster.traffic.max_pending
+        return limit is None or len(self.waiting) < limit
+
+    def leave_connection(self) -> None:
+        """A connection carries nothing any more: who waits longest has it. One that is over at once leaves it to the next."""
+        self.connections -= 1
+        if self._handing:
+            return
+        self._handing = True
+        try:
+            while self.waiting and self.has_connection():
+                waiter = next(iter(self.waiting))
+                self.waiting.pop(waiter)()
+        finally:
+            self._handing = False
 
     def may_retry(self) -> bool:
         """Whether there is budget for another attempt."""
@@ -125,13 +193,38 @@ class ClusterState:
             return
         reason = self._outliers.note(address, outcome, now, self._members())
         if reason is not None:
-            self._usable = None
+            self._groups = None
             _log.warning("%s of %s is left out for a while: %s", address, self.cluster.name, reason)
+
+    def judge(self, unhealthy: frozenset[UpstreamAddress], now: float) -> None:
+        """What active checks say of the endpoints. One that is healthy again warms up."""
+        for address in self._unhealthy - unhealthy:
+            self._since[address] = now
+        self._unhealthy, self._groups = unhealthy, None
 
     @property
     def ejected(self) -> Collection[UpstreamAddress]:
-        """The endpoints that are left out."""
+        """The endpoints that are left out for failing."""
         return () if self._outliers is None else self._outliers.ejected
+
+    def dump(self) -> dict[str, object]:
+        """For ``/clusters``."""
+        return {
+            "requests": self.requests,
+            "connections": self.connections,
+            "waiting": len(self.waiting),
+            "endpoints": [
+                {
+                    "address": str(endpoint.address),
+                    "weight": endpoint.weight,
+                    "locality": "/".join(endpoint.locality),
+                    "active": self._active.get(endpoint.address, 0),
+                    "healthy": endpoint.address not in self._unhealthy,
+                    "ejected": endpoint.address in self.ejected,
+                }
+                for endpoint in self.cluster.endpoints
+            ],
+        }
 
 
 class ClusterStates:
@@ -150,12 +243,16 @@ class ClusterStates:
                 self._forget(now)
             state = self._states[cluster.name] = ClusterState(cluster, self.chance)
         elif state.cluster is not cluster:
-            state.follow(cluster)
+            state.follow(cluster, now)
         return state
+
+    def dump(self) -> dict[str, dict[str, object]]:
+        """Every cluster that is used, by its name."""
+        return {name: state.dump() for name, state in self._states.items()}
 
     def _forget(self, now: float) -> None:
         """Names come and go with configurations: what is not used any more is dropped."""
         self._forget_at = now + FORGET
         for name, state in list(self._states.items()):
-            if not state.requests and now - state.used_at >= FORGET:
+            if not state.requests and not state.connections and now - state.used_at >= FORGET:
                 del self._states[name]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from interceptor.middleware.build import Stack
     from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
+    from interceptor.proxy.course import Courses
     from interceptor.proxy.endings import Ended
     from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.hub import Hub
@@ -48,6 +49,7 @@ class Services:
     recorder: Recorder
     hub: Hub
     http: Serving
+    courses: Courses
     connect_timeout: float
     handshake_timeout: float
     detect_timeout: float | None  # None: nothing is detected
@@ -103,7 +105,7 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             permission.deny(flow, decision)
             return
         begun = None
-        if services.middleware is None and _is_opaque(decision, services):
+        if services.middleware is None and _is_opaque(decision, services) and not services.courses.any(flow):
             if not permission.lets_through(flow, decision, services.snapshot().policies):
                 return
             started = trio.current_time()
@@ -140,8 +142,7 @@ async def _serve(
     except HandshakeError as failure:
         permission.deny_handshake(flow, failure)
     except (DialError, GoneError) as failure:
-        if flow.denied is None:
-            flow.flag, flow.details = endings.of_failure(failure)
+        permission.note_failure(flow, failure)
     except trio.Cancelled:
         flow.flag, flow.details = endings.of_abort(services.abort_reason)
         raise
@@ -253,6 +254,9 @@ async def _find_out_and_serve(
     if _is_asked_who(flow, services, found):
         return False
     decision, dialled = met.decision, found.dialled
+    if dialled is not None and services.courses.may_depart(flow, decision):
+        sockets.reset(dialled.sock)
+        dialled = None
     if begun is not None or permission.lets_through(flow, decision, services.snapshot().policies):
         dialled = dialled or await _dial(flow, decision, services, begun)
         permission.lets_through(flow, decision, services.snapshot().policies, again=True)
@@ -277,6 +281,7 @@ def _relay(
         try:
             if flow.denied is None:
                 flow.flag, flow.details = endings.of_relay(ended)
+            services.courses.leave(flow)
             services.tracker.close(flow)
         except Exception:  # noqa: BLE001 (see fault)
             services.fault(flow.peer, flow.id)
@@ -291,6 +296,7 @@ def _end(flow: Flow, downstream: Leg, services: Services) -> None:
     if downstream.fileno() != -1:
         sockets.reset(downstream)
     try:
+        services.courses.leave(flow)
         services.tracker.close(flow)
     except Exception:  # noqa: BLE001 (see fault)
         services.fault(flow.peer, flow.id)
@@ -307,19 +313,23 @@ def _is_opaque(decision: Decision, services: Services) -> bool:
 
 async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     """What the flow carries: as it is declared, or else by its first bytes."""
-    found = met.found
-    if met.decision.protocol != "auto":
-        return replace(sniff.DECLARED[met.decision.protocol], dialled=met.dialled)
-    if services.detect_timeout is None:
+    found, decision = met.found, met.decision
+    asks_name = services.courses.asks_name(flow, decision)
+    if decision.protocol != "auto" and not (asks_name and decision.protocol == "tls"):
+        return replace(sniff.DECLARED[decision.protocol], dialled=met.dialled)
+    if services.detect_timeout is None and not asks_name:
         return replace(sniff.DECLARED["tcp"], dialled=met.dialled)
     if found is None:
-        dial = _dialler(flow, met.decision, services, met.dialled)
-        found = await sniff.find_out(flow, met.leg, dial, services.http, services.detect_timeout)
+        dial = None if asks_name else _dialler(flow, decision, services, met.dialled)
+        patience = services.detect_timeout or services.handshake_timeout
+        found = await sniff.find_out(flow, met.leg, dial, services.http, patience)
         if found.dialled is None and met.dialled is not None:
             found = replace(found, dialled=met.dialled)
     services.recorder.detected(flow, found.result)
     if found.detected.hello is not None and flow.server_name is None:
         flow.server_name = found.detected.hello.server_name
+    if decision.protocol == "tls" or services.detect_timeout is None:
+        return replace(found, detected=OPAQUE)  # whatever it says, it is declared
     return found
 
 
@@ -343,13 +353,43 @@ async def _dial(
     begun: Dial | None = None,
     protocol: ProtocolName = "tcp",
 ) -> Dialled:
-    """Connect to the upstream, and note what became of it."""
+    """Connect to the upstream, or to an endpoint of the cluster that documents bring the flow to."""
+    courses = services.courses
+    course = None if begun is not None else courses.begin(flow, decision)
+    if course is None:
+        return await _connect(flow, decision, services, begun, protocol)
+    try:
+        while True:
+            chosen = courses.next(flow, course)
+            timeout = course.cluster.traffic.connect_timeout
+            try:
+                dialled = await _connect(flow, chosen, services, None, protocol, timeout)
+            except DialError:
+                if not courses.failed(course):
+                    raise
+            else:
+                courses.note(flow, course, chosen)
+                return dialled
+    except BaseException:
+        courses.leave(flow)
+        raise
+
+
+async def _connect(
+    flow: Flow,
+    decision: Decision,
+    services: Services,
+    begun: Dial | None,
+    protocol: ProtocolName,
+    timeout: float | None = None,
+) -> Dialled:
+    """Connect to one upstream after the other, and note what became of it."""
     started = trio.current_time()
     try:
         sock, address = await upstream.dial(
             decision.upstreams,
             services.hub,
-            timeout=services.connect_timeout,
+            timeout=timeout or services.connect_timeout,
             hint=decision.hint,
             sources=_sources(flow, services),
             begun=begun,
@@ -374,11 +414,14 @@ async def _serve_http(flow: Flow, met: Met, found: Found, services: Services) ->
     flow.http, flow.relay = True, "http"
     sources = _sources(flow, services)
     decision = met.decision
-    key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
-    if sources is not None:
-        key = (key, flow.id)
+
+    def key_of(by: Decision) -> object:
+        key: object = by.upstreams if by.tls is None else (by.upstreams, by.tls)
+        return key if sources is None else (key, flow.id)
+
+    key, dialled_by = key_of(decision), services.courses.turn_back(flow, decision)
     if found.dialled is not None:
-        services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
+        services.http.pool.keep(services.http.pool.adopt(key_of(dialled_by), found.dialled))
     await http1.serve(Service(services.http, flow, decision, key, sources), met.leg)
 
 

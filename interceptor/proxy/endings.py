@@ -8,10 +8,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.errors import PeerError
+from interceptor.model.address import UpstreamAddress
 from interceptor.model.connection import ResponseFlag
 
 if TYPE_CHECKING:
-    from interceptor.model.address import UpstreamAddress
+    from interceptor.model.address import SocketAddress
 
 
 class Side(Enum):
@@ -59,6 +60,23 @@ class TlsDialError(DialError):
     def __init__(self, address: UpstreamAddress, details: str) -> None:
         super().__init__(address, errno.EPROTO)
         self.details = details
+
+
+class TurnedAwayError(DialError):
+    """Nothing was dialled: the documents leave nobody to dial, or a policy refuses who they name."""
+
+    def __init__(
+        self,
+        address: SocketAddress,
+        outcome: Outcome,
+        *,
+        denied: str | None = None,
+        policy: str = "-",
+    ) -> None:
+        super().__init__(UpstreamAddress(address), errno.ENOTCONN)
+        self.outcome = outcome
+        self.denied = denied  # the reason label, where a policy refuses
+        self.policy = policy  # which one
 
 
 class HandshakeError(PeerError):
@@ -168,6 +186,8 @@ def of_denial(reason: str, details: str) -> Outcome:
 
 def of_dial(failure: DialError) -> Outcome:
     """A flow whose upstream could not be reached."""
+    if isinstance(failure, TurnedAwayError):
+        return failure.outcome
     if isinstance(failure, TlsDialError):
         return Outcome(ResponseFlag.UPSTREAM_FAILURE, failure.details)
     flag, details = _DIAL.get(failure.errno, _OTHER_DIAL)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.model.connection import Direction
 from interceptor.proxy import endings
+from interceptor.proxy.endings import TurnedAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.policy.authorization import Verdict
     from interceptor.policy.policies import Policies
-    from interceptor.proxy.endings import HandshakeError
+    from interceptor.proxy.endings import DialError, GoneError, HandshakeError
     from interceptor.routing.destinations import Decision
     from interceptor.routing.table import Routing
 
@@ -55,6 +56,14 @@ def decided(flow: Flow, destination: OriginalDestination, view: SnapshotView) ->
 def deny_handshake(flow: Flow, failure: HandshakeError) -> None:
     """Note in its flow that a peer did not prove who it is."""
     flow.denied, flow.flag, flow.details = failure.reason, failure.flag, str(failure)
+
+
+def note_failure(flow: Flow, failure: DialError | GoneError) -> None:
+    """Note in its flow that it never came to be relayed; where it was denied meanwhile, that is why."""
+    if flow.denied is None:
+        flow.flag, flow.details = endings.of_failure(failure)
+        if isinstance(failure, TurnedAwayError) and failure.denied is not None:
+            flow.denied, flow.policy = failure.denied, failure.policy
 
 
 def opaque(flow: Flow, decision: Decision, policies: Policies | None) -> Decision:
@@ -122,7 +131,10 @@ def revoke(flows: Iterable[Flow], view: SnapshotView) -> int:
         decision = decided(flow, flow.original_dst, view)
         if decision.denied is None:
             judge = _anything if flow.relay in _NOT_OPAQUE else opaque
-            decision = judge(flow, decision, view.policies)
+            judged = judge(flow, decision, view.policies)
+            if judged.denied is None and flow.routed_entry is not None:
+                judged = judge(flow, replace(decision, entry=flow.routed_entry), view.policies)
+            decision = judged
         flow.policy = decision.policy
         if decision.denied is not None:
             deny(flow, decision)

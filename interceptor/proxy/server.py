@@ -13,6 +13,7 @@ from interceptor.model.connection import Direction
 from interceptor.proxy import permission
 from interceptor.proxy.clusters import ClusterStates
 from interceptor.proxy.connection import Services
+from interceptor.proxy.course import Courses
 from interceptor.proxy.http.pool import Pool
 from interceptor.proxy.http.request_ids import request_ids
 from interceptor.proxy.http.routed import Router
@@ -62,6 +63,7 @@ class Proxy:
     ) -> None:
         timeouts = settings.spec.timeouts
         self._sockets = listeners
+        states = self._states = ClusterStates()
         hub = Hub(idle=timeouts.idle, linger=timeouts.linger, relay=settings.spec.relay)
         self._services = Services(
             snapshot=snapshot,
@@ -90,6 +92,7 @@ class Proxy:
                 transport=None if transport is None else transport(hub),
                 filters=None if middleware is None else _filters(middleware),
             ),
+            courses=Courses(snapshot, states, trio.current_time),
             connect_timeout=timeouts.connect,
             handshake_timeout=timeouts.handshake,
             detect_timeout=timeouts.detect if settings.spec.detection else None,
@@ -98,7 +101,7 @@ class Proxy:
             middleware=middleware,
             transparent=settings.spec.ingress.mode == "TPROXY",
         )
-        self._services.http.router = Router(self._services.http, lambda: snapshot().routing, ClusterStates())
+        self._services.http.router = Router(self._services.http, lambda: snapshot().routing, states)
         made = self._services.http.transport
         if made is not None and made.workload is not None:
             made.workload.on_change = self._judge_peers
@@ -193,6 +196,10 @@ class Proxy:
         """The live flows, oldest first, with their byte counts as of now."""
         self.count()
         return self._services.tracker.flows()
+
+    def clusters(self) -> dict[str, dict[str, object]]:
+        """Every cluster that is used, by its name: its endpoints, their health, what is under way."""
+        return self._states.dump()
 
     @property
     def active(self) -> int:

@@ -1,7 +1,7 @@
 """PURE. Which endpoint of a cluster a connection or a request goes to: Istio's and Envoy's load balancing.
 
-Sources: Istio's DestinationRule (LoadBalancerSettings, LocalityLoadBalancerSetting) and Envoy's "Load balancing" pages
-(supported load balancers, priority levels, panic threshold). Randomness, load and health are arguments.
+Sources: Istio's DestinationRule (LoadBalancerSettings) and Envoy's "Load balancing" pages (supported load balancers,
+priority levels, panic threshold, slow start). Randomness, time, load and health are arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OVERPROVISIONING: Final = (
     1.4  # Envoy's: a priority keeps all load until less than 1/1.4 of its endpoints are healthy
 )
+FINER: Final = 100  # of a weight of 1, while endpoints warm up
 POINTS: Final = 160  # on the ring, for each unit of weight: shares are even to about 10 %; libketama's figure
 POINTS_LIMIT: Final = 16_000  # of one endpoint: building its part of the ring takes some 30 ms
 
@@ -132,21 +133,6 @@ def hash_of(key: bytes) -> int:
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
-def by_priority(endpoints: Sequence[Endpoint], own: tuple[str, ...]) -> tuple[tuple[Endpoint, ...], ...]:
-    """Endpoints in groups, nearest first: same subzone, same zone, same region, anywhere (Istio's failover)."""
-    groups: dict[int, list[Endpoint]] = {}
-    for endpoint in endpoints:
-        shared = len(
-            list(
-                itertools.takewhile(
-                    lambda pair: pair[0] == pair[1], zip(endpoint.locality, own, strict=False)
-                )
-            )
-        )
-        groups.setdefault(-shared, []).append(endpoint)
-    return tuple(tuple(groups[rank]) for rank in sorted(groups))
-
-
 def loads(healthy: Sequence[tuple[int, int]]) -> list[float]:
     """The share of load of each priority, from its (healthy, all) endpoints: Envoy's spill-over.
 
@@ -161,24 +147,54 @@ def loads(healthy: Sequence[tuple[int, int]]) -> list[float]:
     return shares
 
 
-def candidates(
-    priorities: Sequence[Sequence[Endpoint]],
-    is_healthy: Callable[[Endpoint], bool],
-    *,
-    panic_below: float,
-    point: float,
-) -> Sequence[Endpoint]:
-    """The endpoints to choose among now; empty where there are none to use.
+def usable(
+    priorities: Sequence[Sequence[Endpoint]], is_healthy: Callable[[Endpoint], bool], *, panic_below: float
+) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+    """The groups of endpoints to choose among now, each with its share of the load; none where there is nobody to use.
 
     ``panic_below`` is a share of healthy endpoints, in [0, 1]: in a priority with less than that all of its endpoints are
-    used, since the few healthy ones would go down as well. ``point`` in [0, 1) picks the priority by its load.
+    used, since the few healthy ones would go down as well.
     """
     up = [[endpoint for endpoint in group if is_healthy(endpoint)] for group in priorities]
     shares = loads([(len(healthy), len(group)) for healthy, group in zip(up, priorities, strict=True)])
     if not any(shares):
-        return priorities[0] if priorities and panic_below else ()
-    for share, healthy, group in zip(shares, up, priorities, strict=True):
+        return ((1.0, priorities[0]),) if priorities and panic_below else ()
+    return tuple(
+        (share, group if len(healthy) < panic_below * len(group) else healthy)
+        for share, healthy, group in zip(shares, up, priorities, strict=True)
+        if share
+    )
+
+
+def drawn(groups: Sequence[tuple[float, Sequence[Endpoint]]], point: float) -> int:
+    """Which of the groups a point in [0, 1) falls to, by their shares."""
+    for index, (share, _) in enumerate(groups):
         point -= share
         if point < 0:
-            return group if len(healthy) < panic_below * len(group) else healthy
-    return next(healthy for share, healthy in zip(reversed(shares), reversed(up), strict=True) if share)
+            return index
+    return len(groups) - 1  # what rounding left over
+
+
+def warmed(
+    endpoints: Sequence[Endpoint],
+    since: Mapping[UpstreamAddress, float],
+    now: float,
+    *,
+    seconds: float,
+    least: float,
+    aggression: float,
+) -> tuple[Endpoint, ...]:
+    """The endpoints with the weights that they have by now: one that is new gets its share little by little.
+
+    Envoy's slow start: the weight times the part of the time that has passed, to the power of 1 / ``aggression``, and no
+    less than ``least`` of it. Weights are whole numbers, so all of them are finer here.
+    """
+
+    def weight(endpoint: Endpoint) -> int:
+        born = since.get(endpoint.address)
+        if born is None or now - born >= seconds:
+            return FINER * endpoint.weight
+        part: float = max(least, (max(0.0, now - born) / seconds) ** (1 / aggression))
+        return max(1, round(FINER * endpoint.weight * part))
+
+    return tuple(replace(endpoint, weight=weight(endpoint)) for endpoint in endpoints)

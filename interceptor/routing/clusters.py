@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
 from interceptor.routing.balance import Endpoint
 from interceptor.routing.destinations import Decision
+from interceptor.routing.locality import Nearness, is_in, parse
+from interceptor.routing.names import is_virtual
 from interceptor.routing.outlier import OutlierDetection
 
 if TYPE_CHECKING:
@@ -19,23 +21,46 @@ if TYPE_CHECKING:
 
     from interceptor.config.destination_rule import (
         ConnectionPool,
+        ConsistentHash,
         DestinationRule,
         LoadBalancer,
         OutlierDetection as OutlierFields,
+        PortPolicy,
         Subset,
+        TrafficPolicy,
     )
     from interceptor.config.service_entry import ServiceEntry, ServicePort
+    from interceptor.routing.locality import Locality
     from interceptor.routing.security import Security
 
 Balancing: TypeAlias = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "HASH"]
 
 
 @dataclass(frozen=True, slots=True)
+class HashCookie:
+    """A cookie that keeps a client at one endpoint, and how one is made."""
+
+    name: bytes
+    path: bytes | None
+    ttl: float  # seconds; 0: as long as the client runs
+
+
+@dataclass(frozen=True, slots=True)
 class HashOn:
-    """What of a request its endpoint depends on; the client's address where neither is named."""
+    """What of a request its endpoint depends on; the client's address where none is named."""
 
     header: bytes | None = None
     parameter: bytes | None = None
+    cookie: HashCookie | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    """How an endpoint that is new gets its share."""
+
+    seconds: float
+    least: float = 0.1  # of its weight
+    aggression: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +70,14 @@ class Traffic:
     balancing: Balancing = "LEAST_REQUEST"
     hash_on: HashOn | None = None
     max_requests: int | None = None  # in flight
+    max_pending: int | None = None  # that wait for one of ``max_connections``
+    max_connections: int | None = None  # that carry something: an opaque flow, or a request of HTTP/1
     max_retries: int | None = None
     connect_timeout: float | None = None
     outliers: OutlierDetection | None = None
     panic_below: float = 0.0
+    near: Nearness | None = None
+    slow_start: SlowStart | None = None
 
 
 DEFAULT: Final = Traffic()
@@ -65,6 +94,16 @@ class Cluster:
     decisions: Mapping[UpstreamAddress, Decision]
     traffic: Traffic
     base: Decision  # without an upstream
+    given: bool = False  # the endpoints are a document's own, not its addresses nor what a name resolves to
+    original: bool = False  # a connection goes where its sender sent it (the resolution NONE)
+
+    def is_behind(self, destination: OriginalDestination) -> bool:
+        """Whether an address that was dialled only stands for the endpoints."""
+        if self.original:
+            return False
+        return is_virtual(destination.host) or (
+            self.given and UpstreamAddress(destination) not in self.decisions
+        )
 
 
 class Clusters:
@@ -76,7 +115,9 @@ class Clusters:
         rules: Iterable[DestinationRule],
         resolved: Mapping[str, Sequence[str]],
         security: Security | None,
+        own: Locality = (),
     ) -> None:
+        self._own = own
         self._by_host: dict[str, list[ServiceEntry]] = {}
         for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
             for host in entry.spec.hosts:
@@ -104,7 +145,7 @@ class Clusters:
         rule = self.rule(host)
         if rule is None:
             return None
-        policy = rule.spec.trafficPolicy
+        policy = _general(rule, dialled)
         if not (policy.loadBalancer or policy.connectionPool or policy.outlierDetection):
             return None
         return self.find(host, dialled, None, dialled)
@@ -144,14 +185,17 @@ class Clusters:
             entry=entry.full_name,
             protocol=port.spoken,
         )
-        endpoints, decisions = [], {}
-        for address, at in dict(self._addresses(entry, host, port, labels)).items():
+        endpoints: list[Endpoint] = []
+        decisions: dict[UpstreamAddress, Decision] = {}
+        for address, at, weight, locality in self._addresses(entry, host, port, labels):
             upstream = UpstreamAddress(SocketAddress(address, at))
+            if upstream in decisions or not weight:
+                continue
             tls = None
             if self._security is not None:
                 told = OriginalDestination(SocketAddress(address, port.number))
                 tls = self._security.of(entry.full_name, host, told)
-            endpoints.append(Endpoint(upstream))
+            endpoints.append(Endpoint(upstream, weight, locality))
             decisions[upstream] = Decision(
                 *((upstream,), name, host, base.policy),
                 namespace=base.namespace,
@@ -160,51 +204,88 @@ class Clusters:
                 tls=tls,
             )
         named = None if rule is None else f"DestinationRule {rule.full_name}"
-        return Cluster(name, base.policy, named, tuple(endpoints), decisions, _traffic(rule, chosen), base)
+        traffic = _traffic(rule, chosen, port.number, self._own)
+        return Cluster(
+            *(name, base.policy, named, tuple(endpoints), decisions, traffic, base),
+            given=bool(entry.spec.endpoints),
+            original=entry.spec.resolution == "NONE",
+        )
 
     def _addresses(
         self, entry: ServiceEntry, host: str, port: ServicePort, labels: Mapping[str, str]
-    ) -> Iterator[tuple[str, int]]:
-        """Each address with the port to dial. What has no labels is in no subset that asks for some."""
+    ) -> Iterator[tuple[str, int, int, Locality]]:
+        """Each address, the port to dial, its weight, its locality. What has no labels is in no subset that asks for some."""
         spec, target = entry.spec, port.targetPort or port.number
         for endpoint in spec.endpoints:
             if labels.items() <= endpoint.labels.items():
-                yield endpoint.address, endpoint.ports.get(port.name, target)
+                at = endpoint.ports.get(port.name, target)
+                yield endpoint.address, at, endpoint.weight, parse(endpoint.locality)
         if spec.endpoints or labels:
             return
         given = self._resolved.get(host, ()) if spec.hosts_to_resolve else spec.addresses
         for address in given:
             if "/" not in address:
-                yield address, target
+                yield address, target, 1, ()
 
 
-def _traffic(rule: DestinationRule | None, subset: Subset | None) -> Traffic:
+def _general(rule: DestinationRule, port: int) -> TrafficPolicy | PortPolicy:
+    """What a rule says for a port: its own settings in place of all others."""
+    policy = rule.spec.trafficPolicy
+    return next((each for each in policy.portLevelSettings if each.port.number == port), policy)
+
+
+def _traffic(rule: DestinationRule | None, subset: Subset | None, port: int, own: Locality) -> Traffic:
     if rule is None:
         return DEFAULT
-    general, own = rule.spec.trafficPolicy, None if subset is None else subset.trafficPolicy
-    balancer: LoadBalancer | None = (own and own.loadBalancer) or general.loadBalancer
-    pool: ConnectionPool | None = (own and own.connectionPool) or general.connectionPool
-    outliers: OutlierFields | None = (own and own.outlierDetection) or general.outlierDetection
+    general, special = _general(rule, port), None if subset is None else subset.trafficPolicy
+    balancer: LoadBalancer | None = (special and special.loadBalancer) or general.loadBalancer
+    pool: ConnectionPool | None = (special and special.connectionPool) or general.connectionPool
+    outliers: OutlierFields | None = (special and special.outlierDetection) or general.outlierDetection
     balancing: Balancing = "LEAST_REQUEST"
     hash_on = None
     if balancer is not None and balancer.consistentHash is not None:
-        key = balancer.consistentHash
-        hash_on = HashOn(
-            key.httpHeaderName.lower().encode() if key.httpHeaderName else None,
-            key.httpQueryParameterName.encode() if key.httpQueryParameterName else None,
-        )
-        balancing = "HASH"
+        balancing, hash_on = "HASH", _hash_on(balancer.consistentHash)
     elif balancer is not None and balancer.simple is not None:
         balancing = balancer.simple
+    warm = None if balancer is None else balancer.warms_up
     return Traffic(
         balancing=balancing,
         hash_on=hash_on,
         max_requests=None if pool is None else pool.http.http2MaxRequests,
+        max_pending=None if pool is None else pool.http.http1MaxPendingRequests,
+        max_connections=None if pool is None else pool.tcp.maxConnections,
         max_retries=None if pool is None else pool.http.maxRetries,
         connect_timeout=None if pool is None else pool.tcp.connectTimeout,
         outliers=None if outliers is None else _outliers(outliers),
         panic_below=0.0 if outliers is None else outliers.minHealthPercent / 100,
+        near=_nearness(balancer, own, ejects=outliers is not None),
+        slow_start=None
+        if warm is None
+        else SlowStart(warm.duration, warm.minimumPercent / 100, warm.aggression),
     )
+
+
+def _hash_on(key: ConsistentHash) -> HashOn:
+    if (cookie := key.httpCookie) is not None:
+        path = None if cookie.path is None else cookie.path.encode()
+        return HashOn(cookie=HashCookie(cookie.name.encode(), path, cookie.ttl))
+    return HashOn(
+        key.httpHeaderName.lower().encode() if key.httpHeaderName else None,
+        key.httpQueryParameterName.encode() if key.httpQueryParameterName else None,
+    )
+
+
+def _nearness(balancer: LoadBalancer | None, own: Locality, *, ejects: bool) -> Nearness | None:
+    """Istio's rule: shares hold wherever they are given; nearest first only where endpoints that fail are left out."""
+    asked = None if balancer is None else balancer.localityLbSetting
+    if not own or (asked is not None and not asked.enabled):
+        return None
+    for each in () if asked is None else asked.distribute:
+        if is_in(own, parse(each.from_)):
+            return Nearness(own, {}, tuple((parse(to), share) for to, share in each.to.items()))
+    if not ejects:
+        return None
+    return Nearness(own, {} if asked is None else {each.from_: each.to for each in asked.failover})
 
 
 def _outliers(fields: OutlierFields) -> OutlierDetection:

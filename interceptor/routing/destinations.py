@@ -7,6 +7,7 @@ longest prefix for CIDRs.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PASSTHROUGH: Final = "PassthroughCluster"  # Istio's names; its dashboards look for them
 BLACK_HOLE: Final = "BlackHoleCluster"
+MOST_TRIED: Final = 256  # upstreams of one flow, where nothing chooses among them
 
 EgressPolicy: TypeAlias = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
@@ -82,15 +84,21 @@ class Registry:
         places: Mapping[str, int] | None = None,
     ) -> None:
         self._single: dict[tuple[str, int], Service] = {}
-        self._members: dict[Service, tuple[str, ...]] = {}  # of a service with a virtual address
+        # Services that are dialled at addresses, or at ports, that are not their members'.
+        self._behind: dict[Service, ServiceEntry] = {}
+        self._members: dict[Service, tuple[UpstreamAddress, ...]] = {}  # of those that were asked for
+        self._resolved = resolved or {}
         # IP version -> prefix length, longest first -> (network address as a number, port) -> service
         self._networks: dict[int, dict[int, dict[tuple[int, int], Service]]] = {4: {}, 6: {}}
         for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
+            stands = bool(entry.spec.endpoints) and (bool(entry.spec.addresses) or entry.spec.translates)
             for service, address in _named(entry, resolved or {}):
                 self._add(service, address)
+                if stands:
+                    self._behind[service] = entry
             for service, address in _virtual(entry, places or {}):
                 self._add(service, address)
-                self._members[service] = _members(entry, service.host, resolved or {})
+                self._behind[service] = entry
         self._networks = {
             version: dict(sorted(lengths.items(), reverse=True))
             for version, lengths in self._networks.items()
@@ -125,16 +133,20 @@ class Registry:
         ]
 
     def upstreams(self, service: Service, destination: OriginalDestination) -> tuple[UpstreamAddress, ...]:
-        """Where a connection to a service goes: to its members where it was dialled by a virtual address."""
-        if service not in self._members or not is_virtual(destination.host):
+        """Where a connection to a service goes: to its members where what was dialled only stands for them."""
+        entry = self._behind.get(service)
+        if entry is None:
             return (UpstreamAddress(destination),)
-        return tuple(
-            UpstreamAddress(SocketAddress(host, destination.port)) for host in self._members[service]
-        )
+        members = self._members.get(service)
+        if members is None:
+            members = self._members[service] = tuple(_members(entry, service, self._resolved))
+        if UpstreamAddress(destination) in members:
+            return (UpstreamAddress(destination),)
+        return members
 
     def gives_out(self, destination: SocketAddress) -> bool:
         """Whether an address is a virtual one, which is nowhere on a network."""
-        return bool(self._members) and is_virtual(destination.host)
+        return bool(self._behind) and is_virtual(destination.host)
 
     def find(self, destination: SocketAddress) -> Service | None:
         """The service behind an address and a port, if a document names it."""
@@ -173,10 +185,16 @@ def _virtual(entry: ServiceEntry, places: Mapping[str, int]) -> Iterator[tuple[S
                     yield Service(entry.full_name, host, port.number, port.spoken), address
 
 
-def _members(entry: ServiceEntry, host: str, resolved: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The addresses behind a host: its entry's endpoints, else what it resolves to."""
-    given = tuple(endpoint.address for endpoint in entry.spec.endpoints)
-    return given or tuple(resolved.get(host, ()))
+def _members(
+    entry: ServiceEntry, service: Service, resolved: Mapping[str, Sequence[str]]
+) -> Iterator[UpstreamAddress]:
+    """The addresses behind a service, each once: its entry's endpoints, else what its host resolves to; not too many."""
+    port = next(port for port in entry.spec.ports if port.number == service.port)
+    target = port.targetPort or port.number
+    given = {(each.address, each.ports.get(port.name, target)): None for each in entry.spec.endpoints}
+    found = given or dict.fromkeys((address, target) for address in resolved.get(service.host, ()))
+    for host, at in itertools.islice(found, MOST_TRIED):
+        yield UpstreamAddress(SocketAddress(host, at))
 
 
 def egress_decision(policy: EgressPolicy, registry: Registry, destination: OriginalDestination) -> Decision:

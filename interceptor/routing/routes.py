@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from interceptor.model import http
+from interceptor.routing.by_host import ByHost
 from interceptor.routing.retry import RetryPolicy, retry_policy
 from interceptor.routing.text_match import TextMatch, text_match
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
         HTTPMatchRequest,
         HTTPRoute,
         HTTPRouteDestination,
+        RouteDestination,
         StringMatch,
         VirtualService,
     )
     from interceptor.model.chance import Chance
 
+T = TypeVar("T")
 _DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 
@@ -102,10 +105,7 @@ class Route:
 
     def destination(self, chance: Chance) -> HTTPRouteDestination:
         """One of the destinations, by their weights."""
-        route = self.spec.route
-        return (
-            route[0] if len(route) == 1 else route[bisect_right(self.sums, chance.randrange(self.sums[-1]))]
-        )
+        return drawn(self.spec.route, self.sums, chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,7 @@ class RouteTable:
     def __init__(
         self, documents: Sequence[VirtualService] = (), labels: Mapping[str, str] | None = None
     ) -> None:
-        self._exact: dict[bytes, tuple[Route, ...]] = {}
-        self._suffixes: dict[bytes, tuple[Route, ...]] = {}
+        self._hosts: ByHost[tuple[Route, ...]] = ByHost()
         self.shadowed: list[tuple[str, str]] = []  # document, host
         for document in sorted(documents, key=lambda each: each.metadata.creationTimestamp or "~"):
             if "mesh" in document.spec.gateways and document.spec.http:
@@ -142,8 +141,7 @@ class RouteTable:
     def _add(self, document: VirtualService, labels: Mapping[str, str]) -> None:
         routes = tuple(_compiled(document, labels))
         for host in document.spec.hosts:
-            table, key = (self._suffixes, host[1:]) if host.startswith("*") else (self._exact, host)
-            if table.setdefault(key.encode(), routes) is not routes:
+            if not self._hosts.add(host, routes):
                 self.shadowed.append((document.full_name, host))
 
     def routes(self, authority: bytes) -> tuple[Route, ...]:
@@ -152,16 +150,7 @@ class RouteTable:
 
     def of_host(self, host: bytes) -> tuple[Route, ...]:
         """The routes for a host in lower case."""
-        found = self._exact.get(host)
-        if found is not None or not self._suffixes:
-            return found or ()
-        at = host.find(b".")
-        while at >= 0:
-            found = self._suffixes.get(host[at:])
-            if found is not None:
-                return found
-            at = host.find(b".", at + 1)
-        return self._suffixes.get(b"", ())
+        return self._hosts.find(host) or ()
 
     def take(self, question: Question, routes: tuple[Route, ...] | None = None) -> Taken | None:
         """The route a request takes, by its authority or of some; None where none of them holds."""
@@ -181,6 +170,15 @@ class RouteTable:
             yield Step(route, tuple(condition.said for condition in failing if condition is not None))
 
 
+def cookie(question: Question, name: bytes) -> bytes | None:
+    """The first value of a cookie; an empty one counts for nothing."""
+    for pair in (question.header(b"cookie") or b"").replace(b",", b";").split(b";"):
+        key, _, value = pair.strip(b" ").partition(b"=")
+        if key == name:
+            return value.strip(b'"') or None
+    return None
+
+
 def host_of(authority: bytes) -> bytes:
     """The host of an authority, in lower case, without its port and without the brackets of an IPv6 address."""
     if authority[:1] == b"[":
@@ -194,6 +192,16 @@ def port_of(authority: bytes) -> int | None:
     return int(port) if port.isdigit() else None
 
 
+def drawn(route: Sequence[T], sums: Sequence[int], chance: Chance) -> T:
+    """One of several destinations, by the sums of their weights."""
+    return route[0] if len(route) == 1 else route[bisect_right(sums, chance.randrange(sums[-1]))]
+
+
+def weight_sums(route: Sequence[HTTPRouteDestination | RouteDestination]) -> tuple[int, ...]:
+    """The sums of destinations' weights; a lone one gets everything."""
+    return tuple(itertools.accumulate(each.weight or (len(route) == 1) for each in route))
+
+
 def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[Route]:
     for index, spec in enumerate(document.spec.http):
         # A match for other gateways, or for workloads with other labels, is not this proxy's.
@@ -205,13 +213,12 @@ def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[R
         ]
         if spec.match and not ours:
             continue
-        weights = [each.weight or (len(spec.route) == 1) for each in spec.route]
         yield Route(
             document.full_name,
             spec.name or f"http[{index}]",
             spec,
             tuple(map(_match, ours)),
-            tuple(itertools.accumulate(weights)),
+            weight_sums(spec.route),
             retry_policy(spec.retries),
         )
 

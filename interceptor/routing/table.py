@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import OriginalDestination
     from interceptor.routing.clusters import Cluster, Clusters
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.flow_routes import FlowRoute, FlowTable
     from interceptor.routing.routes import Question, RouteTable, Taken
 
 
@@ -33,17 +34,29 @@ class Found:
     cluster: Cluster | None = None  # where no VirtualService is about the host, but a DestinationRule
 
 
+@dataclass(frozen=True, slots=True)
+class FoundFlow:
+    """What is said about a connection that is relayed as it is."""
+
+    host: str  # that it is taken to be for
+    believed: bool | None  # the host is the server name that its client asks for; None: it asks for none
+    route: FlowRoute | None = None
+    cluster: Cluster | None = None  # where no route takes it: of the service that was dialled
+
+
 class Routing:
     """What one snapshot says about requests and connections of the app's."""
 
     def __init__(
         self,
         table: RouteTable,
+        flows: FlowTable,
         clusters: Clusters,
         entries: Sequence[ServiceEntry],
         resolved: Mapping[str, Sequence[str]],
     ) -> None:
         self.table = table
+        self.flows = flows
         self.clusters = clusters
         self._hosts = {
             entry.full_name: entry.spec.hosts for entry in entries if not entry.spec.hosts_to_resolve
@@ -63,10 +76,38 @@ class Routing:
         routes = self.table.of_host(host)
         if routes:
             return Found(host, believed, taken=self.table.take(question, routes))
-        cluster = self.clusters.managed(host.decode("latin-1"), destination.port)
-        if cluster is None or decision.entry is None:
+        cluster = self._balanced(host.decode("latin-1"), decision, destination)
+        return None if cluster is None else Found(host, believed, cluster=cluster)
+
+    def find_flow(
+        self, server_name: str | None, decision: Decision, destination: OriginalDestination
+    ) -> FoundFlow | None:
+        """What is said about a connection that is relayed as it is; None where nothing is.
+
+        A server name is believed as the Host of a request is: one that the address cannot be counts as the name of the
+        service that the address is.
+        """
+        host, believed = decision.service, None
+        if server_name is not None:
+            named = server_name.lower()
+            believed = self.may_be(named, decision, destination)
+            host = server_name = named if believed else host
+        route = self.flows.take(host, server_name, destination)
+        if route is not None:
+            return FoundFlow(host, believed, route)
+        cluster = self._balanced(host, decision, destination)
+        return None if cluster is None else FoundFlow(host, believed, cluster=cluster)
+
+    def _balanced(self, host: str, decision: Decision, destination: OriginalDestination) -> Cluster | None:
+        """The cluster of a host, or of the service that was dialled, where its endpoints are to be chosen among."""
+        if decision.entry is None:
             return None
-        return Found(host, believed, cluster=cluster)
+        for name in dict.fromkeys((host, decision.service)):
+            managed = self.clusters.managed(name, destination.port)
+            if managed is not None:
+                return managed
+        cluster = self.clusters.find(decision.service, destination.port, None, destination.port)
+        return cluster if cluster is not None and cluster.is_behind(destination) else None
 
     def may_be(self, host: str, decision: Decision, destination: OriginalDestination) -> bool:
         """Whether the original destination may be a host."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from interceptor.model.address import OriginalDestination
     from interceptor.policy.policies import Policies
     from interceptor.routing.destinations import Decision
-    from interceptor.routing.routes import RouteTable
     from interceptor.routing.table import Routing
 
 
@@ -86,10 +85,10 @@ def take(
     registry = Registry(entries, addresses, places)
     if before is not None and before.configuration is configuration:
         policies, security = before.policies, before.security
-        table = None if before.routing is None else before.routing.table
+        known = before.routing
     else:
-        policies, security, table = _policies(configuration), _security(configuration), None
-    routing = _routing(configuration, addresses, security, table)
+        policies, security, known = _policies(configuration), _security(configuration), None
+    routing = _routing(configuration, addresses, security, known)
     return Snapshot(version, configuration, addresses, registry, policies, security, places, names, routing)
 
 
@@ -97,30 +96,53 @@ def _routing(
     configuration: Configuration,
     resolved: Mapping[str, Sequence[str]],
     security: Security | None,
-    table: RouteTable | None,
+    known: Routing | None,
 ) -> Routing | None:
-    """Where no document says where requests go, or which endpoint gets what, there is none."""
-    if not configuration.virtual_services and not any(map(manages, configuration.destination_rules)):
+    """Where no document says where requests go, or which endpoint gets what, there is none.
+
+    ``known`` is the one before, of the same documents.
+    """
+    entries = visible_entries(configuration)
+    answers_names = configuration.sidecar.spec.dns is not None
+    if (
+        not configuration.virtual_services
+        and not any(map(manages, configuration.destination_rules))
+        and not any(stands_for_others(entry, answers_names=answers_names) for entry in entries)
+    ):
         return None
     from interceptor.routing.clusters import Clusters  # noqa: PLC0415 (for those who have such documents)
+    from interceptor.routing.flow_routes import FlowTable  # noqa: PLC0415
+    from interceptor.routing.locality import own_locality  # noqa: PLC0415
     from interceptor.routing.routes import RouteTable  # noqa: PLC0415
     from interceptor.routing.table import Routing  # noqa: PLC0415
 
     metadata = configuration.sidecar.metadata
-    if table is None:
+    if known is None:
         seen = [each for each in configuration.virtual_services if visible(each, metadata.namespace)]
-        table = RouteTable(seen, metadata.labels)
+        table, flows = RouteTable(seen, metadata.labels), FlowTable(seen, metadata.labels)
+    else:
+        table, flows = known.table, known.flows
     rules = [rule for rule in configuration.destination_rules if visible(rule, metadata.namespace)]
-    entries = visible_entries(configuration)
-    return Routing(table, Clusters(entries, rules, resolved, security), entries, resolved)
+    clusters = Clusters(entries, rules, resolved, security, own_locality(metadata.labels))
+    return Routing(table, flows, clusters, entries, resolved)
 
 
 def manages(rule: DestinationRule) -> bool:
     """Whether a rule says which endpoint gets what."""
     policy = rule.spec.trafficPolicy
-    return any(
-        each is not None for each in (policy.loadBalancer, policy.connectionPool, policy.outlierDetection)
-    )
+    said = [(policy.loadBalancer, policy.connectionPool, policy.outlierDetection)]
+    said += [
+        (each.loadBalancer, each.connectionPool, each.outlierDetection) for each in policy.portLevelSettings
+    ]
+    return any(each is not None for all_of_it in said for each in all_of_it)
+
+
+def stands_for_others(entry: ServiceEntry, *, answers_names: bool) -> bool:
+    """Whether connections are dialled to an address, or at a port, of an entry that is not one of its endpoints'."""
+    spec = entry.spec
+    if answers_names and needs_virtual(entry):
+        return True
+    return bool(spec.endpoints) and (bool(spec.addresses) or spec.translates)
 
 
 def _version(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> str:

@@ -377,6 +377,91 @@ async def test_a_hash_keeps_a_user_at_one_endpoint() -> None:
             assert len(hosts) == 1
 
 
+async def test_a_cookie_keeps_a_client_at_one_endpoint_and_is_made_where_there_is_none() -> None:
+    rule = (
+        "DestinationRule",
+        (
+            "host: shop.example\ntrafficPolicy: {loadBalancer: {consistentHash: "
+            "{httpCookie: {name: stay, path: /a, ttl: 90s}}}}"
+        ),
+    )
+    async with routed_bed(rule) as bed:
+        hosts: dict[str, set[str]] = {}
+        for user in ("", "", "", ""):
+            given = user
+            for turn in range(3):
+                client = bed.client()
+                await client.send(ask("/", *([f"Cookie: a=b; stay={given}"] if given else [])))
+                host, wire = await bed.any()
+                await wire.head()
+                await wire.send(response("200 OK", "Content-Length: 0", "Connection: close"))
+                _, head, _ = await answered(client)
+                if turn == 0:
+                    [line] = [each for each in head.split(b"\r\n") if each.startswith(b"set-cookie")]
+                    cookie, *attributes = line.partition(b": ")[2].decode().split("; ")
+                    assert attributes == ["Max-Age=90", "Path=/a", "HttpOnly"]
+                    given = cookie.removeprefix("stay=").strip('"')
+                    assert len(given) == 16
+                else:
+                    assert b"set-cookie" not in head
+                hosts.setdefault(given, set()).add(host)
+                client.close()
+        assert len(hosts) == 4
+        assert all(len(reached) == 1 for reached in hosts.values())
+
+
+async def test_requests_wait_for_a_connection_and_not_too_many_of_them() -> None:
+    rule = (
+        "DestinationRule",
+        (
+            "host: shop.example\ntrafficPolicy: {connectionPool: "
+            "{tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}"
+        ),
+    )
+    async with routed_bed(rule, versions=(("127.0.0.2", "v1"),)) as bed:
+        first, second, third = bed.client(), bed.client(), bed.client()
+        await first.send(ask("/1"))
+        wire = await bed.at("127.0.0.2")
+        await wire.head()
+        await second.send(ask("/2", body=b"hello", method="POST"))
+        await wait_until(lambda: bed.running.proxy.clusters().popitem()[1]["waiting"] == 1)
+        await third.send(ask("/3"))
+        status, head, _ = await answered(third)
+        assert status == 503
+        assert b"x-envoy-overloaded: true\r\n" in head
+        await wire.send(OK)
+        await answered(first)
+        assert b"POST /2" in await wire.head()
+        assert await wire.exactly(5) == b"hello"
+        await wire.send(OK)
+        assert (await answered(second))[0] == 200
+        records = await bed.requests(3)
+        [state] = bed.running.proxy.clusters().values()
+    assert [record.flag.value for record in records] == ["UO", "-", "-"]
+    assert (state["connections"], state["requests"], state["waiting"]) == (0, 0, 0)
+
+
+async def test_who_waits_and_goes_away_leaves_no_place_behind() -> None:
+    rule = (
+        "DestinationRule",
+        "host: shop.example\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}",
+    )
+    async with routed_bed(rule, versions=(("127.0.0.2", "v1"),)) as bed:
+        first, second = bed.client(), bed.client()
+        await first.send(ask("/1"))
+        wire = await bed.at("127.0.0.2")
+        await wire.head()
+        await second.send(ask("/2"))
+        await wait_until(lambda: bed.running.proxy.clusters().popitem()[1]["waiting"] == 1)
+        reset(second.sock)
+        await wait_until(lambda: bed.running.proxy.clusters().popitem()[1]["waiting"] == 0)
+        await wire.send(OK)
+        await answered(first)
+        await bed.requests(2)
+        [state] = bed.running.proxy.clusters().values()
+    assert (state["connections"], state["requests"]) == (0, 0)
+
+
 async def test_a_client_that_goes_away_during_a_pause_leaves_nothing() -> None:
     text = (
         "- retries: {attempts: 5, retryOn: 5xx, backoff: 60s}\n  route: [{destination: {host: shop.example}}]"

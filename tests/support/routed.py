@@ -29,7 +29,13 @@ def document(kind: str, spec: str, name: str = "shop") -> str:
     return f"{HEAD}kind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{body}\n"
 
 
-def shop(port: int, *versions: tuple[str, str], host: str = "shop.example", address: str = VIRTUAL) -> str:
+def shop(
+    port: int,
+    *versions: tuple[str, str],
+    host: str = "shop.example",
+    address: str = VIRTUAL,
+    protocol: str = "HTTP",
+) -> str:
     """A service with a virtual address, and endpoints: address and version."""
     endpoints = ", ".join(f"{{address: {at}, labels: {{version: {version}}}}}" for at, version in versions)
     return document(
@@ -37,7 +43,7 @@ def shop(port: int, *versions: tuple[str, str], host: str = "shop.example", addr
         f"""
         hosts: [{host}]
         addresses: [{address}]
-        ports: [{{number: {port}, name: http, protocol: HTTP}}]
+        ports: [{{number: {port}, name: http, protocol: {protocol}}}]
         resolution: STATIC
         endpoints: [{endpoints}]
         """,
@@ -110,15 +116,22 @@ async def routed_bed(
     given: Sidecar | None = None,
     others: Sequence[tuple[str, str]] = (),
     sidecar: Sequence[str] = (),
+    protocol: str = "HTTP",
 ) -> AsyncIterator[RoutedBed]:
     """``specs``: kind and spec of documents; ``others``: hosts and addresses of services with one endpoint, 127.0.0.4."""
     port, servers = _listening(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
     documents = [
         *sidecar,
-        shop(port, *versions),
-        *(document(kind, spec, f"d{number}") for number, (kind, spec) in enumerate(specs)),
+        shop(port, *versions, protocol=protocol),
+        *(
+            document(kind, spec.replace("PORT", str(port)), f"d{number}")
+            for number, (kind, spec) in enumerate(specs)
+        ),
     ]
-    documents += [shop(port, ("127.0.0.4", "v1"), host=host, address=address) for host, address in others]
+    documents += [
+        shop(port, ("127.0.0.4", "v1"), host=host, address=address, protocol=protocol)
+        for host, address in others
+    ]
     view = snapshot_of(documents)
     async with running_proxy(
         view,

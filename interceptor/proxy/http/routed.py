@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.clusters import ClusterState, ClusterStates
     from interceptor.proxy.http.roles import Served
     from interceptor.proxy.http.serve import Serving
-    from interceptor.routing.clusters import Cluster
+    from interceptor.routing.clusters import Cluster, HashCookie
     from interceptor.routing.destinations import Decision
     from interceptor.routing.routes import Taken
     from interceptor.routing.table import Routing
@@ -49,6 +49,14 @@ _OVERFLOW: Final = LocalReply(
     ResponseFlag.OVERFLOW,
     "overflow",
     b"interceptor: the destination has as many requests in flight as connectionPool.http.http2MaxRequests allows\n",
+    [(b"x-envoy-overloaded", b"true")],
+)
+_PENDING_OVERFLOW: Final = LocalReply(
+    503,
+    ResponseFlag.OVERFLOW,
+    "overflow",
+    b"interceptor: all connections that connectionPool.tcp.maxConnections allows carry a request, and as many wait as "
+    b"http1MaxPendingRequests allows\n",
     [(b"x-envoy-overloaded", b"true")],
 )
 _NO_CLUSTER: Final = replies.reply(
@@ -125,8 +133,8 @@ class Routed:
     """One request on its route."""
 
     __slots__ = (
-        "_address", "_attempts", "_cluster", "_deadline", "_destination", "_exchange", "_head", "_policy", "_question",
-        "_retrying", "_router", "_state", "_taken", "_tried", "_try_deadline", "_waiting",
+        "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_destination", "_exchange", "_head", "_inside", "_policy",
+        "_question", "_retrying", "_router", "_state", "_taken", "_tried", "_try_deadline", "_waiting",
     )  # fmt: skip
 
     def __init__(self, router: Router, exchange: Exchange) -> None:
@@ -141,6 +149,8 @@ class Routed:
         self._address: UpstreamAddress | None = None  # where the attempt under way goes
         self._attempts = 0
         self._retrying = False
+        self._inside = False  # it has one of the connections that the cluster may have
+        self._cookie: bytes | None = None  # that keeps the client at its endpoint, where we made it
         self._tried: list[UpstreamAddress] = []
         self._deadline: Timer | None = None
         self._try_deadline: Timer | None = None
@@ -258,7 +268,26 @@ class Routed:
             self._deadline = self._timer(timeout, self._is_late)
         if self._policy.attempts:
             exchange.keep()
+        if state.has_connection():
+            self._enter(state)
+        elif state.may_wait():
+            state.waiting[self] = self._admitted
+        else:
+            exchange.reply(_PENDING_OVERFLOW)
+
+    def _enter(self, state: ClusterState) -> None:
+        self._inside = True
+        state.connections += 1
         self._attempt()
+
+    def _admitted(self) -> None:
+        """Another request has left its connection."""
+        try:
+            if self._state is not None and not self._exchange.over:
+                self._enter(self._state)
+                self._exchange.catch_up()
+        except Exception:  # noqa: BLE001 (a fault while one request is served must not end the other, which calls)
+            self._router.serving.fault(self._exchange)
 
     def _attempt(self) -> None:
         exchange, state, cluster = self._exchange, self._state, self._cluster
@@ -288,7 +317,16 @@ class Routed:
             return self._question.header(on.header)
         if on.parameter is not None:
             return self._question.parameter(on.parameter)
+        if on.cookie is not None:
+            return self._from_cookie(on.cookie)
         return self._exchange.flow.peer.host.encode()
+
+    def _from_cookie(self, wanted: HashCookie) -> bytes:
+        """The cookie that the request has, or one that the client is given."""
+        value = self._cookie or routes.cookie(self._question, wanted.name)
+        if value is None:
+            value = self._cookie = b"%016x" % self._router.states.chance.getrandbits(64)
+        return value
 
     # What the exchange calls
 
@@ -308,10 +346,22 @@ class Routed:
         if self._again(attempt):
             return True
         self._stop_try()
+        self._give_cookie(head)
         if self._taken is not None and self._destination is not None:
             spec = self._taken.route.spec
             routes.change_headers(head.headers, spec.headers.response, self._destination.headers.response)
         return False
+
+    def _give_cookie(self, head: ResponseHead) -> None:
+        on = None if self._cluster is None else self._cluster.traffic.hash_on
+        if self._cookie is None or on is None or on.cookie is None:
+            return
+        parts = [b'%b="%b"' % (on.cookie.name, self._cookie)]
+        if on.cookie.ttl:
+            parts.append(b"Max-Age=%d" % on.cookie.ttl)
+        if on.cookie.path is not None:
+            parts.append(b"Path=" + on.cookie.path)
+        head.headers.append((b"set-cookie", b"; ".join((*parts, b"HttpOnly"))))
 
     def failed(self, failure: Failure) -> bool:
         """An attempt got no answer; whether there is another one."""
@@ -364,11 +414,14 @@ class Routed:
         self._leave()
         state, self._state = self._state, None
         if state is not None:
+            state.waiting.pop(self, None)
             state.requests -= 1
             state.retries -= self._retrying
         for timer in (self._deadline, self._waiting):
             if timer is not None:
                 timer.stop()
+        if state is not None and self._inside:
+            state.leave_connection()
 
     def _leave(self) -> None:
         """The attempt is over."""

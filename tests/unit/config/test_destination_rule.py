@@ -46,26 +46,57 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
         ("{tls: {mode: SIMPLE, credentialName: a}}", "tls.credentialName: is not supported"),
         ("{loadBalancer: {}}", "trafficPolicy.loadBalancer: needs one of simple and consistentHash"),
         ("{loadBalancer: {simple: PASSTHROUGH}}", "loadBalancer.simple: "),
-        ("{loadBalancer: {localityLbSetting: {}}}", "loadBalancer.localityLbSetting: is not supported"),
+        (
+            "{loadBalancer: {localityLbSetting: {failoverPriority: [a]}}}",
+            "loadBalancer.localityLbSetting.failoverPriority: is not supported",
+        ),
+        (
+            "{loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {b: 90}}]}}}",
+            "localityLbSetting.distribute[0].to: must come to 100",
+        ),
+        (
+            "{loadBalancer: {localityLbSetting: {failover: [{from: a, to: a}]}}}",
+            "localityLbSetting.failover[0].to: is the region itself",
+        ),
+        (
+            "{loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}], distribute: [{from: a, to: {a: 100}}]}}}",
+            "localityLbSetting.failover: cannot be given together with distribute",
+        ),
+        (
+            "{loadBalancer: {localityLbSetting: {distribute: [{from: 'a/*/b', to: {b: 100}}]}}}",
+            "'a/*/b' is not a locality",
+        ),
+        (
+            "{loadBalancer: {simple: RANDOM, warmupDurationSecs: 10s}}",
+            "loadBalancer.warmup: works with ROUND_ROBIN and LEAST_REQUEST",
+        ),
+        (
+            "{loadBalancer: {simple: ROUND_ROBIN, warmupDurationSecs: 10s, warmup: {duration: 10s}}}",
+            "loadBalancer.warmupDurationSecs: says the same",
+        ),
         (
             "{loadBalancer: {consistentHash: {useSourceIp: true, httpHeaderName: a}}}",
-            "loadBalancer.consistentHash: needs one of httpHeaderName, httpQueryParameterName and useSourceIp",
+            "loadBalancer.consistentHash: needs one of httpHeaderName, httpCookie, httpQueryParameterName and useSourceIp",
         ),
         (
-            "{loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s}}}}",
-            "consistentHash.httpCookie: is not supported",
+            "{loadBalancer: {consistentHash: {httpCookie: {name: 'a b', ttl: 0s}}}}",
+            "'a b' is not a cookie's name",
         ),
         (
-            "{connectionPool: {tcp: {maxConnections: 1}}}",
-            "connectionPool.tcp.maxConnections: is not supported",
+            "{loadBalancer: {consistentHash: {httpCookie: {name: a, path: 'x;y', ttl: 0s}}}}",
+            "'x;y' is not a path that a cookie can have",
         ),
         (
-            "{connectionPool: {http: {http1MaxPendingRequests: 1}}}",
-            "connectionPool.http.http1MaxPendingRequests: is not supported",
+            "{connectionPool: {tcp: {idleTimeout: 1s}}}",
+            "connectionPool.tcp.idleTimeout: is not supported",
         ),
         (
-            "{portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
-            "portLevelSettings[0].loadBalancer: is not supported",
+            "{connectionPool: {http: {maxRequestsPerConnection: 1}}}",
+            "connectionPool.http.maxRequestsPerConnection: is not supported",
+        ),
+        (
+            "{portLevelSettings: [{port: {number: 80}, loadBalancer: {}}]}",
+            "portLevelSettings[0].loadBalancer: needs one of simple and consistentHash",
         ),
         (
             "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
@@ -99,16 +130,6 @@ def test_what_is_not_honoured_or_makes_no_sense_is_an_error_by_name(policy: str,
 def test_a_subset_is_judged_like_the_rest(subsets: str, found: str) -> None:
     [problem] = problems(text(f"{{host: a.b, subsets: {subsets}}}"))
     assert found in problem
-
-
-def test_an_operator_is_told_what_a_rule_does_not_reach() -> None:
-    rule = "{host: a.b, trafficPolicy: {outlierDetection: {}}}"
-    [_, status] = configuration(text(rule)).documents
-    assert status.notes[0].startswith(
-        "loadBalancer, connectionPool and outlierDetection hold for requests of HTTP/1"
-    )
-    [_, status] = configuration(text("{host: a.b, trafficPolicy: {tls: {mode: SIMPLE}}}")).documents
-    assert status.notes == ()
 
 
 @pytest.mark.parametrize("field", ["workloadSelector: {}"])

@@ -168,9 +168,9 @@ def test_nameless_documents_are_not_called_duplicates() -> None:
 
 
 def test_notes_belong_to_accepted_documents() -> None:
-    spec = "{hosts: [a.b], resolution: STATIC, addresses: [10.0.0.1], endpoints: [{address: 10.0.0.2}], %s}"
-    good = service_entry_text(spec % "ports: [{number: 1, name: x}]")
-    bad = service_entry_text(spec % "ports: [{number: 1, name: x, targetPort: 2}]")
+    head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\n"
+    good = f"{head}spec: {{hosts: [a.b], gateways: [outer], http: [{{directResponse: {{status: 200}}}}]}}\n"
+    bad = good.replace("200", "20")
     assert [len(load([Source("f", text)]).documents[0].notes) for text in (good, bad)] == [1, 0]
 
 

@@ -38,11 +38,13 @@ def test_hosts_are_resolved_where_no_address_is_given(spec: str, resolved: tuple
     assert service_entry(f"{{hosts: [a.b], {PORTS}, {spec}}}").spec.hosts_to_resolve == resolved
 
 
-def test_endpoints_behind_addresses_come_with_a_note() -> None:
-    spec = f"{{hosts: [a.b], {PORTS}, resolution: STATIC, endpoints: [{{address: 10.0.0.1}}]"
-    assert list(service_entry(f"{spec}}}").notes()) == []
-    [note] = service_entry(f"{spec}, addresses: [10.9.9.9]}}").notes()
-    assert "does not balance over endpoints" in note
+def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
+    spec = f"{{hosts: [a.b], {PORTS}, resolution: STATIC, addresses: [10.9.9.9]"
+    endpoint = "{address: 10.0.0.1, ports: {https: 8443}, weight: 3, locality: r/z}"
+    entry = service_entry(f"{spec}, endpoints: [{endpoint}]}}")
+    assert (entry.spec.endpoints[0].weight, entry.spec.endpoints[0].locality) == (3, "r/z")
+    assert entry.spec.translates
+    assert not service_entry(f"{spec}, endpoints: [{{address: 10.0.0.1}}]}}").spec.translates
 
 
 @pytest.mark.parametrize(
@@ -89,20 +91,16 @@ def test_endpoints_behind_addresses_come_with_a_note() -> None:
             "spec.endpoints[0].address: 'h.example' is not an IP address",
         ),
         (
-            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, weight: 1}}], {PORTS}}}",
-            "spec.endpoints[0].weight: is not supported by this version",
+            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, weight: 0}}], {PORTS}}}",
+            "spec.endpoints: all have the weight 0",
         ),
         (
             f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, ports: {{x: 1}}}}], {PORTS}}}",
             "spec.endpoints[0].ports.x: no port of spec.ports is named 'x'",
         ),
         (
-            f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, ports: {{https: 1}}}}], {PORTS}}}",
-            "spec.endpoints[0].ports.https: another port (1) than the one dialled (443) is not supported",
-        ),
-        (
             "{hosts: [a.b], ports: [{number: 80, name: a, targetPort: 81}]}",
-            "spec.ports[0].targetPort: another port (81) than the one dialled (80) is not supported",
+            "spec.ports[0].targetPort: needs endpoints to be the port of",
         ),
         (
             "{hosts: [a.b], ports: [{number: 80, name: a}, {number: 80, name: b}]}",

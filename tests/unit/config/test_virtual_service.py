@@ -45,7 +45,7 @@ def test_a_document_as_istio_users_have_it() -> None:
     [
         ("{hosts: []}", "4: spec.hosts: must name at least one"),
         ("{hosts: [reviews], http: [{directResponse: {status: 200}}]}", "is a short name"),
-        ("{hosts: [a.b]}", "4: spec: routes nothing; give http"),
+        ("{hosts: [a.b]}", "4: spec: routes nothing; give http, tls or tcp"),
         ("{hosts: [a.b], http: [{}]}", "spec.http[0]: does nothing with a request"),
         (
             "{hosts: [a.b], http: [{redirect: {uri: /x}, directResponse: {status: 200}}]}",
@@ -99,8 +99,23 @@ def test_a_document_as_istio_users_have_it() -> None:
             (f"{{hosts: [a.b], http: [{{{field}: x}}]}}", f"spec.http[0].{field}: ")
             for field in ("delegate", "mirrors", "corsPolicy")
         ),
-        ("{hosts: [a.b], tcp: [{}]}", "spec.tcp: is not supported by this version"),
-        ("{hosts: [a.b], tls: [{}]}", "spec.tls: is not supported by this version"),
+        ("{hosts: [a.b], tcp: [{}]}", "spec.tcp[0].route: is required"),
+        (
+            "{hosts: [a.b], tcp: [{route: [{destination: {host: a.b}}, {destination: {host: c.d}}]}]}",
+            "spec.tcp[0].route: has several destinations and no weight",
+        ),
+        (
+            "{hosts: [a.b], tcp: [{match: [{sourceSubnet: x}], route: [{destination: {host: a.b}}]}]}",
+            "spec.tcp[0].match[0].sourceSubnet: is not supported",
+        ),
+        (
+            "{hosts: [a.b], tls: [{match: [{}], route: [{destination: {host: a.b}}]}]}",
+            "spec.tls[0].match[0].sniHosts: is required",
+        ),
+        (
+            "{hosts: [a.b, '*.e.f'], tls: [{match: [{sniHosts: [x.e.f, g.h]}], route: [{destination: {host: a.b}}]}]}",
+            "spec.tls[0].match[0].sniHosts[1]: 'g.h' is none of spec.hosts",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
@@ -118,6 +133,10 @@ def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
         (
             "hosts: [a.b]\nhttp: [{directResponse: {status: 200}}, {directResponse: {status: 201}}]",
             "spec.http[1] is never reached: spec.http[0] takes everything",
+        ),
+        (
+            "hosts: [a.b]\ntcp: [{route: [{destination: {host: a.b}}]}, {route: [{destination: {host: a.b}}]}]",
+            "spec.tcp[1] is never reached: spec.tcp[0] takes everything",
         ),
     ],
 )

@@ -15,9 +15,10 @@ from interceptor.routing.balance import (
     Ring,
     RoundRobin,
     Weighted,
-    by_priority,
-    candidates,
+    drawn,
     loads,
+    usable,
+    warmed,
 )
 
 
@@ -95,17 +96,6 @@ def test_without_a_key_a_ring_goes_anywhere() -> None:
     assert {ring.choose(members, one) for _ in range(50)} == set(members)
 
 
-def test_nearest_first() -> None:
-    near, zone, region, far, unknown = (
-        Endpoint(address(number), 1, locality)
-        for number, locality in enumerate(
-            (("r", "z", "s"), ("r", "z", "t"), ("r", "y", "s"), ("q", "z", "s"), ())
-        )
-    )
-    groups = by_priority((far, zone, unknown, near, region), ("r", "z", "s"))
-    assert groups == ((near,), (zone,), (region,), (far, unknown))
-
-
 @pytest.mark.parametrize(
     ("healthy", "shares"),
     [
@@ -135,7 +125,9 @@ def test_all_load_goes_somewhere_healthy(healthy: list[tuple[int, int]]) -> None
 
 
 @given(
-    st.lists(st.booleans(), min_size=1, max_size=8), st.lists(st.booleans(), max_size=8), st.floats(0, 0.999)
+    st.lists(st.booleans(), min_size=1, max_size=8),
+    st.lists(st.booleans(), max_size=8),
+    st.floats(0, 0.999),
 )
 def test_only_healthy_ones_without_panic(near: list[bool], far: list[bool], point: float) -> None:
     health: dict[UpstreamAddress, bool] = {}
@@ -144,21 +136,39 @@ def test_only_healthy_ones_without_panic(near: list[bool], far: list[bool], poin
         group = tuple(Endpoint(address(base + number)) for number in range(len(flags)))
         health.update(zip((endpoint.address for endpoint in group), flags, strict=True))
         groups.append(group)
-    groups = [group for group in groups if group]
-    chosen = candidates(groups, lambda endpoint: health[endpoint.address], panic_below=0, point=point)
-    assert all(health[endpoint.address] for endpoint in chosen)
-    assert bool(chosen) == any(health.values())
+    made = usable(
+        [group for group in groups if group], lambda endpoint: health[endpoint.address], panic_below=0
+    )
+    assert bool(made) == any(health.values())
+    assert sum(share for share, _ in made) == pytest.approx(1.0 if made else 0.0)
+    if made:
+        assert all(health[endpoint.address] for endpoint in made[drawn(made, point)][1])
 
 
 def test_in_panic_all_are_used() -> None:
     members = endpoints(1, 1, 1, 1)
     up = {address(0)}
-    assert candidates([members], lambda e: e.address in up, panic_below=0.5, point=0.5) == members
-    assert candidates([members], lambda e: False, panic_below=0.5, point=0.5) == members
-    assert candidates([members], lambda e: False, panic_below=0, point=0.5) == ()
-    assert candidates([], lambda e: True, panic_below=0.5, point=0.5) == ()
+    assert usable([members], lambda e: e.address in up, panic_below=0.5) == ((1.0, members),)
+    assert usable([members], lambda e: False, panic_below=0.5) == ((1.0, members),)
+    assert usable([members], lambda e: False, panic_below=0) == ()
+    assert usable([], lambda e: True, panic_below=0.5) == ()
 
 
-def test_rounding_never_leaves_a_choice_out() -> None:
-    members = endpoints(1)
-    assert candidates([members], lambda e: True, panic_below=0, point=1.0) == list(members)
+def test_a_point_falls_to_a_group_by_its_share_and_rounding_leaves_none_out() -> None:
+    groups = ((0.25, endpoints(1)), (0.75, endpoints(1)))
+    assert [drawn(groups, point) for point in (0.0, 0.24, 0.26, 0.99, 1.0)] == [0, 0, 1, 1, 1]
+
+
+@given(st.floats(0, 20), st.floats(1, 5), st.integers(1, 9))
+def test_a_new_endpoint_gets_its_share_little_by_little(age: float, aggression: float, weight: int) -> None:
+    [old] = endpoints(weight)
+    new = Endpoint(address(99), weight)
+
+    def share(now: float) -> int:
+        made = warmed((old, new), {new.address: 0.0}, now, seconds=10, least=0.1, aggression=aggression)
+        assert made[0].weight == 100 * weight
+        return made[1].weight
+
+    assert 10 * weight <= share(age) <= share(age + 1) <= 100 * weight
+    assert share(10) == 100 * weight
+    assert share(-1.0) == share(0.0)  # a clock that went back

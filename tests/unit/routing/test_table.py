@@ -5,7 +5,7 @@ import pytest
 from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.model.http import RequestHead
 from interceptor.routing.routes import Question
-from interceptor.routing.table import Found, Routing
+from interceptor.routing.table import Found, FoundFlow, Routing
 from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration
 from tests.support.routed import document, shop
@@ -50,7 +50,10 @@ def test_a_host_is_believed_where_the_address_is_its_own() -> None:
     assert own is not None
     assert own.believed
     assert own.taken is not None
-    assert ask(of, "bank.example", "198.51.100.2") is None
+    bank = ask(of, "bank.example", "198.51.100.2")
+    assert bank is not None  # its endpoints, since what was dialled stands for them
+    assert (bank.taken, bank.cluster and bank.cluster.name) == (None, "outbound|80||bank.example")
+    assert ask(of, "bank.example", "10.2.0.1") is None
 
 
 @pytest.mark.parametrize("host", ["bank.example", "elsewhere.example", ""])
@@ -62,7 +65,11 @@ def test_another_host_leads_to_the_routes_of_the_service_that_was_dialled(host: 
 
 
 def test_a_routed_host_at_another_services_address_gets_none_of_its_routes() -> None:
-    assert ask(snapshot(shop(80, ("10.1.0.1", "v1")), BANK, ROUTES), "shop.example", "198.51.100.2") is None
+    found = ask(snapshot(shop(80, ("10.1.0.1", "v1")), BANK, ROUTES), "shop.example", "198.51.100.2")
+    assert found is not None
+    assert (found.host, found.believed, found.taken) == (b"bank.example", False, None)
+    assert found.cluster is not None
+    assert found.cluster.base.service == "bank.example"
 
 
 def test_an_address_that_nobody_names_may_be_any_host() -> None:
@@ -102,3 +109,53 @@ def test_a_rule_alone_manages_the_service_that_was_dialled() -> None:
     assert found is not None
     assert found.cluster is not None
     assert ask(of, "shop.example", "192.0.2.1") is None
+
+
+TLS_ROUTES = document(
+    "VirtualService",
+    """
+    hosts: [shop.example, bank.example]
+    tls:
+    - {match: [{sniHosts: [shop.example]}], route: [{destination: {host: shop.example}}]}
+    - {match: [{sniHosts: [bank.example]}], route: [{destination: {host: bank.example}}]}
+    """,
+)
+
+
+def ask_flow(of: Snapshot, name: str | None, address: str) -> FoundFlow | None:
+    destination = OriginalDestination(SocketAddress(address, 80))
+    return routing(of).find_flow(name, of.egress(destination), destination)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "host", "believed", "route"),
+    [
+        ("Shop.Example", "198.51.100.1", "shop.example", True, "tls[0]"),
+        ("bank.example", "198.51.100.1", "shop.example", False, "tls[0]"),  # a lie: the shop was dialled
+        ("shop.example", "198.51.100.2", "bank.example", False, "tls[1]"),
+        ("shop.example", "192.0.2.1", "shop.example", True, "tls[0]"),  # taken to the shop's own endpoints
+        (None, "198.51.100.1", "shop.example", None, None),
+    ],
+)
+def test_a_server_name_is_believed_as_a_host_is(
+    name: str | None, address: str, host: str, believed: bool | None, route: str | None
+) -> None:
+    found = ask_flow(snapshot(shop(80, ("10.1.0.1", "v1")), BANK, TLS_ROUTES), name, address)
+    assert found is not None
+    assert (found.host, found.believed, found.route and found.route.name) == (host, believed, route)
+
+
+def test_a_connection_that_nothing_is_said_about() -> None:
+    of = snapshot(shop(80, ("10.1.0.1", "v1")), BANK, TLS_ROUTES)
+    assert ask_flow(of, "else.example", "192.0.2.1") is None
+    assert ask_flow(of, None, "192.0.2.1") is None
+    assert ask_flow(of, None, "10.1.0.1") is None  # the endpoint itself was dialled
+
+
+def test_a_service_of_original_destinations_is_never_balanced_over_without_a_rule() -> None:
+    rule = document("DestinationRule", "host: '*.wild.example'\ntrafficPolicy: {connectionPool: {}}")
+    assert ask_flow(snapshot(WILD, NAMED, ROUTES), None, "198.51.100.77") is None
+    found = ask_flow(snapshot(WILD, NAMED, ROUTES, rule), None, "198.51.100.77")
+    assert found is not None
+    assert found.cluster is not None
+    assert found.cluster.original

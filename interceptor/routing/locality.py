@@ -1,0 +1,92 @@
+"""PURE. Where endpoints are: which of them come first, or which shares of the load each place gets.
+
+Source: Istio's LocalityLoadBalancerSetting. A locality is (region, zone, subzone), as far as it is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from interceptor.routing.balance import OVERPROVISIONING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from interceptor.routing.balance import Endpoint
+
+Locality: TypeAlias = tuple[str, ...]
+
+# By which Istio's proxies know where they are; the first is one text of all three, with dots between.
+_WHOLE: Final = "istio-locality"
+_PARTS: Final = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """What a DestinationRule says about localities, for a proxy at one of them."""
+
+    own: Locality
+    failover: Mapping[str, str]  # region -> the one that comes next
+    shares: tuple[tuple[Locality, int], ...] = ()  # of the load, by locality; none: nearest first
+
+
+def parse(text: str) -> Locality:
+    """``region/zone/subzone``; what is not said, or ``*``, is left out."""
+    return tuple(part for part in text.split("/") if part not in {"", "*"})
+
+
+def own_locality(labels: Mapping[str, str]) -> Locality:
+    """Where a workload is, by its labels."""
+    if whole := labels.get(_WHOLE):
+        return tuple(part for part in whole.split(".") if part)
+    parts = [labels.get(name, "") for name in _PARTS]
+    return tuple(parts[: parts.index("")] if "" in parts else parts)
+
+
+def is_in(locality: Locality, place: Locality) -> bool:
+    """Whether a locality is a place, or within it."""
+    return locality[: len(place)] == place
+
+
+def priorities(endpoints: Sequence[Endpoint], near: Nearness) -> tuple[tuple[Endpoint, ...], ...]:
+    """Endpoints in groups: same subzone, same zone, same region, the region to fail over to, anywhere."""
+    after = near.failover.get(near.own[0]) if near.own else None
+    groups: dict[float, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        rank: float = -_shared(endpoint.locality, near.own)
+        if not rank and after is not None and endpoint.locality[:1] == (after,):
+            rank = -0.5
+        groups.setdefault(rank, []).append(endpoint)
+    return tuple(tuple(groups[rank]) for rank in sorted(groups))
+
+
+def _shared(one: Locality, other: Locality) -> int:
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
+
+
+def distributed(
+    endpoints: Sequence[Endpoint], near: Nearness, is_healthy: Callable[[Endpoint], bool]
+) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+    """The healthy endpoints of each place with its share of the load: less where too few of it are healthy.
+
+    An endpoint counts to the most exact place that it is in; one that is in none of them gets nothing.
+    """
+    places = sorted(near.shares, key=lambda each: -len(each[0]))
+    groups: dict[Locality, list[Endpoint]] = {place: [] for place, _ in places}
+    for endpoint in endpoints:
+        place = next((place for place, _ in places if is_in(endpoint.locality, place)), None)
+        if place is not None:
+            groups[place].append(endpoint)
+    able = []
+    for place, share in places:
+        healthy = [endpoint for endpoint in groups[place] if is_healthy(endpoint)]
+        if healthy:
+            able.append((share * min(1.0, OVERPROVISIONING * len(healthy) / len(groups[place])), healthy))
+    whole = sum(share for share, _ in able)
+    return tuple((share / whole, healthy) for share, healthy in able)

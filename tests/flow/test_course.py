@@ -1,0 +1,260 @@
+"""Flows that are relayed as they are, on the routes and to the endpoints of documents: what reaches whom, what is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections import Counter
+
+import pytest
+
+from interceptor.model.connection import Flow, ResponseFlag
+from tests.support.flows import reset, settings, wait_until
+from tests.support.http_flows import OK, Wire
+from tests.support.routed import RoutedBed, routed_bed
+
+SUBSETS = (
+    "DestinationRule",
+    """
+    host: shop.example
+    subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+    """,
+)
+BANK = (("bank.example", "198.51.100.2"),)
+
+
+def rule(policy: str) -> tuple[str, str]:
+    return "DestinationRule", f"host: shop.example\ntrafficPolicy: {policy}"
+
+
+def client_hello(name: str | None) -> bytes:
+    """What a real client says first."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
+    return out.read()
+
+
+async def greeted(bed: RoutedBed, said: bytes = b"hello") -> tuple[str, Wire, Wire]:
+    """Whom a client's bytes reach."""
+    client = bed.client()
+    await client.send(said)
+    host, upstream = await bed.any()
+    assert await upstream.exactly(len(said)) == said
+    return host, client, upstream
+
+
+async def turned_away(bed: RoutedBed, said: bytes = b"hello") -> Flow:
+    client = bed.client()
+    await client.send(said)
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
+    closed = await bed.records.wait_closed(len(bed.records.closed_flows) or 1)
+    return closed[-1]
+
+
+async def end(*wires: Wire) -> None:
+    for wire in wires:
+        reset(wire.sock)
+
+
+async def test_flows_to_a_virtual_address_are_shared_out_over_the_endpoints() -> None:
+    async with routed_bed(rule("{loadBalancer: {simple: ROUND_ROBIN}}"), protocol="TCP") as bed:
+        seen = Counter([(await greeted(bed))[0] for _ in range(8)])
+        flows = [flow.upstream_cluster for flow in bed.running.proxy.connections()]
+    assert seen == {"127.0.0.2": 4, "127.0.0.3": 4}
+    assert flows == [f"outbound|{bed.port}||shop.example"] * 8
+
+
+async def test_without_a_rule_the_less_loaded_is_chosen() -> None:
+    async with routed_bed(protocol="TCP") as bed:
+        seen = Counter([(await greeted(bed))[0] for _ in range(20)])
+    assert min(seen["127.0.0.2"], seen["127.0.0.3"]) >= 5, seen
+
+
+async def test_an_endpoint_that_was_dialled_itself_is_where_the_flow_goes() -> None:
+    async with routed_bed(protocol="TCP", dialled="127.0.0.3") as bed:
+        assert {(await greeted(bed))[0] for _ in range(6)} == {"127.0.0.3"}
+
+
+async def test_a_source_address_stays_at_one_endpoint() -> None:
+    policy = "{loadBalancer: {consistentHash: {useSourceIp: true}}}"
+    async with routed_bed(rule(policy), protocol="TCP") as bed:
+        assert len({(await greeted(bed))[0] for _ in range(6)}) == 1
+
+
+async def test_an_endpoint_that_refuses_is_passed_over_then_left_out() -> None:
+    policy = (
+        "{loadBalancer: {simple: ROUND_ROBIN}, "
+        "outlierDetection: {consecutive5xxErrors: 2, maxEjectionPercent: 100, baseEjectionTime: 60s}}"
+    )
+    versions = (("127.0.0.2", "v1"), ("127.0.0.9", "v1"))  # nobody listens at the second
+    async with routed_bed(rule(policy), versions=versions, protocol="TCP") as bed:
+        assert {(await greeted(bed))[0] for _ in range(6)} == {"127.0.0.2"}
+        [states] = bed.running.proxy.clusters().values()
+        endpoints = {each["address"]: each for each in states["endpoints"]}  # type: ignore[attr-defined]  # JSON
+        assert endpoints[f"127.0.0.9:{bed.port}"]["ejected"]
+        assert endpoints[f"127.0.0.2:{bed.port}"] == {
+            "address": f"127.0.0.2:{bed.port}", "weight": 1, "locality": "", "active": 6, "healthy": True,
+            "ejected": False,
+        }  # fmt: skip
+
+
+async def test_nobody_takes_the_flow() -> None:
+    versions = (("127.0.0.9", "v1"), ("127.0.0.10", "v1"))
+    async with routed_bed(versions=versions, protocol="TCP") as bed:
+        flow = await turned_away(bed)
+        assert (flow.flag, flow.denied) == (ResponseFlag.UPSTREAM_FAILURE, None)
+        assert "refused" in flow.details
+        [state] = bed.running.proxy.clusters().values()
+        assert state["connections"] == 0
+
+
+async def test_no_more_connections_than_may_be() -> None:
+    policy = "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s}}}"
+    async with routed_bed(rule(policy), protocol="TCP") as bed:
+        _, client, upstream = await greeted(bed)
+        flow = await turned_away(bed)
+        assert (flow.flag, flow.denied) == (ResponseFlag.OVERFLOW, None)
+        assert "maxConnections" in flow.details
+        await end(client)
+        await wait_until(lambda: len(bed.records.closed_flows) == 2)
+        await end(upstream)
+        assert (await greeted(bed))[0] in {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_a_limit_holds_for_original_destinations_too() -> None:
+    entry = (
+        "ServiceEntry",
+        "hosts: [plain.example]\naddresses: [127.0.0.4]\nports: [{number: PORT, name: tcp}]",
+    )
+    limit = "host: plain.example\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}}"
+    async with routed_bed(entry, ("DestinationRule", limit), protocol="TCP", dialled="127.0.0.4") as bed:
+        assert (await greeted(bed))[0] == "127.0.0.4"
+        assert (await turned_away(bed)).flag is ResponseFlag.OVERFLOW
+
+
+TCP = """
+hosts: [shop.example]
+tcp:
+- match: [{destinationSubnets: [192.0.2.0/24]}]
+  route: [{destination: {host: nowhere.example}}]
+- route:
+  - {destination: {host: shop.example, subset: v1}, weight: 3}
+  - {destination: {host: shop.example, subset: v2}, weight: 1}
+"""
+
+
+async def test_tcp_routes_share_flows_out_by_weight() -> None:
+    async with routed_bed(SUBSETS, ("VirtualService", TCP), protocol="TCP") as bed:
+        seen: Counter[str] = Counter()
+        for _ in range(60):
+            host, client, upstream = await greeted(bed)
+            seen[host] += 1
+            await end(client, upstream)
+        clusters = {flow.upstream_cluster for flow in await bed.records.wait_closed(60)}
+    assert 30 <= seen["127.0.0.2"] <= 57, seen  # 45 expected; 4.5 sigma is 15
+    assert clusters == {f"outbound|{bed.port}|{name}|shop.example" for name in ("v1", "v2")}
+
+
+async def test_a_destination_that_nobody_knows() -> None:
+    text = "hosts: [shop.example]\ntcp: [{route: [{destination: {host: nowhere.example}}]}]"
+    async with routed_bed(("VirtualService", text), protocol="TCP") as bed:
+        flow = await turned_away(bed)
+    assert flow.flag is ResponseFlag.NO_CLUSTER
+    assert (
+        "VirtualService default/d0, tcp[0]: its destination nowhere.example is not in the registry"
+        in flow.details
+    )
+
+
+async def test_a_subset_without_endpoints() -> None:
+    subset = ("DestinationRule", "host: shop.example\nsubsets: [{name: v9, labels: {version: v9}}]")
+    text = "hosts: [shop.example]\ntcp: [{route: [{destination: {host: shop.example, subset: v9}}]}]"
+    async with routed_bed(subset, ("VirtualService", text), protocol="TCP") as bed:
+        assert (await turned_away(bed)).flag is ResponseFlag.NO_HEALTHY_UPSTREAM
+
+
+TLS = """
+hosts: [shop.example, bank.example]
+tls:
+- match: [{sniHosts: [shop.example]}]
+  route: [{destination: {host: shop.example, subset: v2}}]
+- match: [{sniHosts: [bank.example]}]
+  route: [{destination: {host: bank.example}}]
+"""
+
+
+@pytest.mark.parametrize("protocol", ["TLS", "TCP"])
+@pytest.mark.parametrize(
+    ("dialled", "name", "reached"),
+    [
+        ("198.51.100.1", "shop.example", {"127.0.0.3"}),
+        ("198.51.100.1", "bank.example", {"127.0.0.3"}),  # a lie: the shop was dialled
+        ("198.51.100.1", None, {"127.0.0.2", "127.0.0.3"}),  # no name: no tls route, the service as it is
+        ("198.51.100.2", "bank.example", {"127.0.0.4"}),
+        ("192.0.2.9", "bank.example", {"127.0.0.4"}),  # re-resolved, never dialled with another's name
+    ],
+)
+async def test_tls_routes_go_by_the_server_name(
+    protocol: str, dialled: str, name: str | None, reached: set[str]
+) -> None:
+    if protocol == "TCP":
+        reached = {"198.51.100.1": {"127.0.0.2", "127.0.0.3"}, "198.51.100.2": {"127.0.0.4"}}.get(
+            dialled, reached
+        )
+    async with routed_bed(
+        SUBSETS, ("VirtualService", TLS), protocol=protocol, others=BANK, dialled=dialled
+    ) as bed:
+        host, _, _ = await greeted(bed, client_hello(name))
+        assert host in reached
+
+
+async def test_a_client_that_says_nothing_where_the_server_name_decides_goes_to_the_service() -> None:
+    async with routed_bed(
+        SUBSETS, ("VirtualService", TLS), given=settings(detect=0.05), protocol="TLS", others=BANK
+    ) as bed:
+        bed.client()
+        host, _ = await bed.any()
+    assert host in {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_the_policies_of_the_routes_destination_are_asked() -> None:
+    deny = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no}
+spec:
+  action: DENY
+  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]
+  rules: [{}]
+"""
+    text = "hosts: [shop.example]\ntcp: [{route: [{destination: {host: bank.example}}]}]"
+    async with routed_bed(("VirtualService", text), others=BANK, protocol="TCP", sidecar=(deny,)) as bed:
+        flow = await turned_away(bed)
+        assert (flow.flag, flow.denied) == (ResponseFlag.DENY, "policy")
+        assert flow.policy == "AuthorizationPolicy default/no"
+
+
+async def test_a_server_that_speaks_first_is_balanced_too() -> None:
+    async with routed_bed(protocol="MYSQL") as bed:
+        client = bed.client()
+        _, upstream = await bed.any()
+        await upstream.send(b"greeting")
+        assert await client.exactly(8) == b"greeting"
+
+
+async def test_requests_at_a_port_of_any_protocol_are_not_counted_as_the_flow() -> None:
+    """The upstream was dialled while the client was silent; then it speaks HTTP."""
+    async with routed_bed(dialled="198.51.100.1") as bed:
+        client = bed.client()
+        await client.send(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        _, upstream = await bed.any()
+        await upstream.head()
+        await upstream.send(OK)
+        await client.until(b"ok")
+        [state] = bed.running.proxy.clusters().values()
+        await wait_until(lambda: bed.running.proxy.clusters().popitem()[1]["requests"] == 0)
+        assert state["connections"] == 0
