@@ -237,6 +237,8 @@ class Serving(Protocol):
 
     async def connections(self) -> list[str]: ...
 
+    async def clusters(self) -> list[dict[str, object]]: ...
+
     async def plaintext(self) -> Peers: ...
 
     async def collect(self) -> Iterable[Metric]: ...
@@ -490,8 +492,15 @@ class Gateway:
     async def _readiness(self) -> list[dict[str, object]]:
         return plaintext.report(await self._serving.plaintext())
 
-    def _clusters(self) -> list[dict[str, object]]:
-        return self._serving.store.current.registry.dump()
+    async def _clusters(self) -> list[dict[str, object]]:
+        """What the registry knows; of what is used the state of the endpoints too, by worker."""
+        used: dict[object, list[dict[str, object]]] = {}
+        for state in await self._serving.clusters():
+            used.setdefault(state.pop("name"), []).append(state)
+        known = self._serving.store.current.registry.dump()
+        for each in known:
+            each["workers"] = used.pop(each["name"], [])
+        return [*known, *({"name": name, "workers": states} for name, states in used.items())]
 
     def _listeners(self) -> list[dict[str, object]]:
         pids = {name: [each["pid"] for each in self._serving.processes()] for name in ("ingress", "egress")}

@@ -36,7 +36,7 @@ class Controls:
     connections: Callable[[], Awaitable[Sequence[str]]]  # the live flows, each as JSON
     config_dump: Callable[[], Mapping[str, object]]
     listeners: Callable[[], Sequence[Mapping[str, object]]]
-    clusters: Callable[[], Sequence[Mapping[str, object]]]
+    clusters: Callable[[], Awaitable[Sequence[Mapping[str, object]]]]
     certs: Callable[[], Sequence[Mapping[str, object]]]  # without keys
     ready: Callable[[], str | None]  # None when ready, else what is pending
     remark: Callable[[], str | None]  # what is to be said although it is ready
@@ -65,7 +65,12 @@ def admin_app(controls: Controls) -> App:
         _Endpoint("GET", "/config", controls.pushed, "the pushed documents; PUT: push others", also=("PUT",)),
         _Endpoint("GET", "/connections", admin.connections, "the live flows"),
         _Endpoint("GET", "/listeners", admin.listeners, "where this proxy listens"),
-        _Endpoint("GET", "/clusters", admin.clusters, "the destinations that are known"),
+        _Endpoint(
+            "GET",
+            "/clusters",
+            admin.clusters,
+            "the destinations that are known, and the health of the endpoints in use",
+        ),
         _Endpoint(
             "GET", "/explain", admin.explain, "?from=IP&to-port=P or ?to=HOST:PORT: what is decided, and why"
         ),
@@ -145,7 +150,7 @@ class _Admin:
         return _json(self._controls.listeners())
 
     async def clusters(self, _: Request) -> Response:
-        return _json(self._controls.clusters())
+        return _json(await self._controls.clusters())
 
     async def certs(self, _: Request) -> Response:
         return _json(self._controls.certs())

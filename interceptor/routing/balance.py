@@ -114,7 +114,12 @@ class Ring:
         self._owners: list[Endpoint] = []
 
     def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
-        """The owner of the first point at or after the key's; a request without a key goes anywhere."""
+        """The owner of the key; a request without a key goes anywhere."""
+        point = choice.rng.getrandbits(64) if choice.key is None else hash_of(choice.key)
+        return self.owner(endpoints, point)
+
+    def owner(self, endpoints: Sequence[Endpoint], point: int) -> Endpoint:
+        """The owner of the first point of the ring at or after this one."""
         if endpoints is not self._of:
             marked = sorted(
                 (hash_of(f"{endpoint.address} {number}".encode()), endpoint.address, endpoint)
@@ -124,7 +129,6 @@ class Ring:
             self._of = endpoints
             self._points = [point for point, _, _ in marked]
             self._owners = [endpoint for _, _, endpoint in marked]
-        point = choice.rng.getrandbits(64) if choice.key is None else hash_of(choice.key)
         return self._owners[bisect_left(self._points, point) % len(self._points)]
 
 

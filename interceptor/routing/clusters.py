@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from interceptor.config.service_entry import ServiceEntry, ServicePort
     from interceptor.routing.locality import Locality
+    from interceptor.routing.routes import Question
     from interceptor.routing.security import Security
 
 Balancing: TypeAlias = Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "HASH"]
@@ -226,6 +227,18 @@ class Clusters:
         for address in given:
             if "/" not in address:
                 yield address, target, 1, ()
+
+
+def hash_key(on: HashOn, question: Question | None, peer: str) -> tuple[str, bytes | None]:
+    """What of a request, or of a connection where there is none, its endpoint depends on: its name, and its value."""
+    if question is None or (on.header, on.parameter, on.cookie) == (None, None, None):
+        return "source address", peer.encode()
+    if on.header is not None:
+        return f"header {on.header.decode()}", question.header(on.header)
+    if on.parameter is not None:
+        return f"parameter {on.parameter.decode()}", question.parameter(on.parameter)
+    assert on.cookie is not None
+    return f"cookie {on.cookie.name.decode()}", question.cookie(on.cookie.name)
 
 
 def _general(rule: DestinationRule, port: int) -> TrafficPolicy | PortPolicy:

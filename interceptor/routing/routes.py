@@ -62,6 +62,15 @@ class Question:
                 return unquote_to_bytes(value.replace(b"+", b" "))
         return None
 
+    def cookie(self, name: bytes) -> bytes | None:
+        """The first value of a cookie; an empty one counts for nothing."""
+        for value in http.get_all(self.head.headers, b"cookie"):
+            for pair in value.split(b";"):
+                key, _, text = pair.strip(b" ").partition(b"=")
+                if key == name:
+                    return text.strip(b'"') or None
+        return None
+
 
 class Condition(NamedTuple):
     """One condition of a match, and how an operator would say it."""
@@ -168,15 +177,6 @@ class RouteTable:
                 return
             failing = (match.failing(question) for match in route.matches)
             yield Step(route, tuple(condition.said for condition in failing if condition is not None))
-
-
-def cookie(question: Question, name: bytes) -> bytes | None:
-    """The first value of a cookie; an empty one counts for nothing."""
-    for pair in (question.header(b"cookie") or b"").replace(b",", b";").split(b";"):
-        key, _, value = pair.strip(b" ").partition(b"=")
-        if key == name:
-            return value.strip(b'"') or None
-    return None
 
 
 def host_of(authority: bytes) -> bytes:

@@ -97,6 +97,7 @@ def _decided(explanation: Explanation) -> dict[str, str]:
         "verdict": f"{'allowed' if verdict.allowed else 'denied'} by {verdict.policy}",
         "cluster": route.cluster,
         "upstream": _listed(map(str, route.upstreams)),
+        "route": "-" if explanation.routed is None else explanation.routed.summary,
         "mutual TLS": "-" if mode is None else mode.mode.value,
         "TLS to the upstream": "none" if route.tls is None else f"{route.tls.policy}",
         "dry run": explanation.verdict.shadow,

@@ -16,7 +16,7 @@ from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_addre
 from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
-from interceptor.state.explain_route import route_reason
+from interceptor.state.explain_route import flow_reason, route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
 
@@ -45,7 +45,7 @@ class Explanation:
     notes: tuple[str, ...]
     verdict: Verdict
     outcome: str  # what the client sees
-    request_route: RouteReason | None = None  # where a document says where requests go
+    routed: RouteReason | None = None  # where a document says where it goes, and to which endpoint
 
     def as_mapping(self) -> dict[str, object]:
         """For JSON."""
@@ -64,7 +64,7 @@ class Explanation:
                 "service": self.route.service,
                 "policy": self.route.policy,
             },
-            "requestRoute": self.request_route and self.request_route.as_mapping(),
+            "requestRoute": self.routed and self.routed.as_mapping(),
             "mutualTls": mode and {"mode": mode.mode.value, "policy": mode.policy, "trace": list(mode.trace)},
             "policies": [each.as_mapping() for each in self.policies],
             "notAboutIt": list(self.others),
@@ -76,8 +76,8 @@ class Explanation:
         """For a terminal."""
         yield f"{self.direction.value}: {self.asked}"
         yield f"route: {self.route.cluster} ({self.route.policy})"
-        if self.request_route is not None:
-            yield from (f"  {sentence}" for sentence in self.request_route.because)
+        if self.routed is not None:
+            yield from (f"  {sentence}" for sentence in self.routed.because)
         if self.mutual_tls is not None:
             yield f"mutual TLS: {self.mutual_tls.mode.value}, by {self.mutual_tls.policy}"
             yield from (f"  {step}" for step in self.mutual_tls.trace)
@@ -112,7 +112,7 @@ class _Case:
     connection: ConnectionFacts
     request: RequestFacts | None
     malformed: str | None  # why the request has no path that could be compared
-    request_route: RouteReason | None
+    routed: RouteReason | None
 
     @property
     def direction(self) -> Direction:
@@ -140,7 +140,7 @@ def explain(snapshot: Snapshot, question: Question) -> Explanation:
         notes=tuple(notes),
         verdict=verdict,
         outcome=outcome,
-        request_route=case.request_route,
+        routed=case.routed,
     )
 
 
@@ -158,8 +158,13 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
         route, mode, identity = snapshot.egress(destination), None, policies.identity
     malformed = _normalised(snapshot, question, notes)
     routed = None
-    if question.to is not None and question.request is not None and snapshot.routing and not route.denied:
-        routed = route_reason(snapshot.routing, question.request, question.to, route, destination)
+    if question.to is not None and snapshot.routing and not route.denied:
+        head = question.request
+        routed = (
+            flow_reason(snapshot.routing, question, route, destination)
+            if head is None
+            else route_reason(snapshot.routing, head, question, route, destination)
+        )
     return _Case(
         question=question,
         policies=policies,
@@ -169,7 +174,7 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
         connection=ConnectionFacts(SocketAddress(question.peer, 0), destination, identity, question.sni),
         request=None if malformed else _request(snapshot, question),
         malformed=malformed,
-        request_route=routed,
+        routed=routed,
     )
 
 
@@ -188,9 +193,11 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
     if (authorizer := case.policies.authorizer(case.direction, route.entry)) is not None:
         decided = authorizer.decide(case.connection, case.request)
         verdict = decided if decided.policy != "-" else replace(decided, policy=route.policy)
+    if verdict.allowed and case.routed is not None:
+        verdict = _elsewhere(case, case.routed, verdict)
     if verdict.allowed:
         where = "the app" if case.direction is Direction.INGRESS else "where the app connects to"
-        where = where if case.request_route is None else "where its route says"
+        where = where if case.routed is None else "where its route says"
         return verdict, f"it goes on to {where}"
     head = case.question.request
     if head is None:
@@ -200,6 +207,16 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
         verdict,
         "grpc-status 7 (PERMISSION_DENIED)" if grpc else "403 Forbidden, body 'RBAC: access denied'",
     )
+
+
+def _elsewhere(case: _Case, routed: RouteReason, allowed: Verdict) -> Verdict:
+    """The verdict of other services that a route leads to: denied where all that it leads to deny it."""
+    verdicts = []
+    for entry in routed.entries:
+        authorizer = None if entry == case.route.entry else case.policies.authorizer(case.direction, entry)
+        verdicts.append(allowed if authorizer is None else authorizer.decide(case.connection, case.request))
+    refused = [each for each in verdicts if not each.allowed]
+    return refused[0] if refused and len(refused) == len(verdicts) else allowed
 
 
 def _normalised(snapshot: Snapshot, question: Question, notes: list[str]) -> str | None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from interceptor.config.addresses import is_ip_address
-from interceptor.routing import routes
+from interceptor.routing import locality, routes
+from interceptor.routing.balance import Ring, hash_of
+from interceptor.routing.clusters import hash_key
 from interceptor.routing.routes import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from interceptor.config.virtual_service import HTTPRouteDestination
+    from interceptor.config.virtual_service import Destination
     from interceptor.model.address import OriginalDestination
     from interceptor.model.http import RequestHead
     from interceptor.routing.clusters import Cluster
     from interceptor.routing.destinations import Decision
     from interceptor.routing.routes import Taken
     from interceptor.routing.table import Found, Routing
+    from interceptor.state.question import Question as Asked
 
+T = TypeVar("T")
+SHOWN: Final = 5  # endpoints in one line
 _HOW = {
     "ROUND_ROBIN": "each in turn",
     "LEAST_REQUEST": "the less loaded of two drawn by chance",
@@ -36,6 +41,13 @@ class RouteReason:
     route: str | None
     clusters: tuple[Mapping[str, object], ...]
     because: tuple[str, ...]
+    entries: tuple[str, ...] = ()  # the ServiceEntry documents of the clusters
+
+    @property
+    def summary(self) -> str:
+        """Who gets it, in one line."""
+        goes = [f"{each['share']:g}% {each['name']} ({_few(each['endpoints'])})" for each in self.clusters]
+        return f"{self.document or 'no document'}, {self.route or 'no route'}: {'; '.join(goes) or '-'}"
 
     def as_mapping(self) -> dict[str, object]:
         """For JSON."""
@@ -48,9 +60,10 @@ class RouteReason:
 
 
 def route_reason(
-    routing: Routing, head: RequestHead, to: str | None, decision: Decision, destination: OriginalDestination
+    routing: Routing, head: RequestHead, asked: Asked, decision: Decision, destination: OriginalDestination
 ) -> RouteReason | None:
     """The route of a request; None where no document says where it goes. Without a Host it is for the name dialled."""
+    to, peer = asked.to, asked.peer
     if not head.authority and to is not None and not is_ip_address(to):
         head = replace(head, authority=to.encode())
     question = Question(head, destination.port)
@@ -64,24 +77,84 @@ def route_reason(
             document=found.cluster.rule,
             route=None,
             clusters=(_cluster(found.cluster, 100.0),),
-            because=(*because, *_endpoints(found.cluster)),
+            because=(*because, *_endpoints(found.cluster, question, peer)),
+            entries=_entries([found.cluster]),
         )
     because += _steps(routing, question, found.host)
     if found.taken is None:
         because.append("no route takes it: 404")
         return RouteReason(document=None, route=None, clusters=(), because=tuple(because))
-    clusters = []
-    for each, share in _shares(found.taken):
-        name, lines, mapping = _destination(routing, each, share, destination.port)
-        because += [f"{share:g}% go to {name}", *(f"  {line}" for line in lines)]
-        clusters.append(mapping)
+    route = found.taken.route
+    given = [(each.destination, share) for each, share in _shares(route.spec.route, route.sums)]
+    goes = [_destination(routing, each, share, destination.port, question, peer) for each, share in given]
+    because += [line for each in goes for line in each.lines]
     because += _done(found.taken, question)
     return RouteReason(
-        document=f"VirtualService {found.taken.route.document}",
-        route=found.taken.route.name,
-        clusters=tuple(clusters),
+        document=f"VirtualService {route.document}",
+        route=route.name,
+        clusters=tuple(each.mapping for each in goes),
         because=tuple(because),
+        entries=_entries([each.cluster for each in goes]),
     )
+
+
+def flow_reason(
+    routing: Routing, asked: Asked, decision: Decision, destination: OriginalDestination
+) -> RouteReason | None:
+    """Where a connection goes that is relayed as it is; None where no document says it."""
+    server_name = asked.sni or None
+    found = routing.find_flow(server_name, decision, destination)
+    if found is None:
+        return None
+    because = []
+    if found.believed is False:
+        because.append(
+            f"the server name {asked.sni} is not believed: the address is that of {decision.service} ({decision.policy}), "
+            "whose routes hold"
+        )
+    elif found.believed:
+        because.append(f"the host is {found.host}, the server name")
+    name = None if server_name is None else found.host
+    for route, failed in routing.flows.tried(found.host, name, destination):
+        said = (
+            "taken" if failed is None else f"not taken, since it is not so that {'; nor that '.join(failed)}"
+        )
+        because.append(f"VirtualService {route.document}, route {route.name}: {said}")
+    if found.route is None:
+        assert found.cluster is not None
+        cluster = found.cluster
+        ends = (
+            ["it goes to the address that was dialled, within the limits of the cluster"]
+            if cluster.original
+            else list(_endpoints(cluster, None, asked.peer))
+        )
+        return RouteReason(
+            document=cluster.rule,
+            route=None,
+            clusters=(_cluster(cluster, 100.0),),
+            because=(*because, f"it goes to {cluster.name}", *ends),
+            entries=_entries([cluster]),
+        )
+    given = [(each.destination, share) for each, share in _shares(found.route.route, found.route.sums)]
+    goes = [_destination(routing, each, share, destination.port, None, asked.peer) for each, share in given]
+    return RouteReason(
+        document=f"VirtualService {found.route.document}",
+        route=found.route.name,
+        clusters=tuple(each.mapping for each in goes),
+        because=(*because, *(line for each in goes for line in each.lines)),
+        entries=_entries([each.cluster for each in goes]),
+    )
+
+
+def _entries(clusters: Sequence[Cluster | None]) -> tuple[str, ...]:
+    return tuple({each.base.entry: None for each in clusters if each is not None and each.base.entry})
+
+
+def _few(endpoints: object) -> str:
+    """Some of them, and how many there are."""
+    texts = list(map(str, endpoints)) if isinstance(endpoints, list) else []
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 def _host(found: Found, head: RequestHead, decision: Decision) -> Iterator[str]:
@@ -104,27 +177,38 @@ def _steps(routing: Routing, question: Question, host: bytes) -> Iterator[str]:
             yield f"{name}: not taken, since it is not so that {'; nor that '.join(failed)}"
 
 
-def _shares(taken: Taken) -> Iterator[tuple[HTTPRouteDestination, float]]:
-    before, sums = 0, taken.route.sums
-    for each, upto in zip(taken.route.spec.route, sums, strict=True):
+def _shares(route: Sequence[T], sums: Sequence[int]) -> Iterator[tuple[T, float]]:
+    before = 0
+    for each, upto in zip(route, sums, strict=True):
         yield each, 100 * (upto - before) / sums[-1]
         before = upto
 
 
+class _Goes(NamedTuple):
+    """One destination of a route."""
+
+    lines: tuple[str, ...]
+    mapping: Mapping[str, object]
+    cluster: Cluster | None
+
+
 def _destination(
-    routing: Routing, each: HTTPRouteDestination, share: float, dialled: int
-) -> tuple[str, list[str], Mapping[str, object]]:
-    asked = each.destination
+    routing: Routing, asked: Destination, share: float, dialled: int, question: Question | None, peer: str
+) -> _Goes:
     port = None if asked.port is None else asked.port.number
     cluster = routing.clusters.find(asked.host, port, asked.subset, dialled)
     if cluster is None:
         name = routes.cluster_name(asked, dialled)
-        return (
-            name,
-            ["which the registry does not have: 503"],
-            {"name": name, "share": share, "endpoints": []},
+        mapping = {"name": name, "share": share, "endpoints": []}
+        said = "503" if question is not None else "a reset"
+        return _Goes(
+            (f"{share:g}% go to {name}", f"  which the registry does not have: {said}"), mapping, None
         )
-    return cluster.name, list(_endpoints(cluster)), _cluster(cluster, share)
+    lines = (
+        f"{share:g}% go to {cluster.name}",
+        *(f"  {line}" for line in _endpoints(cluster, question, peer)),
+    )
+    return _Goes(lines, _cluster(cluster, share), cluster)
 
 
 def _cluster(cluster: Cluster, share: float) -> Mapping[str, object]:
@@ -138,12 +222,32 @@ def _cluster(cluster: Cluster, share: float) -> Mapping[str, object]:
     }
 
 
-def _endpoints(cluster: Cluster) -> Iterator[str]:
+def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterator[str]:
     if not cluster.endpoints:
-        yield f"{cluster.document} has no endpoint for it: 503"
+        yield f"{cluster.document} has no endpoint for it: {'a reset' if question is None else '503'}"
         return
-    by = f", by {cluster.rule}" if cluster.rule else ""
-    yield f"{_HOW[cluster.traffic.balancing]}{by}, of {', '.join(str(each.address) for each in cluster.endpoints)}"
+    traffic, by = cluster.traffic, f", by {cluster.rule}" if cluster.rule else ""
+    ends = ", ".join(
+        str(each.address) if each.weight == 1 else f"{each.address} (weight {each.weight})"
+        for each in cluster.endpoints
+    )
+    yield f"{_HOW[traffic.balancing]}{by}, of {ends}"
+    if traffic.hash_on is not None:
+        what, key = hash_key(traffic.hash_on, question, peer)
+        if key is None:
+            yield f"it has no {what}, so it goes to any one"
+        else:
+            owner = Ring().owner(cluster.endpoints, hash_of(key))
+            yield f"by its {what} that is {owner.address}, as long as it is there"
+    if (near := traffic.near) is not None and near.shares:
+        shares = ", ".join(f"{share}% to {'/'.join(place) or 'anywhere'}" for place, share in near.shares)
+        yield f"by locality, for this proxy is in {'/'.join(near.own)}: {shares}"
+    elif near is not None:
+        groups = locality.priorities(cluster.endpoints, near)
+        first = ", ".join(str(each.address) for each in groups[0])
+        yield f"the nearest of them to {'/'.join(near.own)} first, as long as they are healthy: {first}"
+    if traffic.outliers is not None:
+        yield "without those that are left out for failing; /clusters of the running proxy shows them"
 
 
 def _done(taken: Taken, question: Question) -> Iterator[str]:

@@ -40,12 +40,8 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
             case "publish":
                 await _publish(worker, message)
                 channel.post(Message("publish"))
-            case "collect":
-                channel.post(Message("collect", await worker.collect()))
-            case "connections":
-                channel.post(Message("connections", await worker.connections()))
-            case "plaintext":
-                channel.post(Message("plaintext", await worker.plaintext()))
+            case "collect" | "connections" | "clusters" | "plaintext" as kind:
+                channel.post(Message(kind, await getattr(worker, kind)()))
             case "drain":
                 worker.stop_accepting()
             case "abort":

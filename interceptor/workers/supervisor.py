@@ -220,6 +220,10 @@ class Supervisor:
         """The live flows of all workers, each as JSON."""
         return [row for rows in await self._ask_all("connections") for row in rows]  # type: ignore[attr-defined]  # lists of text
 
+    async def clusters(self) -> list[dict[str, object]]:
+        """The clusters that are used, as each worker sees them."""
+        return [each for rows in await self._ask_all("clusters") for each in rows]  # type: ignore[attr-defined]  # lists of mappings
+
     async def plaintext(self) -> Peers:
         """Which peers did without mutual TLS, by all workers that live."""
         found: Peers = {}

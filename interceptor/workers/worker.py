@@ -105,6 +105,10 @@ class Worker:
         """The live flows, each as JSON."""
         return await connections.rows(self._proxy.connections(), trio.current_time(), os.getpid())
 
+    async def clusters(self) -> list[dict[str, object]]:
+        """The clusters that are used, with the health of their endpoints and what is under way."""
+        return [{"name": name, "pid": os.getpid(), **state} for name, state in self._proxy.clusters().items()]
+
     async def plaintext(self) -> Peers:
         """Which peers did without mutual TLS."""
         return self._metrics.plaintext()

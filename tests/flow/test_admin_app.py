@@ -52,7 +52,7 @@ class FakeRuntime:
                 "documents": [{"kind": "Sidecar", "status": "accepted"}],
             },
             listeners=lambda: [{"name": "egress", "address": "[::]:15001"}],
-            clusters=lambda: [{"name": "outbound|443||example.com"}],
+            clusters=self.clusters,
             certs=lambda: [{"identity": "spiffe://td/ns/a/sa/b"}],
             explain=self.explain,
             readiness=self.readiness,
@@ -68,6 +68,9 @@ class FakeRuntime:
         if "to" not in given:
             raise ConfigError("say where", "and who")
         return {"given": given}
+
+    async def clusters(self) -> list[dict[str, object]]:
+        return [{"name": "outbound|443||example.com"}]
 
     async def readiness(self) -> list[dict[str, object]]:
         return [{"port": 80}]

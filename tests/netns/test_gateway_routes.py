@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -130,6 +131,11 @@ def test_a_canary_a_dead_endpoint_and_a_failing_one(bed: Topology, proxy: Gatewa
     assert broken.count("broken") == 2
     assert all(line.startswith("first") for line in broken[-15:])
     assert all(line.split()[1] == "1" for line in broken[-15:])
+
+    known = {each["name"]: each for each in json.loads(proxy.get(15000, "/clusters")[1])}
+    [used] = known["outbound|8080|failing|shop.example"]["workers"]
+    ejected = {each["address"]: each["ejected"] for each in used["endpoints"]}
+    assert ejected == {f"{FIRST}:8080": False, f"{SECOND}:8080": True, f"{DEAD}:8080": True}
 
     lines = proxy.flows(360)
     named = Counter((line["route_name"], line["upstream_cluster"]) for line in lines)

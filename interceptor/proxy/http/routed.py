@@ -18,6 +18,7 @@ from interceptor.model.request import Destination
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.exchange import Exchange
 from interceptor.routing import retry, routes
+from interceptor.routing.clusters import hash_key
 from interceptor.routing.outlier import Outcome
 from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPolicy
 from interceptor.routing.routes import Question
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.clusters import ClusterState, ClusterStates
     from interceptor.proxy.http.roles import Served
     from interceptor.proxy.http.serve import Serving
-    from interceptor.routing.clusters import Cluster, HashCookie
+    from interceptor.routing.clusters import Cluster
     from interceptor.routing.destinations import Decision
     from interceptor.routing.routes import Taken
     from interceptor.routing.table import Routing
@@ -313,20 +314,12 @@ class Routed:
         on = cluster.traffic.hash_on
         if on is None:
             return None
-        if on.header is not None:
-            return self._question.header(on.header)
-        if on.parameter is not None:
-            return self._question.parameter(on.parameter)
-        if on.cookie is not None:
-            return self._from_cookie(on.cookie)
-        return self._exchange.flow.peer.host.encode()
-
-    def _from_cookie(self, wanted: HashCookie) -> bytes:
-        """The cookie that the request has, or one that the client is given."""
-        value = self._cookie or routes.cookie(self._question, wanted.name)
-        if value is None:
-            value = self._cookie = b"%016x" % self._router.states.chance.getrandbits(64)
-        return value
+        key = hash_key(on, self._question, self._exchange.flow.peer.host)[1]
+        if key is None and on.cookie is not None:
+            if self._cookie is None:
+                self._cookie = b"%016x" % self._router.states.chance.getrandbits(64)
+            key = self._cookie
+        return key
 
     # What the exchange calls
 

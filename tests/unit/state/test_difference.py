@@ -6,6 +6,7 @@ from interceptor.errors import ConfigError
 from interceptor.state.difference import Change, changes, question, resolved
 from interceptor.state.snapshot import take
 from tests.support.documents import SIDECAR, configuration, service_entry_text
+from tests.support.routed import document, shop
 
 EGRESS = {
     "direction": "egress",
@@ -100,3 +101,21 @@ def test_the_mode_of_mutual_tls_is_compared() -> None:
     strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: s}\nspec: {mtls: {mode: STRICT}}\n"
     [change] = changes(take(configuration()), take(configuration(strict)), {question(REQUEST): 1})
     assert (change.before["mutual TLS"], change.after["mutual TLS"]) == ("PERMISSIVE", "STRICT")
+
+
+def test_a_tcp_route_that_changes_is_told_with_its_endpoints() -> None:
+    text = "hosts: [shop.example]\ntcp: [{{route: [{{destination: {{host: {}.example}}}}]}}]"
+    services = [
+        shop(80, *((f"10.1.0.{number}", "v1") for number in range(1, 8))),
+        shop(80, ("10.2.0.1", "v1"), host="bank.example", address="198.51.100.2"),
+    ]
+    before, after = (
+        take(configuration(*services, document("VirtualService", text.format(host), "flows")))
+        for host in ("shop", "bank")
+    )
+    asked = question({"to": "shop.example:80"})
+    [change] = changes(before, after, {asked: 1})
+    name = "VirtualService default/flows, tcp[0]: 100%"
+    ends = ", ".join(f"10.1.0.{number}:80" for number in range(1, 6))
+    assert change.before == {"route": f"{name} outbound|80||shop.example ({ends} and 2 more)"}
+    assert change.after == {"route": f"{name} outbound|80||bank.example (10.2.0.1:80)"}

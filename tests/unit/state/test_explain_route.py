@@ -94,5 +94,120 @@ def test_where_no_document_is_about_it_nothing_is_said() -> None:
     other = document("VirtualService", "hosts: [other.example]\nhttp: [{directResponse: {status: 204}}]")
     given = {"to": ["10.1.0.1:80"], "path": ["/"]}
     found = answer(take(configuration(shop(80, ("10.1.0.1", "v1")), other)), given)
-    assert found.request_route is None
+    assert found.routed is None
     assert found.as_mapping()["requestRoute"] is None
+
+
+FLOWS = document(
+    "VirtualService",
+    """
+    hosts: [shop.example, bank.example]
+    tls:
+    - {match: [{sniHosts: [bank.example]}], route: [{destination: {host: bank.example}}]}
+    - match: [{sniHosts: [shop.example], port: 81}, {sniHosts: [shop.example]}]
+      route:
+      - {destination: {host: shop.example, subset: v1}, weight: 1}
+      - {destination: {host: nowhere.example}, weight: 3}
+    """,
+    "flows",
+)
+BANK = shop(80, ("10.2.0.1", "v1"), host="bank.example", address="198.51.100.2")
+DENY = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no}
+spec:
+  action: DENY
+  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]
+  rules: [{}]
+"""
+
+
+def explained_flow(*documents: str, **asked: str) -> tuple[dict[str, object], str]:
+    made = [shop(80, ("10.1.0.1", "v1"), ("10.1.0.2", "v2")), BANK, *documents]
+    given = {"to": ["shop.example:80"], **{name: [value] for name, value in asked.items()}}
+    found = answer(take(configuration(*made)), given)
+    mapping = found.as_mapping()
+    return mapping, "\n".join(found.lines())
+
+
+def test_a_tls_route_its_subset_and_why() -> None:
+    mapping, said = explained_flow(SUBSETS, FLOWS, sni="shop.example")
+    route = mapping["requestRoute"]
+    assert isinstance(route, dict)
+    assert (route["document"], route["route"]) == ("VirtualService default/flows", "tls[1]")
+    for line in (
+        "the host is shop.example, the server name",
+        "route tls[0]: not taken, since it is not so that the server name is bank.example",
+        "route tls[1]: taken",
+        "25% go to outbound|80|v1|shop.example",
+        "the less loaded of two drawn by chance, by DestinationRule default/shop, of 10.1.0.1:80",
+        "75% go to outbound|80||nowhere.example",
+        "which the registry does not have: a reset",
+    ):
+        assert line in said
+
+
+def test_a_server_name_that_is_not_believed() -> None:
+    assert "the server name bank.example is not believed" in explained_flow(FLOWS, sni="bank.example")[1]
+
+
+def test_where_no_route_holds_the_services_endpoints_are_named_and_how_one_is_chosen() -> None:
+    rule = document(
+        "DestinationRule",
+        """
+        host: shop.example
+        trafficPolicy:
+          loadBalancer:
+            consistentHash: {useSourceIp: true}
+            localityLbSetting: {distribute: [{from: r, to: {r/z: 60, "*": 40}}]}
+          outlierDetection: {}
+        """,
+    )
+    where = (
+        "apiVersion: interceptor/v1\nkind: Sidecar\nmetadata: {name: app, labels: {istio-locality: r.z}}\n"
+    )
+    said = explained_flow(where, rule)[1]
+    for line in (
+        "it goes to outbound|80||shop.example",
+        "the one that the hash of the request's key falls to",
+        "by its source address that is 10.1.0.",
+        "by locality, for this proxy is in r/z: 60% to r/z, 40% to anywhere",
+        "without those that are left out for failing",
+    ):
+        assert line in said
+    nearest = rule.replace(', to: {r/z: 60, "*": 40}}]', "}]").replace(
+        "distribute: [{from: r}]", "enabled: true"
+    )
+    assert "the nearest of them to r/z first" in explained_flow(where, nearest)[1]
+
+
+def test_a_service_of_original_destinations_within_limits() -> None:
+    entry = document(
+        "ServiceEntry",
+        "hosts: [plain.example]\naddresses: [192.0.2.7]\nports: [{number: 80, name: a}]",
+        "plain",
+    )
+    rule = document("DestinationRule", "host: plain.example\ntrafficPolicy: {connectionPool: {}}")
+    said = explained_flow(entry, rule, to="192.0.2.7:80")[1]
+    assert "it goes to the address that was dialled, within the limits of the cluster" in said
+
+
+def test_the_policies_of_where_a_route_leads_count() -> None:
+    route = document(
+        "VirtualService", "hosts: [shop.example]\ntcp: [{route: [{destination: {host: bank.example}}]}]"
+    )
+    mapping, _ = explained_flow(route, DENY)
+    assert (mapping["verdict"], mapping["policy"]) == ("denied", "AuthorizationPolicy default/no")
+    mapping, _ = explained_flow(route)
+    assert mapping["verdict"] == "allowed"
+
+
+def test_a_header_that_a_hash_goes_by_and_that_is_not_there() -> None:
+    rule = document(
+        "DestinationRule",
+        "host: shop.example\ntrafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}",
+    )
+    assert "it has no header x-user, so it goes to any one" in explained("", rule)[1]
+    said = explained("", rule, header="x-user: me")[1]
+    assert "by its header x-user that is 10.1.0." in said
