@@ -199,7 +199,7 @@ def booted(bench: Bench, name: str) -> Iterator[Machine]:
         yield machine
         return
     machine = Machine(name, _ssh_config(bench, name), bench.work / f"{name}.console")
-    snapshot = bench.box / f"snapshot-{_shape(bench)}.qcow2"
+    snapshot = snapshot_of(bench)
     began = time.monotonic()
     qemu = _resume(bench, machine, snapshot) if snapshot.exists() else None
     how = "resumed"
@@ -313,13 +313,14 @@ def _ssh_config(bench: Bench, name: str) -> Path:
     return file
 
 
-def _shape(bench: Bench) -> str:
-    """A snapshot fits only the same QEMU with the same devices, on the same disk."""
+def snapshot_of(bench: Bench) -> Path:
+    """Where the snapshot is that fits: only to the same QEMU with the same devices, on the same disk."""
     version = subprocess.run(
         ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
     ).stdout
     parts = (version, *ACCELERATOR[bench.driver], *SHAPE, str(bench.box))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    shape = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return bench.box / f"snapshot-{shape}.qcow2"
 
 
 def monitor(name: str, command: str) -> None:
