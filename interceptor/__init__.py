@@ -42,7 +42,6 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     direct                not captured: the connection goes where its sender sent it
     direction             ingress (a peer connects to the app) or egress (the app connects out)
     document              one YAML mapping with apiVersion and kind
-    exchange              a request and what the middleware notes about it
     diversion             a call on a bridge whose two streams are parted: the user's own middleware stands between
     downstream            what faces the client of an exchange: an HTTP/1 connection, a stream of an HTTP/2 one
     exchange              one request and its response on their way; at its end the record of both
@@ -71,6 +70,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     ruleset               all our rules, typed, for both families: the only source of every rendering
     snapshot              one immutable version of everything decided by configuration
     verdict               what policies decide over a connection or request, and which one did
+    trunk                 a connection of HTTP/2 to an upstream, for the requests of many clients
     trust bundle          the authorities whose certificates are believed
     starter               the small process that forks workers and keeps their listeners
     supervisor            the main process where there are several workers: it decides and answers, and serves no flow

@@ -203,14 +203,15 @@ class HTTPPool(Strict):
 
     unsupported: ClassVar[frozenset[str]] = frozenset(
         {
-            *("maxRequestsPerConnection", "idleTimeout", "h2UpgradePolicy"),
-            *("useClientProtocol", "maxConcurrentStreams"),
+            *("maxRequestsPerConnection", "idleTimeout", "maxConcurrentStreams"),
         }
     )
 
     http1MaxPendingRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (that wait for a connection)
     http2MaxRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (requests in flight, of any version)
     maxRetries: int | None = Field(default=None, ge=1)  # noqa: N815 (in flight)
+    h2UpgradePolicy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] = "DEFAULT"  # noqa: N815
+    useClientProtocol: bool = False  # noqa: N815
 
 
 class TCPPool(Strict):

@@ -15,8 +15,8 @@ LAST_STATUS: Final = 16  # UNAUTHENTICATED; a status is 0 to 16
 
 # gRPC's doc/http-grpc-status-mapping.md: what a client makes of an answer without a grpc-status.
 _HTTP: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-# Where we answer ourselves we can say what it is: RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED.
-_REPLY: Final = _HTTP | {413: 8, 429: 8, 431: 8, 504: 4}
+# Where we answer ourselves we can say what it is: RESOURCE_EXHAUSTED, UNIMPLEMENTED, DEADLINE_EXCEEDED.
+_REPLY: Final = _HTTP | {413: 8, 429: 8, 431: 8, 501: 12, 504: 4}
 
 _ENCODED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")  # gRPC's doc/PROTOCOL-HTTP2.md, Percent-Encoded
 

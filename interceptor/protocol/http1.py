@@ -310,6 +310,11 @@ def _written(head: ResponseHead) -> bytes:
     return b"HTTP/1.1 %d %b\r\n%b" % (head.status, head.reason, b"".join(lines))
 
 
+def is_authority(value: bytes) -> bool:
+    """Whether it may be a Host, which is not empty."""
+    return bool(value) and _AUTHORITY.fullmatch(value) is not None
+
+
 def check_headers(headers: Headers) -> None:
     """Refuse what would not be one header each, where somebody else than a peer wrote them."""
     if not all(_HEADER.fullmatch(b"%b: %b\r\n" % header) for header in headers):

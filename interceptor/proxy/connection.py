@@ -18,7 +18,7 @@ from interceptor.proxy import endings, permission, sniff, upstream
 from interceptor.proxy.endings import DialError, GoneError, HandshakeError
 from interceptor.proxy.http import http1
 from interceptor.proxy.http.client import Dialled
-from interceptor.proxy.http.serve import Service
+from interceptor.proxy.http.serve import Service, pool_key
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ async def _find_out_and_serve(
         await _serve_http(flow, met, found, services)
         return False
     if found.detected is HTTP2 and flow.denied is None:
-        await _serve_http2(flow, met, found, services)
+        await _serve_http2(flow, met, found.dialled, services)
         return False
     if _is_asked_who(flow, services, found):
         return False
@@ -409,33 +409,40 @@ def _dialled(flow: Flow, sock: socket.socket, address: UpstreamAddress, started:
     return Dialled(sock, address, flow.upstream_local)
 
 
-async def _serve_http(flow: Flow, met: Met, found: Found, services: Services) -> None:
-    """Serve the flow's requests. Connections to the upstream are shared, but where the app is to see its peer's address."""
+def _service(flow: Flow, decision: Decision, services: Services) -> Service:
+    """What serves the flow's requests. Connections to the upstream are shared, but where it is to see its peer's address."""
     flow.http, flow.relay = True, "http"
     sources = _sources(flow, services)
-    decision = met.decision
+    return Service(
+        services.http, flow, decision, pool_key(decision, None if sources is None else flow.id), sources
+    )
 
-    def key_of(by: Decision) -> object:
-        key: object = by.upstreams if by.tls is None else (by.upstreams, by.tls)
-        return key if sources is None else (key, flow.id)
 
-    key, dialled_by = key_of(decision), services.courses.turn_back(flow, decision)
+async def _serve_http(flow: Flow, met: Met, found: Found, services: Services) -> None:
+    """Serve the flow's requests, which turn out to be of HTTP/2 where the port was only declared to be of HTTP."""
+    service = _service(flow, met.decision, services)
+    dialled_by = services.courses.turn_back(flow, met.decision)
     if found.dialled is not None:
-        services.http.pool.keep(services.http.pool.adopt(key_of(dialled_by), found.dialled))
-    await http1.serve(Service(services.http, flow, decision, key, sources), met.leg)
+        key = pool_key(dialled_by, None if service.sources is None else flow.id)
+        services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
+    early = await http1.serve(service, met.leg)
+    if early:
+        await _serve_http2(flow, met, None, services, early)
 
 
-async def _serve_http2(flow: Flow, met: Met, found: Found, services: Services) -> None:
-    """Serve the flow's requests, over one connection to the upstream."""
+async def _serve_http2(
+    flow: Flow, met: Met, dialled: Dialled | None, services: Services, early: bytes = b""
+) -> None:
+    """Serve the flow's requests, over one connection to an upstream that speaks HTTP/2 too."""
     from interceptor.proxy.http import http2  # noqa: PLC0415 (costs nothing until the first client speaks it)
 
-    flow.http, flow.relay = True, "http"
-    service = Service(services.http, flow, met.decision, None)
+    service = _service(flow, met.decision, services)
+    service.multiplexed = met.decision.protocol != "http"
 
     async def dial() -> Dialled:
         return await _dial(flow, met.decision, services, protocol="http2")
 
-    await http2.serve(service, met.leg, found.dialled, dial)
+    await http2.serve(service, met.leg, dialled, dial, early)
 
 
 def _sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:

@@ -125,7 +125,7 @@ class Proxy:
                 nursery.cancel_scope.cancel()
         finally:
             self._services.hub.abort_all(self._services.abort_reason)
-            self._services.http.pool.close()
+            self._services.http.close()
             self._services.hub.close()
             self._drained.set()
 

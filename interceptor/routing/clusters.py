@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TrafficPolicy,
     )
     from interceptor.config.service_entry import ServiceEntry, ServicePort
+    from interceptor.model.connection import ProtocolName
     from interceptor.routing.locality import Locality
     from interceptor.routing.routes import Question
     from interceptor.routing.security import Security
@@ -184,7 +185,7 @@ class Clusters:
             *((), name, host, f"ServiceEntry {entry.full_name}"),
             namespace=entry.metadata.namespace,
             entry=entry.full_name,
-            protocol=port.spoken,
+            protocol=_protocol(port.spoken, _pool(rule, chosen, port.number)),
         )
         endpoints: list[Endpoint] = []
         decisions: dict[UpstreamAddress, Decision] = {}
@@ -252,7 +253,7 @@ def _traffic(rule: DestinationRule | None, subset: Subset | None, port: int, own
         return DEFAULT
     general, special = _general(rule, port), None if subset is None else subset.trafficPolicy
     balancer: LoadBalancer | None = (special and special.loadBalancer) or general.loadBalancer
-    pool: ConnectionPool | None = (special and special.connectionPool) or general.connectionPool
+    pool = _pool(rule, subset, port)
     outliers: OutlierFields | None = (special and special.outlierDetection) or general.outlierDetection
     balancing: Balancing = "LEAST_REQUEST"
     hash_on = None
@@ -299,6 +300,22 @@ def _nearness(balancer: LoadBalancer | None, own: Locality, *, ejects: bool) -> 
     if not ejects:
         return None
     return Nearness(own, {} if asked is None else {each.from_: each.to for each in asked.failover})
+
+
+def _pool(rule: DestinationRule | None, subset: Subset | None, port: int) -> ConnectionPool | None:
+    if rule is None:
+        return None
+    special = None if subset is None else subset.trafficPolicy.connectionPool
+    return special or _general(rule, port).connectionPool
+
+
+def _protocol(declared: ProtocolName, pool: ConnectionPool | None) -> ProtocolName:
+    """What endpoints are spoken to in: what is declared, unless the rule says otherwise; "auto" is the client's own."""
+    if pool is None:
+        return declared
+    if pool.http.useClientProtocol:
+        return "auto"
+    return "http2" if declared == "http" and pool.http.h2UpgradePolicy == "UPGRADE" else declared
 
 
 def _outliers(fields: OutlierFields) -> OutlierDetection:

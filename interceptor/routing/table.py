@@ -70,9 +70,7 @@ class Routing:
 
     def find(self, question: Question, decision: Decision, destination: OriginalDestination) -> Found | None:
         """What is said about a request; None where nothing is, and it goes where the connection goes."""
-        named = host_of(question.head.authority)
-        believed = bool(named) and self.may_be(named.decode("latin-1"), decision, destination)
-        host = named if believed else decision.service.encode()
+        host, believed = self._host(question.head.authority, decision, destination)
         routes = self.table.of_host(host)
         if routes:
             return Found(host, believed, taken=self.table.take(question, routes))
@@ -108,6 +106,21 @@ class Routing:
                 return managed
         cluster = self.clusters.find(decision.service, destination.port, None, destination.port)
         return cluster if cluster is not None and cluster.is_behind(destination) else None
+
+    def concerns(self, authority: bytes, decision: Decision, destination: OriginalDestination) -> bool:
+        """Whether anything is said about requests for an authority."""
+        host, _ = self._host(authority, decision, destination)
+        if self.table.of_host(host):
+            return True
+        return self._balanced(host.decode("latin-1"), decision, destination) is not None
+
+    def _host(
+        self, authority: bytes, decision: Decision, destination: OriginalDestination
+    ) -> tuple[bytes, bool]:
+        """The host that a request is taken to be for, and whether it is the one that it names."""
+        named = host_of(authority)
+        believed = bool(named) and self.may_be(named.decode("latin-1"), decision, destination)
+        return named if believed else decision.service.encode(), believed
 
     def may_be(self, host: str, decision: Decision, destination: OriginalDestination) -> bool:
         """Whether the original destination may be a host."""

@@ -12,6 +12,7 @@ import trio
 
 from interceptor.config.plain import plain
 from interceptor.config.sidecar import Sidecar
+from interceptor.middleware.build import Stack
 from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.model.connection import Direction
 from interceptor.state.snapshot import Snapshot, take
@@ -43,7 +44,7 @@ def shop(
         f"""
         hosts: [{host}]
         addresses: [{address}]
-        ports: [{{number: {port}, name: http, protocol: {protocol}}}]
+        ports: [{{number: {port}, name: {protocol.lower()}, protocol: {protocol}}}]
         resolution: STATIC
         endpoints: [{endpoints}]
         """,
@@ -117,6 +118,7 @@ async def routed_bed(
     others: Sequence[tuple[str, str]] = (),
     sidecar: Sequence[str] = (),
     protocol: str = "HTTP",
+    middleware: Stack | None = None,
 ) -> AsyncIterator[RoutedBed]:
     """``specs``: kind and spec of documents; ``others``: hosts and addresses of services with one endpoint, 127.0.0.4."""
     port, servers = _listening(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
@@ -138,6 +140,7 @@ async def routed_bed(
         given,
         original=lambda _sock, _peer: OriginalDestination(SocketAddress(dialled, port)),
         direction=Direction.EGRESS,
+        middleware=middleware,
     ) as running:
         bed = RoutedBed(running, servers["127.0.0.2"], servers=servers, port=port)
         try:

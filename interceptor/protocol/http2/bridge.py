@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply
 from interceptor.protocol import grpc
-from interceptor.protocol.http2 import heads, replies
+from interceptor.protocol.http2 import answers, heads, replies
 from interceptor.protocol.http2.codes import (
     CANCEL,
     INTERNAL_ERROR,
@@ -232,7 +232,7 @@ class _Requests:
         if call is None:
             self._bridge.begin(stream, block, end=end)
             return
-        _check_trailers(stream, fits=block.fits, end=end)
+        answers.check_trailers(stream, fits=block.fits, end=end)
         trailers = heads.trailers(block.fields)
         if call.client is not None:
             call.client.take_end(trailers)
@@ -287,7 +287,7 @@ class _Responses:
         call = stream.call
         assert call is not None
         if call.answered:
-            _check_trailers(stream, fits=block.fits, end=end)
+            answers.check_trailers(stream, fits=block.fits, end=end)
             trailers = heads.trailers(block.fields)
             if (way := call.way) is not None:
                 way.take_end(trailers)
@@ -296,28 +296,17 @@ class _Responses:
                 call.grpc_status = grpc.status(trailers)
             self._bridge.downstream.writer.headers(call.downstream, trailers, end=True)
             return
-        head, length = heads.response(block)
-        if not block.fits:
-            raise StreamError(PROTOCOL_ERROR, "a response with too many or too long headers")
+        head, length = answers.read(stream, block, call.request.method, end=end)
         if head.status < 200:
-            self._informational(call, head, end=end)
+            self._informational(call, head)
             return
-        if call.request.method == b"HEAD" or head.status in {204, 304}:
-            length = 0  # whatever it announces: it has no body
-        elif call.request.method == b"CONNECT" and head.status < 300:
-            length = None
-        if end and length:
-            raise StreamError(PROTOCOL_ERROR, "a response without the body that its Content-Length announces")
-        stream.remaining = length
         call.answered = True
         if (way := call.way) is not None:
             way.respond(head, length, end=end)
         else:
             self._bridge.respond(call, head, end=end)
 
-    def _informational(self, call: Call, head: ResponseHead, *, end: bool) -> None:
-        if end:
-            raise StreamError(PROTOCOL_ERROR, "an informational response that ends its stream")
+    def _informational(self, call: Call, head: ResponseHead) -> None:
         if call.way is not None:
             call.way.informational(head)
         else:
@@ -364,15 +353,6 @@ class _Responses:
         self._bridge.upstream_leaves(last, code, debug)
 
     def left(self, stream: Stream) -> None: ...
-
-
-def _check_trailers(stream: Stream, *, fits: bool, end: bool) -> None:
-    if not end:
-        raise StreamError(PROTOCOL_ERROR, "a second head, or trailers that do not end their stream")
-    if not fits:
-        raise StreamError(PROTOCOL_ERROR, "too many or too long trailers")
-    if stream.remaining:
-        raise StreamError(PROTOCOL_ERROR, "a body that is not as long as its Content-Length")
 
 
 def _blame(call: Call, flag: ResponseFlag, details: str) -> None:

@@ -76,7 +76,7 @@ class Client:
         pending, ended, trailers = bytes(upstream.pending), upstream.pending_end, upstream.trailers
         upstream.pending, upstream.pending_end, upstream.trailers = bytearray(), False, None
         call.client = self
-        self._stream.twin = _told_of(self._stream, self._taker.resume)
+        self._stream.twin = told_of(self._stream, self._taker.resume)
         if pending:
             self.take(pending, end=False)
         if ended or trailers is not None:
@@ -123,7 +123,7 @@ class Client:
         """All of it; nothing more where it had ended with its head."""
         if not self._stream.out_closed:
             self._ending(trailers)
-            _end(self._bridge.downstream, self._stream, trailers)
+            end_stream(self._bridge.downstream, self._stream, trailers)
 
     def _ending(self, last: Headers) -> None:
         if self._call.grpc:
@@ -147,7 +147,7 @@ class Way:
         self.details = VIA_UPSTREAM
         call.request = head
         call.way = self
-        self._stream.twin = _told_of(self._stream, asker.resume)
+        self._stream.twin = told_of(self._stream, asker.resume)
 
     # What the asker calls
 
@@ -164,7 +164,7 @@ class Way:
     def end(self, trailers: Headers) -> None:
         """All of it; nothing more where it had ended with its head."""
         if self.body and not self._stream.out_closed:
-            _end(self._bridge.upstream, self._stream, trailers)
+            end_stream(self._bridge.upstream, self._stream, trailers)
 
     def flush(self) -> bool:
         """Whether more may follow before ``resume`` is called."""
@@ -249,11 +249,13 @@ class _Told:
             self._told()
 
 
-def _told_of(stream: Stream, told: Callable[[], None]) -> Stream:
+def told_of(stream: Stream, told: Callable[[], None]) -> Stream:
+    """A twin for a stream: whenever all that was pending of it has been sent, its owner is told."""
     return Stream(0, _Told(stream, told), 0, 0)
 
 
-def _end(leg: Leg, stream: Stream, trailers: Headers) -> None:
+def end_stream(leg: Leg, stream: Stream, trailers: Headers) -> None:
+    """End our side of a stream."""
     if trailers:
         leg.writer.headers(stream, heads.trailer_fields(trailers), end=True)
     else:

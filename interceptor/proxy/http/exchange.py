@@ -34,11 +34,13 @@ from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import ResponseHead
 from interceptor.model.request import VIA_UPSTREAM, RequestRecord
 from interceptor.protocol import http1
+from interceptor.protocol.http1 import MalformedError
+from interceptor.protocol.translation import multiplexes, to_http1
 from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.client import REPLAYABLE, Dialled
-from interceptor.proxy.http.serve import Service, onward as make_onward, prepare
+from interceptor.proxy.http.serve import Service, onward as make_onward, pool_key, prepare
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.proxy.http.client import Connection, Replay
     from interceptor.proxy.http.roles import Carrier, Downstream, Routed
+    from interceptor.proxy.http.trunks import Trunk
     from interceptor.routing.destinations import Decision
 
 
@@ -54,8 +57,8 @@ class Exchange(RequestRecord):
     """One request and its response, on their way; and at its end the record of both."""
 
     __slots__ = (
-        "_connect_timeout", "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_scope",
-        "_sent_at", "_service", "_trailers", "_written", "active", "body", "body_limit", "complete", "injected", "over", "responded", "routed", "upgrade",
+        "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_scope",
+        "_sent_at", "_service", "_trailers", "_written", "active", "body", "body_limit", "complete", "connect_timeout", "injected", "over", "responded", "routed", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +81,7 @@ class Exchange(RequestRecord):
         self._request = request
         self._head = request.head  # as the upstream sees it
         self._written: bytes | None = None  # the bytes of it, where nothing looks at it
-        self._connect_timeout = every.connect_timeout
+        self.connect_timeout = every.connect_timeout
         self._replay: Replay | None = None
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
         self._sent_at = now
@@ -107,6 +110,11 @@ class Exchange(RequestRecord):
                 self._written = onward.before
             self._send()
             return
+        self._begin()
+
+    def _begin(self) -> None:
+        """The same where policies, filters or routes may have their say."""
+        every = self._service.all
         self.head = self._head = self.head.copy()
         if (denied := prepare(self._service, self)) is not None:
             self.reply(denied)
@@ -178,6 +186,17 @@ class Exchange(RequestRecord):
             self._send()
 
     def _send(self) -> None:
+        if self._service.multiplexed:
+            from interceptor.proxy.http import trunks  # noqa: PLC0415 (costs nothing until somebody needs it)
+
+            trunks.send(self, self._service)
+            return
+        if self._head.version == b"2":
+            try:
+                self._head = to_http1(self._head)
+            except MalformedError as error:
+                self.reply(replies.of_malformed_request(error))
+                return
         alone = not self.head.authority and self.head.version == b"1.0"  # no connection for two hosts
         connection = None if alone else self._service.all.pool.take(self._service.key)
         if connection is None:
@@ -206,10 +225,10 @@ class Exchange(RequestRecord):
     def attempt(self, decision: Decision, head: RequestHead, connect_timeout: float | None) -> None:
         """Send the request, with another head, to another upstream."""
         every, flow = self._service.all, self.flow
-        key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
-        self._service = Service(every, flow, decision, key)
+        multiplexed = multiplexes(decision.protocol, head, self.upgrade)
+        self._service = Service(every, flow, decision, pool_key(decision), multiplexed=multiplexed)
         self._head, self._replay = head, None
-        self._connect_timeout = connect_timeout or every.connect_timeout
+        self.connect_timeout = connect_timeout or every.connect_timeout
         if self._kept is not None:
             self._held = list(self._kept)
         self._send()
@@ -323,7 +342,7 @@ class Exchange(RequestRecord):
         self.respond(head, 0)
         self._downstream.switch(connection, early)
 
-    def lost(self, local: LocalReply, replay: Replay | None = None) -> None:
+    def lost(self, local: LocalReply, replay: Replay | None = None, failure: Failure = Failure.RESET) -> None:
         """The connection broke or spoke no HTTP; with a replay the upstream has seen nothing of the request."""
         self._connection = None
         if self.over:
@@ -331,8 +350,11 @@ class Exchange(RequestRecord):
         if replay is not None and not self.responded:
             self._replay = replay
             self.spawn(self._dial)
-        elif self.routed is None or not self.routed.failed(Failure.RESET):
+        elif self.routed is None or not self.routed.failed(failure):
             self._give_up(local)
+
+    def reset_with(self, code: int | None) -> None:
+        """With which code of HTTP/2 the upstream broke off; told before ``lost``."""
 
     def refuse(self, local: LocalReply) -> None:
         """The request turned out to be none: answer it, or break off."""
@@ -351,12 +373,12 @@ class Exchange(RequestRecord):
             sock, address = await upstream.dial(
                 service.decision.upstreams,
                 service.all.hub,
-                timeout=self._connect_timeout,
+                timeout=self.connect_timeout,
                 hint=service.decision.hint,
                 sources=service.sources,
             )
         except DialError as failure:
-            self._not_dialled(failure)
+            self.not_dialled(failure)
             return
         if self.over:
             sockets.reset(sock)
@@ -368,13 +390,14 @@ class Exchange(RequestRecord):
                 sock, address, service.flow, service.decision, service.all.transport, protocol="http"
             )
         except DialError as failure:
-            self._not_dialled(failure)
+            self.not_dialled(failure)
             return
         dialled = Dialled(leg, address, local)
         self._carry(service.all.pool.adopt(service.key, dialled))
         self.catch_up()
 
-    def _not_dialled(self, failure: DialError) -> None:
+    def not_dialled(self, failure: DialError) -> None:
+        """No upstream took the connection."""
         self.upstream = failure.address
         if self.routed is None or not self.routed.failed(Failure.CONNECT):
             self.reply(replies.of_dial(failure))
@@ -388,6 +411,15 @@ class Exchange(RequestRecord):
             return
         written = self._written or http1.request_head(self._head, self.body, upgrade=self.upgrade)
         connection.carry(self, written)
+        self._pour(connection)
+
+    def ride(self, trunk: Trunk) -> None:
+        """The same on a stream of a connection that others have streams on."""
+        self.upstream, self.upstream_local = trunk.address, trunk.local
+        branch = self._connection = trunk.open(self, self._head, self.body)
+        self._pour(branch)
+
+    def _pour(self, connection: Carrier) -> None:
         for data in self._held:
             connection.data(data)
         self._held = []

@@ -34,11 +34,15 @@ LINGER: Final = (
 )
 
 _DRAIN: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
+_HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\n"  # the part of its preface that looks like a request
 _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"1.1", [])
 
 
-async def serve(service: Service, downstream: Leg) -> None:
-    """Serve a connection to its end, and close it; cancelled, it is reset."""
+async def serve(service: Service, downstream: Leg) -> bytes:
+    """Serve a connection to its end, and close it; cancelled, it is reset.
+
+    What it began with where that is HTTP/2: the connection is the caller's again then.
+    """
     session = Session(service, downstream)
 
     def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -46,9 +50,10 @@ async def serve(service: Service, downstream: Leg) -> None:
         return trio.lowlevel.Abort.SUCCEEDED
 
     session.start(trio.lowlevel.current_task())
-    tunnel: Tunnel | None = await trio.lowlevel.wait_task_rescheduled(abort)
-    if tunnel is not None:
-        await tunnel.relay(service, downstream)
+    result: Tunnel | bytes | None = await trio.lowlevel.wait_task_rescheduled(abort)
+    if isinstance(result, Tunnel):
+        await result.relay(service, downstream)
+    return result if isinstance(result, bytes) else b""
 
 
 class Session:
@@ -240,7 +245,7 @@ class Session:
             self._finish()
 
     def abort(
-        self, flag: ResponseFlag, details: str, result: outcome.Outcome[Tunnel | None] | None = None
+        self, flag: ResponseFlag, details: str, result: outcome.Outcome[Tunnel | bytes | None] | None = None
     ) -> None:
         """End it here and now; the task is woken where there is a result for it."""
         exchange, self._exchange = self._exchange, None
@@ -311,7 +316,8 @@ class Session:
                 start = 2 if self._buffer[:2] == b"\r\n" else 0  # RFC 9112 section 2.2
                 request = http1.parse_request(self._buffer[start : end + 2])
             except MalformedError as error:
-                self._refuse(replies.of_malformed_request(error))
+                if not self._leave_to_http2():
+                    self._refuse(replies.of_malformed_request(error))
                 break
             self._buffer = self._buffer[end + 4 :]
             self._begin(request)
@@ -365,6 +371,16 @@ class Session:
                 exchange.data(piece)
         if self._complete and self._exchange is exchange:
             exchange.end(self._chunks.trailers)
+
+    def _leave_to_http2(self) -> bool:
+        """Whether it is the other version that the client speaks, from its first byte: then somebody else serves it."""
+        data = self._buffer
+        if not data.startswith(_HTTP2) or self._flow.bytes_received != len(data):
+            return False
+        self._leave()
+        self._hub.release(self.fd)
+        self._wake(outcome.Value(data))
+        return True
 
     def _refuse(self, local: LocalReply) -> None:
         """Answer what is no request, and end."""
@@ -464,7 +480,7 @@ class Session:
         self._hub.unschedule(self)
         self._service.all.live.discard(self)
 
-    def _wake(self, result: outcome.Outcome[Tunnel | None]) -> None:
+    def _wake(self, result: outcome.Outcome[Tunnel | bytes | None]) -> None:
         task, self._task = self._task, None
         if task is not None:
             self._hub.wake(task, result)

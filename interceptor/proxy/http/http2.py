@@ -34,13 +34,21 @@ TICK: Final = 1.0  # seconds between two looks at the time, or an eighth of the 
 
 
 async def serve(
-    service: Service, downstream: Leg, dialled: Dialled | None, dial: Callable[[], Awaitable[Dialled]]
+    service: Service,
+    downstream: Leg,
+    dialled: Dialled | None,
+    dial: Callable[[], Awaitable[Dialled]],
+    early: bytes = b"",
 ) -> None:
-    """Serve a connection to its end, and close it; cancelled, it is reset. The upstream is dialled where it was not."""
-    session = Session(service, downstream)
+    """Serve a connection to its end, and close it; cancelled, it is reset. The upstream is dialled where it was not.
+
+    Where requests may go elsewhere it is dialled for the first one that does not. What is early was read already.
+    """
+    session = Session(service, downstream, early)
     try:
         if dialled is None:
             with session.dialling:
+                await session.wait_wanted()
                 dialled = await _dialled(session, dial)
         if dialled is not None:
             session.connect(dialled)
@@ -66,11 +74,11 @@ class Session:
         "_service", "_task", "_tick", "_up", "dialling", "slot",
     )  # fmt: skip
 
-    def __init__(self, service: Service, downstream: Leg) -> None:
+    def __init__(self, service: Service, downstream: Leg, early: bytes = b"") -> None:
         every = service.all
         self._service = service
         self._hub = every.hub
-        self._requests = Requests(service, self._act)
+        self._requests = Requests(service, self._act, self.settle)
         now = every.clock()
         self._bridge = self._requests.bridge = Bridge(self._requests, now)
         self.dialling = trio.CancelScope()
@@ -87,10 +95,15 @@ class Session:
         self._head_at: float | None = None  # since when the client has been amid a head
         self._linger_at: float | None = None  # since when we only wait for the client to read
         self._down = Side(
-            self._hub, downstream, self._bridge.downstream.writer, self._bridge.receive_downstream, self
+            self._hub, downstream, self._bridge.downstream.writer, self._receive_downstream, self
         )
         every.live.add(self)
         self._hub.schedule(self, now + self._tick)
+        if service.multiplexed and not (every.router is not None and every.router.active(service.flow)):
+            self._requests.wanted.set()
+        if early:
+            self._down.moved += len(early)
+            self._receive_downstream(early, now)
         self.settle()
 
     async def wait(self) -> None:
@@ -105,6 +118,10 @@ class Session:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
         return None
+
+    async def wait_wanted(self) -> None:
+        """Wait until a request is for the connection's own upstream."""
+        await self._requests.wanted.wait()
 
     def connect(self, dialled: Dialled) -> None:
         """There is an upstream."""
@@ -132,7 +149,7 @@ class Session:
         if side is not self._down:
             self._lose_upstream()
         elif self._linger_at is not None or not self._bridge.downstream.streams:
-            self._bridge.lost_downstream(ResponseFlag.NONE, "-")
+            self._lose_requests(ResponseFlag.NONE, "-")
             self._close()
         else:
             self._lose_downstream("the client ended the connection in the middle of a request")
@@ -189,7 +206,7 @@ class Session:
             self._lose_downstream("the client took too long", ResponseFlag.IDLE_TIMEOUT)
             return
         elif every.request_timeout is not None:
-            self._act(lambda: self._requests.end_late(now))
+            self._act(lambda: self._requests.check_time(now))
         self._hub.schedule(self, now + self._tick)
 
     def _late(self, now: float) -> bool:
@@ -219,10 +236,19 @@ class Session:
     def abort(self, flag: ResponseFlag, details: str) -> None:
         """End both sides here and now."""
         if not self._over:
-            self._bridge.lost_downstream(flag, details)
+            self._lose_requests(flag, details)
             self._close(reset=True)
 
     # Inside
+
+    def _receive_downstream(self, data: bytes, now: float) -> None:
+        """Take what the client sent; what comes of it is sent at the end of the turn."""
+        self._busy = True
+        try:
+            self._bridge.receive_downstream(data, now)
+            self._requests.pass_on()
+        finally:
+            self._busy = False
 
     def _act(self, action: Callable[[], None]) -> None:
         """Do something with the bridge, from a task or amid a turn of the hub, then what comes of it."""
@@ -248,8 +274,13 @@ class Session:
             return
         flow = self._service.flow
         flow.flag, flow.details = flag, details
-        self._bridge.lost_downstream(flag, details)
+        self._lose_requests(flag, details)
         self._close(reset=True)
+
+    def _lose_requests(self, flag: ResponseFlag, details: str) -> None:
+        """The client is no more, and is closed next: nothing is sent to it whatever comes of this."""
+        self._busy = True
+        self._bridge.lost_downstream(flag, details)
 
     def _finish(self) -> None:
         """Nothing more is to be said: let the client read what it was told, and close."""

@@ -14,6 +14,7 @@ from interceptor.protocol.http1 import CHUNKED
 from interceptor.protocol.http2.diversion import Client, Way
 from interceptor.protocol.http2.hooks import WAIT
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.http2_apart import UNKNOWN, Apart
 from interceptor.proxy.http.http2_own import Acting
 from interceptor.proxy.http.serve import prepare
 
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.roles import Carrier, Downstream, Sent
     from interceptor.proxy.http.serve import Service
 
-UNKNOWN: Final = "unknown"  # the status of a gRPC call that ended without one
+_NOT_ROUTED: Final = replies.reply(
+    501,
+    ResponseFlag.LOCAL_RESET,
+    "extended_connect_not_routed",
+    "routes of a VirtualService take no extended CONNECT; speak HTTP/1.1",
+)
 _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
 
 
@@ -93,6 +99,12 @@ class Request(RequestRecord):
     def lost(self, local: LocalReply) -> None:
         """It cannot be served."""
         self.reply(local)
+
+    def check_time(self, now: float) -> None:
+        """Answer it where it took too long."""
+        limit = self._requests.service.all.request_timeout
+        if limit is not None and now - self.began >= limit:
+            self.reply(replies.TIMEOUT)
 
     # Where the user's own has it
 
@@ -183,26 +195,49 @@ class Requests:
 
     bridge: Bridge
 
-    def __init__(self, service: Service, act: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, service: Service, act: Callable[[Callable[[], None]], None], settle: Callable[[], None]
+    ) -> None:
         self.service = service
         self.act = act  # does something with the bridge, whoever asks for it
+        self.settle = settle  # sends what comes of it
         self.dialled: Dialled | None = None
-        self._live: set[Request] = set()
+        self.wanted = trio.Event()  # the connection's own upstream
+        self._live: set[Request | Apart] = set()
+        self._touched: dict[Apart, None] = {}  # that something came for in this turn
 
     def request(self, call: Call) -> LocalReply | Wait | None:
         """Decide on a request."""
-        every = self.service.all
+        every, service = self.service.all, self.service
+        router = every.router
+        concerned = router is not None and router.concerns(service.flow, call.request, service.decision)
+        if (concerned or not service.multiplexed) and call.protocol is None:
+            apart = call.context = Apart(service, self, call)
+            self._live.add(apart)
+            apart.begin()
+            return WAIT
         record = call.context = Request(self, call)
         self._live.add(record)
-        denied = prepare(self.service, record)
-        if denied is None and every.router is not None:
-            denied = every.router.refusal(record, self.service.decision)
+        denied = prepare(service, record)
         if denied is not None:
             return denied
+        if concerned:
+            return _NOT_ROUTED
+        self.wanted.set()
         if every.filters is None:
             return None
         every.filters.start(record)  # which answers or forwards it, now or later
         return WAIT
+
+    def touch(self, apart: Apart) -> None:
+        """Something of a request came."""
+        self._touched[apart] = None
+
+    def pass_on(self) -> None:
+        """The turn is over: what came of requests goes on."""
+        touched, self._touched = self._touched, {}
+        for apart in touched:
+            apart.pass_on()
 
     def response(self, call: Call, head: ResponseHead) -> None:
         """Note the response, and show it to the filters."""
@@ -230,13 +265,14 @@ class Requests:
     def finished(self, call: Call) -> None:
         """Record a request."""
         record = call.context
-        assert isinstance(record, Request)
+        assert isinstance(record, (Request, Apart))
         self._live.discard(record)
-        record.finish()
+        if isinstance(record, Apart):
+            record.left()
+        else:
+            record.finish()
 
-    def end_late(self, now: float) -> None:
+    def check_time(self, now: float) -> None:
         """Answer the requests that took too long."""
-        limit = self.service.all.request_timeout
         for record in tuple(self._live):
-            if limit is not None and now - record.began >= limit:
-                record.reply(replies.TIMEOUT)
+            record.check_time(now)

@@ -19,7 +19,7 @@ class Pool:
 
     def __init__(self, hub: Hub, idle_timeout: float) -> None:
         self._hub = hub
-        self._timeout = idle_timeout
+        self.timeout = idle_timeout
         self._idle: dict[object, deque[Connection]] = {}
         self._count = 0
         self._scheduled = False
@@ -49,7 +49,7 @@ class Pool:
         self._count += 1
         if not self._scheduled:
             self._scheduled = True
-            self._hub.schedule(self, self._hub.now + self._timeout)
+            self._hub.schedule(self, self._hub.now + self.timeout)
         idle = self._idle.get(connection.key)
         if idle is None:
             self._idle[connection.key] = deque((connection,))
@@ -66,7 +66,7 @@ class Pool:
     def check_time(self, now: float) -> None:
         """Close what has waited for too long."""
         for key, idle in list(self._idle.items()):
-            while idle and now - idle[0].idle_since >= self._timeout:
+            while idle and now - idle[0].idle_since >= self.timeout:
                 idle[0].close()
             if not idle:
                 del self._idle[key]
@@ -74,7 +74,7 @@ class Pool:
         self._scheduled = bool(self._idle)
         if self._scheduled:
             oldest = min(idle[0].idle_since for idle in self._idle.values())
-            self._hub.schedule(self, oldest + self._timeout)
+            self._hub.schedule(self, oldest + self.timeout)
 
     def close(self) -> None:
         """Close every connection that waits."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
-    from interceptor.model.request import Passing, RequestRecord
+    from interceptor.model.request import Passing
     from interceptor.proxy.http.client import Connection
     from interceptor.routing.destinations import Decision
     from interceptor.routing.retry import Failure
@@ -109,7 +109,8 @@ class Router(Protocol):
     """What routes requests by themselves, where the configuration says how: see ``routed``."""
 
     def about(self, exchange: Served) -> bool: ...
-    def refusal(self, record: RequestRecord, decision: Decision) -> LocalReply | None: ...
+    def concerns(self, flow: Flow, head: RequestHead, decision: Decision) -> bool: ...
+    def active(self, flow: Flow) -> bool: ...
 
 
 class Routed(Protocol):

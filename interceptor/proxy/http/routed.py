@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from interceptor.config.virtual_service import HTTPRouteDestination
     from interceptor.model.address import UpstreamAddress
+    from interceptor.model.connection import Flow
     from interceptor.model.http import ResponseHead
-    from interceptor.model.request import RequestRecord
     from interceptor.proxy.clusters import ClusterState, ClusterStates
     from interceptor.proxy.http.roles import Served
     from interceptor.proxy.http.serve import Serving
@@ -72,12 +72,6 @@ _TRY_TIMEOUT: Final = replies.reply(
     504, ResponseFlag.UPSTREAM_TIMEOUT, "upstream_per_try_timeout",
     "the upstream did not answer within the route's perTryTimeout",
 )  # fmt: skip
-NEEDS_HTTP1: Final = replies.reply(
-    501,
-    ResponseFlag.LOCAL_RESET,
-    "route_needs_http1",
-    "routes of a VirtualService do not serve HTTP/2 in this version; speak HTTP/1.1",
-)
 
 
 class Router:
@@ -90,13 +84,16 @@ class Router:
         self.states = states
         self._routing = routing
 
-    def refusal(self, record: RequestRecord, decision: Decision) -> LocalReply | None:
-        """The answer to a request of HTTP/2 that a route would take; None where no VirtualService is about it."""
-        routing, destination = self._routing(), record.flow.original_dst
-        if routing is None or destination is None or record.flow.direction is not Direction.EGRESS:
-            return None
-        found = routing.find(Question(record.head, destination.port), decision, destination)
-        return None if found is None or found.cluster is not None else NEEDS_HTTP1
+    def active(self, flow: Flow) -> bool:
+        """Whether requests of a flow may be routed by themselves."""
+        return flow.direction is Direction.EGRESS and self._routing() is not None
+
+    def concerns(self, flow: Flow, head: RequestHead, decision: Decision) -> bool:
+        """Whether something is said about a request, which then does not go where its connection goes."""
+        routing, destination = self._routing(), flow.original_dst
+        if routing is None or destination is None or flow.direction is not Direction.EGRESS:
+            return False
+        return routing.concerns(head.authority, decision, destination)
 
     def about(self, exchange: Served) -> bool:
         """Whether something is said about a request, which is then on its way."""

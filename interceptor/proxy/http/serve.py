@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.http.roles import Filters, Live, Router, Served
+    from interceptor.proxy.http.trunks import Trunks
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -53,6 +54,7 @@ class Serving:
     filters: Filters | None = None
     router: Router | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
+    trunks: Trunks | None = None  # once a request needs one
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request
 
@@ -66,6 +68,12 @@ class Serving:
         """Reset the connections that are denied by now."""
         for session in tuple(self.live):
             session.end_denied()
+
+    def close(self) -> None:
+        """Close the connections to upstreams that nobody has."""
+        self.pool.close()
+        if self.trunks is not None:
+            self.trunks.close()
 
     def fault(self, exchange: Served) -> None:
         """The last resort: a fault while serving one request is logged and counted, and ends no other."""
@@ -83,6 +91,13 @@ class Service:
     decision: Decision
     key: object  # connections to the upstream that have the same one are shared
     sources: Iterator[SocketAddress] | None = None
+    multiplexed: bool = False  # requests go to the upstream on streams of HTTP/2
+
+
+def pool_key(decision: Decision, alone: int | None = None) -> object:
+    """What connections to the upstream that may be shared have in common; ``alone``: the one flow that they are for."""
+    key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
+    return key if alone is None else (key, alone)
 
 
 def prepare(service: Service, record: RequestRecord) -> LocalReply | None:

@@ -127,3 +127,18 @@ def test_tls_is_the_endpoints_own() -> None:
     [decision] = found(made.find("shop.example", None, None, 80)).decisions.values()
     assert decision.tls is not None
     assert decision.tls.server_name == "shop.example"
+
+
+@pytest.mark.parametrize(
+    ("pool", "spoken"),
+    [
+        ("{h2UpgradePolicy: UPGRADE}", "http2"),
+        ("{h2UpgradePolicy: DO_NOT_UPGRADE}", "http"),
+        ("{useClientProtocol: true}", "auto"),
+        ("{}", "http"),
+    ],
+)
+def test_what_endpoints_are_spoken_to_in(pool: str, spoken: str) -> None:
+    text = rule(f"host: shop.example\ntrafficPolicy: {{connectionPool: {{http: {pool}}}}}")
+    cluster = found(clusters(shop(80, ("10.1.0.1", "v1")), text).managed("shop.example", 80))
+    assert {cluster.base.protocol, *(each.protocol for each in cluster.decisions.values())} == {spoken}

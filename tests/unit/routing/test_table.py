@@ -41,7 +41,10 @@ def routing(of: Snapshot) -> Routing:
 def ask(of: Snapshot, host: str, address: str) -> Found | None:
     destination = OriginalDestination(SocketAddress(address, 80))
     head = RequestHead(b"GET", b"/", host.encode(), b"http", b"1.1", [])
-    return routing(of).find(Question(head, 80), of.egress(destination), destination)
+    decision = of.egress(destination)
+    found = routing(of).find(Question(head, 80), decision, destination)
+    assert routing(of).concerns(host.encode(), decision, destination) is (found is not None)
+    return found
 
 
 def test_a_host_is_believed_where_the_address_is_its_own() -> None:
