@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.proxy.http.client import Connection, Replay
-    from interceptor.proxy.http.roles import Carrier, Downstream, Routed
-    from interceptor.proxy.http.trunks import Trunk
+    from interceptor.proxy.http.roles import Carrier, Downstream, Routed, Trunk
     from interceptor.routing.destinations import Decision
 
 

@@ -5,7 +5,7 @@ So it is routed, tried again, timed and recorded by what does so for HTTP/1, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply, get
@@ -17,13 +17,25 @@ from interceptor.proxy.http import replies
 from interceptor.proxy.http.exchange import Exchange
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from interceptor.model.http import Headers, ResponseHead
+    from interceptor.protocol.http2.bridge import Bridge
     from interceptor.protocol.http2.stream import Call
     from interceptor.proxy.http.client import Connection
-    from interceptor.proxy.http.http2_requests import Requests
     from interceptor.proxy.http.serve import Service
 
 UNKNOWN: Final = "unknown"  # the status of a gRPC call that ended without one
+
+
+class Requests(Protocol):
+    """What the requests of one connection have in common: see ``http2_requests``."""
+
+    bridge: Bridge
+    service: Service
+    settle: Callable[[], None]
+
+    def touch(self, apart: Apart) -> None: ...
 
 
 class Facing:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.pool import Pool
-    from interceptor.proxy.http.roles import Filters, Live, Router, Served
-    from interceptor.proxy.http.trunks import Trunks
+    from interceptor.proxy.http.roles import Filters, Live, Router, Served, Shared
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -54,7 +53,7 @@ class Serving:
     filters: Filters | None = None
     router: Router | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
-    trunks: Trunks | None = None  # once a request needs one
+    trunks: Shared | None = None  # once a request needs one
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
-    from interceptor.proxy.http.exchange import Exchange
+    from interceptor.proxy.http.roles import Rider
     from interceptor.proxy.http.serve import Service, Serving
 
 STREAMS: Final = 100  # of one connection: what the RFC advises an upstream to take at the least
@@ -49,27 +49,27 @@ LIMITS: Final = Limits(window=WINDOW, connection_window=STREAMS * WINDOW)
 TRIES: Final = 64  # of a request that others took the places from that it had waited for
 
 
-def send(exchange: Exchange, service: Service) -> None:
+def send(rider: Rider, service: Service) -> None:
     """Bring a request to its upstream: at once where a connection has room for it, else when there is one."""
     trunks = service.all.trunks
-    if trunks is None:
+    if not isinstance(trunks, Trunks):
         trunks = service.all.trunks = Trunks(service.all)
     trunk = trunks.ready(service.key)
     if trunk is not None:
-        exchange.ride(trunk)
+        rider.ride(trunk)
     else:
-        exchange.spawn(partial(_wait, exchange, service, trunks))
+        rider.spawn(partial(_wait, rider, service, trunks))
 
 
-async def _wait(exchange: Exchange, service: Service, trunks: Trunks) -> None:
+async def _wait(rider: Rider, service: Service, trunks: Trunks) -> None:
     try:
-        trunk = await trunks.reach(exchange, service)
+        trunk = await trunks.reach(rider, service)
     except DialError as failure:
-        exchange.not_dialled(failure)
+        rider.not_dialled(failure)
         return
     await trio.lowlevel.checkpoint_if_cancelled()
-    exchange.ride(trunk)
-    exchange.catch_up()
+    rider.ride(trunk)
+    rider.catch_up()
 
 
 class _Dialling:
@@ -77,7 +77,7 @@ class _Dialling:
 
     def __init__(self) -> None:
         self.over = trio.Event()
-        self.failure: DialError | None = None
+        self.failure: Exception | None = None
 
 
 class Trunks:
@@ -94,7 +94,7 @@ class Trunks:
         """A connection with room for one more stream."""
         return next((trunk for trunk in self._trunks.get(key, ()) if trunk.has_room), None)
 
-    async def reach(self, exchange: Exchange, service: Service) -> Trunk:
+    async def reach(self, rider: Rider, service: Service) -> Trunk:
         """The same; one is made where there is none. Raises DialError."""
         for _ in range(TRIES):
             trunk = self.ready(service.key)
@@ -103,20 +103,18 @@ class Trunks:
             dialling = self._dialling.get(service.key)
             if dialling is None:
                 dialling = self._dialling[service.key] = _Dialling()
-                self._all.spawn(partial(self._dial, exchange, service, dialling))
+                self._all.spawn(partial(self._dial, rider, service, dialling))
             await dialling.over.wait()
             if dialling.failure is not None:
                 raise dialling.failure
-        return await self._made(service, exchange.connect_timeout)
+        return await self._made(service, rider.connect_timeout)
 
-    async def _dial(self, exchange: Exchange, service: Service, dialling: _Dialling) -> None:
+    async def _dial(self, rider: Rider, service: Service, dialling: _Dialling) -> None:
         """Make a connection, whoever of those who wait goes away meanwhile."""
         try:
-            await self._made(service, exchange.connect_timeout)
-        except DialError as failure:
+            await self._made(service, rider.connect_timeout)
+        except Exception as failure:  # noqa: BLE001 (raised to each who waits)
             dialling.failure = failure
-        except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
-            self._all.fault(exchange)
         finally:
             del self._dialling[service.key]
             dialling.over.set()
@@ -198,10 +196,10 @@ class Trunk:
 
     # What exchanges and their branches call
 
-    def open(self, exchange: Exchange, head: RequestHead, body: int) -> Branch:
+    def open(self, rider: Rider, head: RequestHead, body: int) -> Branch:
         """A stream for a request, with its head."""
         stream = self.leg.new_stream()
-        branch = Branch(self, exchange, stream, head.method)
+        branch = Branch(self, rider, stream, head.method)
         stream.pending_end = not body
         number = self.leg.next
         self._branches[number] = branch
@@ -291,11 +289,11 @@ class Trunk:
             return
         head, length = answers.read(stream, block, branch.method, end=end)
         if head.status < 200:
-            branch.exchange.informational(head)
+            branch.rider.informational(head)
             return
         branch.answered = True
         head.reason = replies.reason(head.status)
-        branch.exchange.respond(head, 0 if end else CHUNKED if length is None else length)
+        branch.rider.respond(head, 0 if end else CHUNKED if length is None else length)
         if end:
             branch.finish([])  # of no effect where the request is tried again instead
 
@@ -348,23 +346,23 @@ class Trunk:
 class Branch:
     """One stream, as the connection to the upstream that an exchange has."""
 
-    __slots__ = ("_exchange", "_held", "_trunk", "_waits", "answered", "method", "stream")
+    __slots__ = ("_held", "_rider", "_trunk", "_waits", "answered", "method", "stream")
 
-    def __init__(self, trunk: Trunk, exchange: Exchange, stream: Stream, method: bytes) -> None:
+    def __init__(self, trunk: Trunk, rider: Rider, stream: Stream, method: bytes) -> None:
         self._trunk = trunk
-        self._exchange: Exchange | None = exchange
+        self._rider: Rider | None = rider
         self.stream = stream
         self.method = method
         self.answered = False  # the final head has come
         self._held = 0  # bytes of the response that the client has not taken
-        self._waits = False  # the exchange, for what it gave to be sent
+        self._waits = False  # the rider, for what it gave to be sent
         stream.twin = told_of(stream, self._sent)
 
     @property
-    def exchange(self) -> Exchange:
+    def rider(self) -> Rider:
         """Whose it is, while the stream lives."""
-        assert self._exchange is not None
-        return self._exchange
+        assert self._rider is not None
+        return self._rider
 
     # What the exchange calls
 
@@ -402,35 +400,35 @@ class Branch:
     def take(self, data: bytes, now: float) -> None:
         """Some of the response's body came."""
         self._held += len(data)
-        self.exchange.active = now
-        self.exchange.response_data(data)
+        self.rider.active = now
+        self.rider.response_data(data)
 
     def finish(self, trailers: Headers) -> None:
         """The response is complete. What was not sent of the request is of no use any more."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
+        rider, self._rider = self._rider, None
+        if rider is None:
             return
         if not self.stream.out_closed:
             self._trunk.leg.reset(self.stream, NO_ERROR)
-        exchange.response_end(trailers)
+        rider.response_end(trailers)
         self._give()
-        exchange.response_flush()
+        rider.response_flush()
 
     def pass_on(self) -> None:
         """The turn is over: send the client what came for it."""
-        if self._exchange is not None and self._exchange.response_flush():
+        if self._rider is not None and self._rider.response_flush():
             self._give()
 
     def lose(self, local: LocalReply, failure: Failure, code: int | None = None) -> None:
         """No response comes, or no more of it."""
-        exchange, self._exchange = self._exchange, None
+        rider, self._rider = self._rider, None
         self._give()
-        if exchange is not None:
-            exchange.reset_with(code)
-            exchange.lost(local, failure=failure)
+        if rider is not None:
+            rider.reset_with(code)
+            rider.lost(local, failure=failure)
 
     def _let_go(self, code: int) -> None:
-        self._exchange = None
+        self._rider = None
         self._give()
         self._trunk.leg.reset(self.stream, code)
 
@@ -441,6 +439,6 @@ class Branch:
             self._trunk.leg.consumed(self.stream, held)
 
     def _sent(self) -> None:
-        if self._waits and self._exchange is not None:
+        if self._waits and self._rider is not None:
             self._waits = False
-            self._exchange.request_drained()
+            self._rider.request_drained()
