@@ -177,6 +177,8 @@ class Hub(Loop):
 
     def _serve(self, events: Events) -> Events:
         """Serve what is ready, then give each queued source one turn."""
+        if not self._ends:
+            return events
         queued = len(self._queue)
         ends = self._ends
         others = []

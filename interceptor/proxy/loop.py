@@ -44,6 +44,16 @@ class Machine(Protocol):
         """It raised this, which is a fault of ours."""
 
 
+class Sender(Protocol):
+    """What has something to send at the end of a batch."""
+
+    def send_due(self) -> None:
+        """The batch is over."""
+
+    def fail(self, error: Exception) -> None:
+        """It raised this, which is a fault of ours."""
+
+
 class Loop:
     """Waits for descriptors, and tells what is ready."""
 
@@ -53,6 +63,7 @@ class Loop:
         self._epoll = select.epoll()
         self._turns = Turns(self._epoll, clock)
         self._machines: dict[int, Machine] = {}
+        self.senders: list[Sender] | None = None  # while a batch of machines' events is served
         self._calls: dict[int, Callable[[], object]] = {}  # of listeners and waiting tasks
         self.buffer = bytearray(BUFFER)  # what is received has to be taken out within the same call
         self.view = memoryview(self.buffer)
@@ -179,8 +190,11 @@ class Loop:
     def _tell(self, events: Events) -> None:
         """Events of machines, waiting tasks and listeners, and of what ended in this batch."""
         called = []
+        machines = self._machines
+        senders: list[Sender] = []
+        self.senders = senders
         for fd, event in events:
-            machine = self._machines.get(fd)
+            machine = machines.get(fd)
             if machine is None:
                 called.append(fd)
                 continue
@@ -188,6 +202,14 @@ class Loop:
                 machine.handle(event)
             except Exception as error:  # noqa: BLE001 (a fault in one machine must end no other: it passes it on)
                 machine.fail(error)
+        for (
+            sender
+        ) in senders:  # all is read before it is written: who waits is woken once for several messages
+            try:
+                sender.send_due()
+            except Exception as error:  # noqa: BLE001 (as above)
+                sender.fail(error)
+        self.senders = None
         for fd in called:
             if call := self._calls.get(fd):
                 call()

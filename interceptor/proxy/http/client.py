@@ -6,7 +6,6 @@ on, and a connection that says more than was asked for is not used again.
 
 from __future__ import annotations
 
-import select
 import socket
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ from interceptor.protocol import http1
 from interceptor.protocol.chunks import Chunks, chunk, last_chunk
 from interceptor.protocol.http1 import CHUNKED, HEAD_END, UNTIL_CLOSE, MalformedError
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.half import DRAIN, LIMIT, OUT, READ, Half
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from interceptor.proxy.loop import Leg
 
 REPLAYABLE: Final = 64 * 1024  # of a request; more is not kept for a second try
-
-_DRAIN: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
 
 
 class Replay(NamedTuple):
@@ -70,33 +68,27 @@ class Carried(Protocol):
     def lost(self, local: LocalReply, replay: Replay | None = None) -> None: ...
 
 
-class Connection:
+class Connection(Half):
     """The upstream side of exchanges, one after the other."""
 
     __slots__ = (
-        "_before", "_blocked", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_hub", "_keep_alive", "_left",
-        "_out", "_paused", "_replay", "_started", "_taken", "_unread", "_written", "address", "drain", "fd", "idle_since", "key",
-        "local", "sock", "waits",
+        "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_paused",
+        "_replay", "_started", "_taken", "_unread", "address", "idle_since", "key", "local", "waits",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, home: Home, key: object, dialled: Dialled) -> None:
-        self._hub = hub
+        super().__init__(hub, dialled.sock)
         self._home = home
-        sock = dialled.sock
-        self.sock = sock
-        self.fd = sock.fileno()
         self.address = dialled.address
         self.local = dialled.local
         self.key = key
         self.waits = False  # in the pool, since
         self.idle_since = 0.0
         self._exchange: Carried | None = None
-        self.drain = False  # read until nothing comes: a short read proves nothing
         self._keep_alive = True
-        self._written = 0  # bytes that the kernel took, ever
         self._taken = 0  # bytes that were read, ever
         self._begin()
-        hub.watch(sock, self)
+        hub.watch(self.sock, self)
 
     def _begin(self) -> None:
         """Make ready for a response."""
@@ -105,18 +97,16 @@ class Connection:
         self._left = 0  # of its body: bytes, or CHUNKED or UNTIL_CLOSE
         self._chunks: Chunks | None = None
         self._chunked = False  # the request's body
-        self._out: list[bytes] = []
-        self._blocked: memoryview | None = None  # what the kernel did not take
         self._paused = False  # the client does not take the response as fast as it comes
         self._unread = False  # there may be something to read, once it does
         self._replay: list[bytes] | None = None
-        self._before = self._written
+        self._before = self.sent
 
     # What the exchange calls
 
     def carry(self, exchange: Carried, head: bytes) -> None:
         """Take an exchange, and its request's head."""
-        reused = self._written > 0
+        reused = self.sent > 0
         self._begin()
         self._exchange = exchange
         self._chunked = exchange.body == CHUNKED
@@ -139,33 +129,30 @@ class Connection:
             self._out.append(last_chunk(trailers))
 
     def flush(self) -> bool:
-        """Send what was given; whether the kernel took all of it."""
-        if self._blocked is not None:
-            return False
-        if not self._out:
-            return True
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        if self._replay is not None:
-            self._replay.append(data)
-            if len(self._replay) > 1 and sum(map(len, self._replay)) > REPLAYABLE:
-                self._replay = None
-        return self._send(memoryview(data))
-
-    def _send(self, data: memoryview) -> bool:
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # It may have answered before it closed: what is there is read first, and then the end is found.
-            self.drain = True
-            self._blocked = None
-            self._hub.again(self.fd)
-            return True
-        self._written += sent
-        self._blocked = data[sent:] if sent < len(data) else None
+        """Send what was given; whether the kernel took all of it. What is complete is sent at the end of the batch."""
+        exchange, senders = self._exchange, self._hub.senders
+        if senders is None or exchange is None or not exchange.complete:
+            return self._push()
+        senders.append(self)
         return self._blocked is None
+
+    def send_due(self) -> None:
+        """The batch is over."""
+        self._push()
+
+    def _push(self) -> bool:
+        replay = self._replay
+        if replay is not None and self._blocked is None:
+            replay += self._out
+            if len(replay) > 1 and sum(map(len, replay)) > REPLAYABLE:
+                self._replay = None
+        return super()._push()
+
+    def _broken(self) -> bool:
+        # It may have answered before it closed: what is there is read first, and then the end is found.
+        self.drain = True
+        self._hub.again(self.fd)
+        return True
 
     def resume(self) -> None:
         """The client takes more of the response."""
@@ -208,13 +195,15 @@ class Connection:
 
     def handle(self, event: int) -> None:
         """Something happened at the socket."""
-        if event & _DRAIN:
+        if event & DRAIN:
             self.drain = True
-        if self._blocked is not None and event & select.EPOLLOUT and self._send(self._blocked):
+        if self._blocked is not None and event & OUT and self._send(self._blocked):
             exchange = self._exchange
             if exchange is not None and self.flush():
                 exchange.request_drained()
-        if event & ~select.EPOLLOUT or self.drain:
+        elif self._out:
+            self._push()
+        if event & READ or self.drain:
             self._read()
 
     def fail(self, _error: Exception) -> None:
@@ -229,26 +218,25 @@ class Connection:
         if self._paused:
             self._unread = True
             return
-        hub = self._hub
         try:
-            size = self.sock.recv_into(hub.buffer)
+            data = self.sock.recv(LIMIT)
         except BlockingIOError:
             self.drain = False
             return
         except OSError:
             self._lost()
             return
-        if not size:
+        if not data:
             self._end_of_stream()
             return
         exchange = self._exchange
         if exchange is None:  # it says something that nobody asked for
             self.close(reset=True)
             return
-        exchange.active = hub.now
-        self._taken += size
+        exchange.active = self._hub.now
+        self._taken += len(data)
         try:
-            self._feed(exchange, hub.view[:size].tobytes())
+            self._feed(exchange, data)
         except MalformedError as error:
             self._exchange = None
             self.close(reset=True)
@@ -256,7 +244,7 @@ class Connection:
             return
         taken = exchange.response_flush()
         if self._exchange is exchange:
-            self._go_on(taken=taken, more=size == len(hub.buffer) or self.drain)
+            self._go_on(taken=taken, more=len(data) == LIMIT or self.drain)
 
     def _go_on(self, *, taken: bool, more: bool) -> None:
         """Read on, after the others had their turn, where the client took what there was."""

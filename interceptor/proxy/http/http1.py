@@ -20,6 +20,7 @@ from interceptor.protocol.chunks import Chunks, chunk, last_chunk
 from interceptor.protocol.http1 import CHUNKED, HEAD_END, UNTIL_CLOSE, MalformedError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.exchange import Exchange
+from interceptor.proxy.http.half import DRAIN, LIMIT, OUT, READ, Half
 from interceptor.proxy.http.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ LINGER: Final = (
     5.0  # seconds for a client to read an answer that it was given before it had sent all: nginx's figure
 )
 
-_DRAIN: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
 _HTTP2: Final = b"PRI * HTTP/2.0\r\n\r\n"  # the part of its preface that looks like a request
 _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"1.1", [])
 
@@ -56,22 +56,19 @@ async def serve(service: Service, downstream: Leg) -> bytes:
     return result if isinstance(result, bytes) else b""
 
 
-class Session:
+class Session(Half):
     """The downstream of one exchange after the other."""
 
     __slots__ = (
-        "_advancing", "_blocked", "_buffer", "_chunked", "_chunks", "_closing", "_complete", "_exchange", "_flow", "_head_at",
-        "_hub", "_idle_at", "_left", "_linger_at", "_out", "_paused", "_request", "_service", "_sock", "_task", "_unread",
-        "drain", "fd", "slot",
+        "_advancing", "_buffer", "_chunked", "_chunks", "_closing", "_complete", "_exchange", "_flow", "_head_at",
+        "_idle_at", "_left", "_linger_at", "_paused", "_request", "_service", "_task", "_unread", "slot",
     )  # fmt: skip
 
     def __init__(self, service: Service, downstream: Leg) -> None:
+        super().__init__(service.all.hub, downstream)
         self._service = service
-        self._hub = service.all.hub
         self._flow = service.flow
-        self._sock = downstream
-        self.fd = downstream.fileno()
-        self.drain = False  # read until nothing comes: a short read proves nothing
+        self.sent = service.flow.bytes_sent
         self.slot = 0  # of the timer wheel
         self._task: trio.lowlevel.Task | None = None
         self._exchange: Exchange | None = None
@@ -85,8 +82,6 @@ class Session:
         self._advancing = False
         self._paused = False  # the upstream does not take the body as fast as it comes
         self._unread = False  # there may be something to read, once this request is done
-        self._out: list[bytes] = []
-        self._blocked: memoryview | None = None  # what the kernel did not take
         self._idle_at = 0.0  # since when there is no request
         self._head_at: float | None = None  # since when one has begun, and its head is not complete
         self._linger_at: float | None = None  # since when we only wait for the client to read
@@ -96,7 +91,7 @@ class Session:
         self._task = task
         self._idle_at = self._service.all.clock()
         self._service.all.live.add(self)
-        self._hub.watch(self._sock, self)
+        self._hub.watch(self.sock, self)
         self._schedule(self._idle_at)
 
     # What the exchange calls
@@ -119,7 +114,7 @@ class Session:
             or self._service.all.draining
         )
         if not self._chunked and body < 0:
-            sockets.reset_on_close(self._sock)  # its end is the close: not one of a killed process
+            sockets.reset_on_close(self.sock)  # its end is the close: not one of a killed process
         connection = b"close" if self._closing else b"keep-alive" if old else None
         if head.status == 101:
             connection = b"upgrade"
@@ -167,37 +162,48 @@ class Session:
         self._wake(outcome.Value(tunnel))
 
     def flush(self) -> bool:
-        """Send what there is; whether the kernel took all of it."""
+        """Send what there is; whether the kernel took all of it. What is complete is sent at the end of the batch."""
         if self._task is None:
+            return True
+        if self._exchange is None and (self._advancing or self._hub.senders is not None):
+            if self._hub.senders is not None and not self._advancing:
+                self._hub.senders.append(self)
             return True
         if not self._push():
             return self._task is None
-        if self._exchange is None and not self._advancing:
+        if self._exchange is None:
             self._between()
         return True
 
-    def _push(self) -> bool:
-        if self._blocked is not None:
-            return False
-        if not self._out:
-            return True
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        return self._send(memoryview(data))
+    def send_due(self) -> None:
+        """The batch is over."""
+        if self._task is not None and self._push() and self._exchange is None:
+            self._between()
+
+    def _send(self, data: bytes | memoryview) -> bool:
+        done = super()._send(data)
+        self._flow.bytes_sent = self.sent
+        return done
+
+    def _broken(self) -> bool:
+        self._gone()
+        return False
 
     # What the hub calls
 
     def handle(self, event: int) -> None:
         """Something happened at the socket."""
-        if event & _DRAIN:
+        if event & DRAIN:
             self.drain = True
-        if self._blocked is not None and event & select.EPOLLOUT:
+        if self._blocked is not None and event & OUT:
             self._unblock()
+        elif self._out:
+            self._push()
         if self._task is None:
             return
-        if event & select.EPOLLERR or event & select.EPOLLHUP:
+        if event & (select.EPOLLERR | select.EPOLLHUP):
             self._gone()
-        elif event & ~select.EPOLLOUT or self.drain:
+        elif event & READ or self.drain:
             self._read()
         elif self._buffer and self._exchange is None and self._blocked is None:
             self._advance()
@@ -253,7 +259,7 @@ class Session:
             exchange.abort(flag, details)
         self._leave()
         self._hub.forget(self.fd)
-        sockets.reset(self._sock)
+        sockets.reset(self.sock)
         if result is not None:
             self._wake(result)
         self._task = None
@@ -268,20 +274,20 @@ class Session:
             return
         self._unread = False
         try:
-            size = self._sock.recv_into(self._hub.buffer)
+            data = self.sock.recv(LIMIT)
         except BlockingIOError:
             self.drain = False
             return
         except OSError:
             self._gone()
             return
-        if not size:
+        if not data:
             self._end_of_stream()
             return
-        self._flow.bytes_received += size
+        self._flow.bytes_received += len(data)
         if self._linger_at is None:
-            self._received(self._hub.view[:size].tobytes())
-        if (size == len(self._hub.buffer) or self.drain) and self._task is not None:
+            self._received(data)
+        if (len(data) == LIMIT or self.drain) and self._task is not None:
             self._unread = self._exchange is not None and (self._complete or self._paused)
             if not self._unread:
                 self._hub.again(self.fd)
@@ -399,11 +405,11 @@ class Session:
             self._exchange is None
             or not self._complete
             or self._buffer
-            or not isinstance(self._sock, socket.socket)
+            or not isinstance(self.sock, socket.socket)
         ):
             return
         try:
-            if not self._sock.recv(1, socket.MSG_PEEK):
+            if not self.sock.recv(1, socket.MSG_PEEK):
                 self._exchange.half_close()
         except BlockingIOError:
             return
@@ -432,18 +438,6 @@ class Session:
             self._unread = False
             self._hub.again(self.fd)
 
-    def _send(self, data: memoryview) -> bool:
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._gone()
-            return False
-        self._flow.bytes_sent += sent
-        self._blocked = data[sent:] if sent < len(data) else None
-        return self._blocked is None
-
     def _gone(self, details: str = "the client reset the connection") -> None:
         if self._task is not None:
             self._flow.flag, self._flow.details = ResponseFlag.DOWNSTREAM_RESET, details
@@ -457,8 +451,8 @@ class Session:
             self.abort(ResponseFlag.NONE, "-", outcome.Value(None))
             return
         try:
-            sockets.finish_on_close(self._sock)
-            self._sock.shutdown(socket.SHUT_WR)
+            sockets.finish_on_close(self.sock)
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close()
             return
@@ -473,7 +467,7 @@ class Session:
     def _close(self) -> None:
         self._leave()
         self._hub.forget(self.fd)
-        self._sock.close()
+        self.sock.close()
         self._wake(outcome.Value(None))
 
     def _leave(self) -> None:
