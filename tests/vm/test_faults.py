@@ -43,8 +43,14 @@ class Site:
         program.chmod(0o755)
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
+        # Whoever is started in a shell's background ignores SIGINT, and would hand that down.
         return subprocess.Popen(
-            argv, cwd=ROOT, env=self.environment, text=True, start_new_session=True, stderr=subprocess.PIPE
+            ["env", "--default-signal=INT", *argv],
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
         )
 
     def run(self, *argv: str) -> tuple[int, str]:
