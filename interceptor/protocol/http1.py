@@ -33,7 +33,7 @@ UNTIL_CLOSE: Final = -2  # of a response
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE: Final = rb"[^\x00-\x08\n-\x1f\x7f]*"
-# Names and values at once; what does not consist of such lines, and of nothing else, is malformed.
+# What does not consist of such lines, and of nothing else, is malformed.
 _HEADER: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")\r\n")
 _HEADERS: Final = re.compile(rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*")
 _TOKENS: Final = re.compile(_TOKEN)
@@ -192,24 +192,33 @@ def _headers(block: bytes, start: int) -> tuple[Headers, dict[bytes, list[bytes]
     """Those that go on, and the values of those that we read, by their names in lower case."""
     if not _HEADERS.fullmatch(block, start):
         raise MalformedError("bad_header")
-    headers: Headers = _HEADER.findall(block, start)
-    if len(headers) > MAX_HEADERS:
+    lines = block[start:].split(b"\r\n")
+    del lines[-1]  # what is behind the last line's end: nothing
+    if len(lines) > MAX_HEADERS:
         raise MalformedError("too_many_headers", 431)
-    if b" \r\n" in block or b"\t\r\n" in block:
-        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    headers: Headers = []
+    names = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers.append((name, value.strip(b" \t")))
+        names.append(name.lower())
     read: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        lower = name.lower()
-        if lower in _READ:
-            read.setdefault(lower, []).append(value)
-    if not _HOP.isdisjoint(read):
-        headers = [header for header in headers if header[0].lower() not in _HOP or _is_trailers(header)]
+    if not _READ.isdisjoint(names):
+        for name, header in zip(names, headers, strict=True):
+            if name in _READ:
+                read.setdefault(name, []).append(header[1])
+        if not _HOP.isdisjoint(read):
+            headers = [
+                header
+                for name, header in zip(names, headers, strict=True)
+                if name not in _HOP or (name == b"te" and _is_trailers(header))
+            ]
     return headers, read
 
 
 def _is_trailers(header: tuple[bytes, bytes]) -> bool:
     """The one thing said in TE that is for everybody on the way, as gRPC asks."""
-    return header[1].lower() == b"trailers" and header[0].lower() == b"te"
+    return header[1].lower() == b"trailers"
 
 
 def _body(version: bytes, read: dict[bytes, list[bytes]]) -> int | None:
@@ -263,7 +272,9 @@ def _options(read: dict[bytes, list[bytes]]) -> list[bytes]:
 
 def _without(headers: Headers, names: list[bytes], keep: frozenset[bytes] = _KEPT) -> Headers:
     """The headers that are not named."""
-    named = set(names) - keep
+    named = set(names) - keep - _HOP  # of these there are none any more
+    if not named:
+        return headers
     return [header for header in headers if header[0].lower() not in named]
 
 

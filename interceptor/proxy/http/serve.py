@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from interceptor.model.http import get
 from interceptor.protocol import http1
 from interceptor.proxy.http import replies
 
@@ -109,18 +108,20 @@ def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
 def onward(request: http1.Request) -> http1.Onward:
     """The same for a request that nothing looks at, once for all that have the same head."""
     head = request.head.copy()
-    _complete(head, lambda: _MARK)
-    request_id = get(head.headers, b"x-request-id")
+    request_id = _complete(head, lambda: _MARK)
     before, _, after = http1.request_head(head, request.body, upgrade=request.upgrade).partition(_MARK)
-    request.onward = made = http1.Onward(before, None if request_id == _MARK else request_id, after)
+    request.onward = made = http1.Onward(before, request_id, after)
     return made
 
 
-def _complete(head: RequestHead, request_id: Callable[[], bytes]) -> None:
-    names = {name.lower() for name, _ in head.headers}
+def _complete(head: RequestHead, request_id: Callable[[], bytes]) -> bytes | None:
+    """Add what is missing and take away what nobody may say; the id, where it was there."""
+    names = {name.lower(): value for name, value in head.headers}
     if not _IDENTITY_HEADERS.isdisjoint(names):
         head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
-    if b"x-request-id" not in names:
+    found = names.get(b"x-request-id")
+    if found is None:
         head.headers.append((b"x-request-id", request_id()))
     if b"x-forwarded-proto" not in names:
         head.headers.append((b"x-forwarded-proto", head.scheme))
+    return found
