@@ -13,6 +13,9 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -82,11 +85,11 @@ def run_proxy(  # noqa: PLR0913 (what the command line gives, each by its name)
     )
     workers = process.processors() if spec.workers == "auto" else spec.workers
     bound = _bind(configuration.sidecar, workers)
-    # While files can still be read that belong to root alone, such as a checkout below /root: no import comes later.
     metrics = Metrics(configuration.sidecar)
     _preload(configuration, workers)
     read_credentials = _reader_of_credentials(configuration)
     if root:
+        _preload_what_only_root_reads(process.Identity(proxy_uid, proxy_uid))
         # For the sockets that connect to the app by its peers' addresses, as long as the proxy runs.
         transparent = spec.ingress.mode == "TPROXY"
         process.become(process.Identity(proxy_uid, proxy_uid), keep_net_admin=transparent)
@@ -116,7 +119,7 @@ def run_proxy(  # noqa: PLR0913 (what the command line gives, each by its name)
 
 
 def _preload(configuration: Configuration, workers: int) -> None:
-    """Import what the configuration needs."""
+    """Import what the configuration needs now, so that its worker need not."""
     spec = configuration.sidecar.spec
     codecs.lookup("idna")
     if snapshot.policy_documents(configuration):
@@ -137,6 +140,29 @@ def _preload(configuration: Configuration, workers: int) -> None:
             raise ConfigError(
                 f"spec.discovery.xds needs a package that is not installed ({error.name}); install interceptor[xds]"
             ) from error
+
+
+def _preload_what_only_root_reads(later: process.Identity) -> None:
+    """Import what some connection may need and only root can read, as in a checkout below /root."""
+    import interceptor  # noqa: PLC0415 (the package itself, to see where it is)
+
+    if process.could_read(later, Path(interceptor.__file__)) and process.could_read(
+        later, Path(trio.__file__)
+    ):
+        return
+    for package in map(import_module, _LATE):
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for library in _LATE_LIBRARIES:
+        import_module(library)
+
+
+# What some connection or request may be the first to need.
+_LATE: Final = tuple(
+    f"interceptor.{name}"
+    for name in ("admin", "config", "middleware", "policy", "protocol", "proxy", "routing", "state", "tls")
+)
+_LATE_LIBRARIES: Final = ("jwt", "re2")
 
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from interceptor.errors import ConfigError, KernelError
-from interceptor.kernel import netns
+from interceptor.kernel import child, netns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -82,6 +82,16 @@ def _set_capabilities(bits: int) -> None:
         raise KernelError(
             f"cannot keep CAP_NET_ADMIN for TPROXY: {os.strerror(ctypes.get_errno())}; run as root"
         )
+
+
+def could_read(identity: Identity, path: Path) -> bool:
+    """Whether somebody else could read a file, by trying it in a child."""
+    return child.call(None, _could_read, identity, path)
+
+
+def _could_read(identity: Identity, path: Path) -> bool:
+    become(identity)
+    return os.access(path, os.R_OK)
 
 
 def forbid_new_privileges() -> None:

@@ -30,6 +30,18 @@ spec:
   addresses: [10.9.0.1, "fd09::1"]
   ports: [{number: 7001, name: tcp, protocol: TCP}]
 """
+STATIC = """\
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: static}
+spec:
+  hosts: [static.example]
+  addresses: [10.9.0.9]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 10.9.0.1}]
+"""
 
 
 def reached(where: Namespace, host: str, port: int) -> bool:
@@ -202,10 +214,8 @@ def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: P
     (private / "venv").mkdir()
     (private / "package").mkdir()
     shutil.copytree(ROOT / "interceptor", private / "package" / "interceptor")
-    (tmp_path / "sidecar.yaml").write_text(
-        "{apiVersion: interceptor/v1, kind: Sidecar, metadata: {name: shop}}\n"
-        + ENTRY.replace("demo", "default")
-    )
+    documents = "{apiVersion: interceptor/v1, kind: Sidecar, metadata: {name: shop}}\n" + STATIC
+    (tmp_path / "sidecar.yaml").write_text(documents + ENTRY.replace("demo", "default"))
     script = (
         f"mount --bind {sys.prefix} {private}/venv && cd {private}/package && "
         f"exec {private}/venv/bin/python -m interceptor proxy --netns {bed.app.name} --config {tmp_path}/sidecar.yaml"
@@ -219,6 +229,11 @@ def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: P
         )
         with server(bed.peer, bed.peer.v4, 7001) as outside, answering(outside):
             assert reached(bed.app, bed.peer.v4, 7001)
+        curl = ("curl", "-s", "--http2-prior-knowledge", f"http://{bed.peer.v4}:7002/")
+        with server(bed.peer, bed.peer.v4, 7002) as other, bed.app.popen(*curl):
+            upstream, _ = other.accept()
+            with upstream:
+                assert upstream.recv(64)
         assert proxy.get(15020, "/metrics")[0] == proxy.get(15000, "/config_dump")[0] == 200
         assert proxy.get(15000, "/quitquitquit", "POST")[0] == 200
         _, errors = process.communicate(timeout=30)
