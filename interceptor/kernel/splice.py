@@ -33,9 +33,9 @@ class Pipe:
     def __len__(self) -> int:
         return self._held
 
-    def take_from(self, sock: int) -> int:
-        """Move what a socket has into the empty pipe; how much that was: 0 at the end of the stream."""
-        self._held = os.splice(sock, self._write, CAPACITY, flags=_FLAGS)
+    def take_from(self, sock: int, most: int = CAPACITY) -> int:
+        """Move what a socket has, up to so much, into the empty pipe; how much that was: 0 at the end of the stream."""
+        self._held = os.splice(sock, self._write, min(most, CAPACITY), flags=_FLAGS)
         return self._held
 
     def give_to(self, sock: int) -> int:

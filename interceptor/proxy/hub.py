@@ -39,7 +39,7 @@ import outcome
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.kernel.splice import Pipe, Pipes
+from interceptor.kernel.splice import Pipe
 from interceptor.proxy.endings import Ended, Ending, Side
 from interceptor.proxy.loop import BUFFER, INTEREST, Loop
 from interceptor.proxy.pair import MESSAGE, End, Pair
@@ -74,7 +74,6 @@ class Hub(Loop):
         # A timeout is noticed late by at most a second or an eighth of itself.
         super().__init__(min(1.0, idle / 8, linger / 8), clock)
         self._relay = relay
-        self._pipes = Pipes()
         self._idle = idle
         self._linger = linger
         self._ends: dict[int, End] = {}
@@ -168,7 +167,6 @@ class Hub(Loop):
     def close(self) -> None:
         """Close the epoll set, once the last flow has left it."""
         assert not self._ends
-        self._pipes.close()
         super().close()
 
     @property
@@ -222,7 +220,7 @@ class Hub(Loop):
         self._read_from(end)
 
     def _read_from(self, end: End) -> None:
-        if end.bulk and not end.drain and (pipe := self._pipes.take()) is not None:
+        if end.bulk and not end.drain and (pipe := self.pipes.take()) is not None:
             self._splice(end, pipe)
         elif end.full or end.bulk:
             self._copy(end)
@@ -270,12 +268,12 @@ class Hub(Loop):
         try:
             size = pipe.take_from(end.fd)
         except OSError as error:
-            self._pipes.give_back(pipe)
+            self.pipes.give_back(pipe)
             if not isinstance(error, BlockingIOError):
                 self._broken(end, error.errno or 0)
             return
         if not size:
-            self._pipes.give_back(pipe)
+            self.pipes.give_back(pipe)
             self._end_of_stream(end)
             return
         end.moved += size
@@ -339,7 +337,7 @@ class Hub(Loop):
             while len(pending):
                 pending.give_to(sink.fileno())
                 end.pair.active = self.now
-            self._pipes.give_back(pending)
+            self.pipes.give_back(pending)
         elif pending is not None:
             while (sent := sink.send(pending)) < len(pending):
                 end.pending = pending = memoryview(pending)[sent:]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import outcome
 import trio
 
+from interceptor.kernel.splice import Pipes
 from interceptor.proxy.turns import Turns
 from interceptor.proxy.wheel import Wheel
 
@@ -67,6 +68,7 @@ class Loop:
         self._calls: dict[int, Callable[[], object]] = {}  # of listeners and waiting tasks
         self.buffer = bytearray(BUFFER)  # what is received has to be taken out within the same call
         self.view = memoryview(self.buffer)
+        self.pipes = Pipes()
         self._wheel = Wheel(tick)
 
     # What machines use
@@ -225,4 +227,5 @@ class Loop:
 
     def close(self) -> None:
         """Close the epoll set, once the last socket has left it."""
+        self.pipes.close()
         self._epoll.close()

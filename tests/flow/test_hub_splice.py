@@ -51,7 +51,7 @@ async def test_a_stalled_sink_keeps_its_pipe_and_nothing_of_it_is_lost() -> None
         assert isinstance(pair.hub._ends[pair.downstream.fileno()].pending, Pipe)
         assert await receive(pair.app, taken) == STREAM[:taken]
         assert pair.hub._ends[pair.downstream.fileno()].pending is None
-    assert len(pair.hub._pipes._idle) == 1
+    assert len(pair.hub.pipes._idle) == 1
 
 
 def descriptors() -> int:
@@ -88,7 +88,7 @@ async def test_without_a_pipe_a_flow_is_copied() -> None:
         with no_descriptor_left():
             await pass_through(pair, STREAM)
         assert pair.flow.relay == "copy"
-        assert pair.hub._pipes._idle == []
+        assert pair.hub.pipes._idle == []
         await pass_through(pair, STREAM)
         assert pair.flow.relay == "splice"
-        assert 1 <= len(pair.hub._pipes._idle) <= KEPT
+        assert 1 <= len(pair.hub.pipes._idle) <= KEPT

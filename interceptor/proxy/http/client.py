@@ -14,7 +14,7 @@ from interceptor.protocol import http1
 from interceptor.protocol.chunks import Chunks, chunk, last_chunk
 from interceptor.protocol.http1 import CHUNKED, HEAD_END, UNTIL_CLOSE, MalformedError
 from interceptor.proxy.http import replies
-from interceptor.proxy.http.half import DRAIN, LIMIT, OUT, READ, Half
+from interceptor.proxy.http.half import DRAIN, LIMIT, LITTLE, OUT, READ, Half
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
@@ -61,6 +61,8 @@ class Carried(Protocol):
     def informational(self, head: ResponseHead) -> None: ...
     def respond(self, head: ResponseHead, body: int) -> None: ...
     def response_data(self, data: bytes) -> None: ...
+    def response_sink(self) -> Half | None: ...
+    def response_relayed(self, size: int) -> None: ...
     def response_end(self, trailers: Headers) -> None: ...
     def response_flush(self) -> bool: ...
     def request_drained(self) -> None: ...
@@ -101,6 +103,7 @@ class Connection(Half):
         self._unread = False  # there may be something to read, once it does
         self._replay: list[bytes] | None = None
         self._before = self.sent
+        self._bulk = False
 
     # What the exchange calls
 
@@ -135,6 +138,11 @@ class Connection(Half):
             return self._push()
         senders.append(self)
         return self._blocked is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes bytes past us; not as long as the request may have to be sent again."""
+        return self._replay is None and super().ready
 
     def send_due(self) -> None:
         """The batch is over."""
@@ -184,6 +192,7 @@ class Connection(Half):
 
     def close(self, *, reset: bool = False) -> None:
         """End the connection, which carries nothing."""
+        self._let_go()
         self._hub.forget(self.fd)
         self._home.drop(self)
         if reset:
@@ -197,7 +206,7 @@ class Connection(Half):
         """Something happened at the socket."""
         if event & DRAIN:
             self.drain = True
-        if self._blocked is not None and event & OUT and self._send(self._blocked):
+        if self._blocked is not None and event & OUT and self._retry():
             exchange = self._exchange
             if exchange is not None and self.flush():
                 exchange.request_drained()
@@ -218,6 +227,9 @@ class Connection(Half):
         if self._paused:
             self._unread = True
             return
+        exchange = self._exchange
+        if self._bulk and self._left > 0 and exchange is not None and self._relay(exchange):
+            return
         try:
             data = self.sock.recv(LIMIT)
         except BlockingIOError:
@@ -229,12 +241,12 @@ class Connection(Half):
         if not data:
             self._end_of_stream()
             return
-        exchange = self._exchange
         if exchange is None:  # it says something that nobody asked for
             self.close(reset=True)
             return
         exchange.active = self._hub.now
         self._taken += len(data)
+        self._bulk = len(data) == LIMIT
         try:
             self._feed(exchange, data)
         except MalformedError as error:
@@ -244,7 +256,36 @@ class Connection(Half):
             return
         taken = exchange.response_flush()
         if self._exchange is exchange:
-            self._go_on(taken=taken, more=len(data) == LIMIT or self.drain)
+            self._go_on(taken=taken, more=self._bulk or self.drain)
+
+    def _relay(self, exchange: Carried) -> bool:
+        """Let the kernel pass on what there is of the body, where nobody looks at it; False where it cannot."""
+        sink = exchange.response_sink()
+        if sink is None or not isinstance(self.sock, socket.socket):
+            return False
+        try:
+            size = sink.relay(self.fd, self._left)
+        except BlockingIOError:
+            self.drain = False
+            return True
+        except OSError:
+            self._lost()
+            return True
+        if size is None:
+            return False
+        if not size:
+            self._end_of_stream()
+        elif self._exchange is exchange:  # the client is still there
+            self._taken += size
+            self._left -= size
+            exchange.response_relayed(size)
+            if not self._left:
+                self._done(exchange, b"", [])
+            taken = exchange.response_flush()
+            if self._exchange is exchange:
+                self._bulk = size >= LITTLE
+                self._go_on(taken=taken, more=True)
+        return True
 
     def _go_on(self, *, taken: bool, more: bool) -> None:
         """Read on, after the others had their turn, where the client took what there was."""
@@ -308,12 +349,21 @@ class Connection(Half):
         if (
             self._keep_alive
             and exchange.complete
-            and not (excess or self.drain or self._blocked or self._out)
+            and not (excess or self.drain or self._blocked or self._out or (self._bulk and self._says_more()))
         ):
             self._home.keep(self)
         else:
             self.close(reset=not exchange.complete)
         exchange.response_end(trailers)
+
+    def _says_more(self) -> bool:
+        """Whether there is more to read after a response of which the last read did not tell."""
+        try:
+            return not isinstance(self.sock, socket.socket) or self.sock.recv(1, socket.MSG_PEEK) is not None
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _end_of_stream(self) -> None:
         exchange = self._exchange

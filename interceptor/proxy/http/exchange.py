@@ -39,7 +39,8 @@ from interceptor.protocol.translation import multiplexes, to_http1
 from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
-from interceptor.proxy.http.client import REPLAYABLE, Dialled
+from interceptor.proxy.http.client import REPLAYABLE, Connection, Dialled
+from interceptor.proxy.http.half import Half
 from interceptor.proxy.http.serve import Service, onward as make_onward, pool_key, prepare
 from interceptor.routing.retry import Failure
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from interceptor.model.http import Headers, LocalReply, RequestHead
-    from interceptor.proxy.http.client import Connection, Replay
+    from interceptor.proxy.http.client import Replay
     from interceptor.proxy.http.roles import Carrier, Downstream, Routed, Trunk
     from interceptor.routing.destinations import Decision
 
@@ -137,6 +138,17 @@ class Exchange(RequestRecord):
             self._connection.data(data)
         else:
             self._held.append(data)
+
+    def request_sink(self) -> Half | None:
+        """The socket that takes the request's body past us, where nobody looks at it and none of it is kept."""
+        connection = self._connection
+        free = self._kept is None and self.body_limit is None
+        return connection if free and isinstance(connection, Connection) and connection.ready else None
+
+    def relayed(self, size: int) -> None:
+        """Some of the request's body went past us."""
+        self.bytes_received += size
+        self.active = self._service.all.hub.now
 
     def end(self, trailers: Headers) -> None:
         """All of the request has been given."""
@@ -315,6 +327,16 @@ class Exchange(RequestRecord):
         """Some of the response's body."""
         self.bytes_sent += len(data)
         self._downstream.data(data)
+
+    def response_sink(self) -> Half | None:
+        """The socket that takes the response's body past us, where nobody looks at it."""
+        downstream = self._downstream
+        return downstream if isinstance(downstream, Half) and downstream.ready else None
+
+    def response_relayed(self, size: int) -> None:
+        """Some of the response's body went past us."""
+        self.bytes_sent += size
+        self.active = self._service.all.hub.now
 
     def response_end(self, trailers: Headers) -> None:
         """The response is complete; the connection is somebody else's by now."""
