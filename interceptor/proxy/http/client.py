@@ -15,6 +15,7 @@ from interceptor.protocol.chunks import Chunks, chunk, last_chunk
 from interceptor.protocol.http1 import CHUNKED, HEAD_END, UNTIL_CLOSE, MalformedError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.half import DRAIN, LIMIT, LITTLE, OUT, READ, Half
+from interceptor.proxy.loop import BUFFER
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
@@ -231,7 +232,7 @@ class Connection(Half):
         if self._bulk and self._left > 0 and exchange is not None and self._relay(exchange):
             return
         try:
-            data = self.sock.recv(LIMIT)
+            data = self.sock.recv(BUFFER if self._bulk else LIMIT)
         except BlockingIOError:
             self.drain = False
             return
@@ -246,7 +247,7 @@ class Connection(Half):
             return
         exchange.active = self._hub.now
         self._taken += len(data)
-        self._bulk = len(data) == LIMIT
+        self._bulk = len(data) >= LIMIT
         try:
             self._feed(exchange, data)
         except MalformedError as error:

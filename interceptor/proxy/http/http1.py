@@ -22,6 +22,7 @@ from interceptor.proxy.http import replies
 from interceptor.proxy.http.exchange import Exchange
 from interceptor.proxy.http.half import DRAIN, LIMIT, LITTLE, OUT, READ, Half
 from interceptor.proxy.http.tunnel import Tunnel
+from interceptor.proxy.loop import BUFFER
 
 if TYPE_CHECKING:
     from interceptor.kernel.splice import Pipe
@@ -277,7 +278,7 @@ class Session(Half):
         if self._bulk and self._left > 0 and self._exchange is not None and self._relay(self._exchange):
             return
         try:
-            data = self.sock.recv(LIMIT)
+            data = self.sock.recv(BUFFER if self._bulk else LIMIT)
         except BlockingIOError:
             self.drain = False
             return
@@ -290,7 +291,7 @@ class Session(Half):
         self._flow.bytes_received += len(data)
         if self._linger_at is None:
             self._received(data)
-        self._bulk = len(data) == LIMIT
+        self._bulk = len(data) >= LIMIT
         if (self._bulk or self.drain) and self._task is not None:
             self._unread = self._exchange is not None and (self._complete or self._paused)
             if not self._unread:
