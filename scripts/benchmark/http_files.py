@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LOG: Final = "access.log"  # in the visit's directory, a tmpfs
 DIRECTORY: Final = "/run/bench/visit"
 
-# Istio's access log (pkg/model/telemetry_logging.go), as Envoy's operators.
+# Istio's access log (pkg/model/telemetry_logging.go), as Envoy's operators, and the keys that we add to it.
 _KEYS: Final = {
     "start_time": "START_TIME",
     "method": "REQ(:METHOD)",
@@ -39,6 +39,10 @@ _KEYS: Final = {
     "requested_server_name": "REQUESTED_SERVER_NAME",
     "route_name": "ROUTE_NAME",
     "upstream_transport_failure_reason": "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    "original_dst": "DOWNSTREAM_LOCAL_ADDRESS",
+    "peer": "DOWNSTREAM_REMOTE_ADDRESS",
+    "peer_identity": "DOWNSTREAM_PEER_URI_SAN",
+    "policy": "FILTER_STATE(policy)",
 }
 
 
@@ -70,10 +74,9 @@ def _envoy(_workers: int) -> dict[str, str]:
     extensions = "type.googleapis.com/envoy.extensions"
     original = f"{extensions}.filters.listener.original_dst.v3.OriginalDst"
     manager = f"{extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    log = {
+    log: dict[str, object] = {
         "@type": f"{extensions}.access_loggers.file.v3.FileAccessLog",
         "path": f"{DIRECTORY}/{LOG}",
-        "log_format": {"json_format": {key: f"%{operator}%" for key, operator in _KEYS.items()}},
     }
     options = f"{extensions}.upstreams.http.v3.HttpProtocolOptions"
     both = {"http_protocol_options": {}, "http2_protocol_options": {}}
@@ -83,10 +86,12 @@ def _envoy(_workers: int) -> dict[str, str]:
     router = {"@type": f"{extensions}.filters.http.router.v3.Router"}
 
     def listener(way: str, port: int) -> dict[str, object]:
+        keys = {key: f"%{operator}%" for key, operator in _KEYS.items()}
+        log["log_format"] = {"json_format": {**keys, "direction": way, "relay": "http"}}
         configuration = {
             "@type": manager,
             "stat_prefix": way,
-            "access_log": [{"name": "file", "typed_config": log}],
+            "access_log": [{"name": "file", "typed_config": dict(log)}],
             "http_filters": [{"name": "router", "typed_config": router}],
             "route_config": {
                 "virtual_hosts": [
@@ -136,4 +141,11 @@ HTTP_FILES: Final[dict[str, Callable[[int], dict[str, str]]]] = {
     "haproxy": _haproxy,
     "envoy": _envoy,
     "interceptor": _interceptor,
+}
+
+HTTP_FEATURES: Final = {
+    "none": "no proxy and no rules",
+    "haproxy": "mode http, to the original destination; its log by lines to standard output",
+    "envoy": "original_dst + HTTP connection manager with the router; statistics on, x-request-id made, access log as JSON with Istio's keys and ours",
+    "interceptor": "a Sidecar document's defaults; protocols detected, metrics on, x-request-id made, access log as JSON with the same keys",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 
 from scripts.benchmark.contestants import CONTESTANTS
+from scripts.benchmark.http_files import HTTP_FEATURES
 from scripts.benchmark.measures import OURS
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ def terminal(results: Results, direction: Direction, workers: int) -> Table:
 
 def notes(results: Results) -> list[str]:
     """What a reader must know to judge the figures: features, and the runs that were discarded."""
-    features = [f"{name}: {CONTESTANTS[name].features}" for name in results.names()]
+    served = {sample.name for sample in results.samples if sample.metric.startswith("http")}
+    relayed = {sample.name for sample in results.samples if not sample.metric.startswith("http")}
+    features = [f"{name}: {CONTESTANTS[name].features}" for name in results.names() if name in relayed]
+    features += [f"{name}, serving HTTP: {HTTP_FEATURES[name]}" for name in results.names() if name in served]
     thrown = [
         f"discarded: {run.name}, {run.direction}, round {run.round + 1}, {run.measure}: {run.reason}"
         for run in results.discarded

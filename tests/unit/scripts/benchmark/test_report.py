@@ -107,3 +107,10 @@ def test_what_was_timed_beside_the_contestants_is_in_every_form() -> None:
         {"title": "apply, nft", "milliseconds": 304.4}
     ]
     assert "Redirect rules" not in report.markdown(measured(), parse([]), MACHINE)
+
+
+def test_what_was_on_is_said_of_relaying_and_of_serving() -> None:
+    serving = Results([Sample(0, "ingress", "envoy", "http@50", 1.0)])
+    assert [note.partition(":")[0] for note in report.notes(serving)] == ["envoy, serving HTTP"]
+    both = Results([*serving.samples, Sample(0, "ingress", "envoy", "rest", 1.0)])
+    assert [note.partition(":")[0] for note in report.notes(both)] == ["envoy", "envoy, serving HTTP"]
