@@ -21,12 +21,12 @@ MAX_LINE: Final = 8 * 1024  # a longer request line is taken for one: the server
 # As much as has to be looked at before everything is decided.
 MAX_BYTES: Final = max(client_hello.MAX_BYTES, MAX_LINE + 4)
 
-# A method's letters as nginx takes them. Methods of other letters are HTTP too, for which a port can be declared: here
-# they would keep waiting whoever sends a word and expects an answer.
+# A method's letters as nginx takes them. Methods of other letters are HTTP too, and known by a whole line: to wait for
+# its end would keep waiting whoever sends a word and expects an answer.
 _METHOD: Final = re.compile(rb"[A-Z_-]{1,32}")
 # The head of a SETTINGS frame: RFC 9113 section 6.5.
 _SETTINGS: Final = re.compile(rb"\0..\x04\0\0\0\0\0", re.DOTALL)
-_LINE: Final = re.compile(rb"[A-Z_-]{1,32} [!-~\x80-\xff]+ HTTP/1\.[0-9]\r?")
+_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} [!-~\x80-\xff]+ HTTP/1\.[0-9]\r?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,15 @@ def _http1(data: bytes) -> Detected | None:
         data = data[2:]
         if not data:
             return None
+    end = data.find(b"\n")
+    if end >= 0:
+        return HTTP1 if _LINE.fullmatch(data, 0, end) else OPAQUE
     method = _METHOD.match(data)
     if method is None:
         return OPAQUE
     after = data[method.end() : method.end() + 1]
     if after not in {b"", b" "}:
         return OPAQUE
-    end = data.find(b"\n")
-    if end >= 0:
-        return HTTP1 if _LINE.fullmatch(data, 0, end) else OPAQUE
     if any(byte < 0x20 and byte != 0x0D for byte in data):  # binary, which has lines by chance only
         return OPAQUE
     return None if len(data) < MAX_LINE else HTTP1

@@ -79,7 +79,7 @@ def _envoy(_workers: int) -> dict[str, str]:
         "path": f"{DIRECTORY}/{LOG}",
     }
     options = f"{extensions}.upstreams.http.v3.HttpProtocolOptions"
-    both = {"http_protocol_options": {}, "http2_protocol_options": {}}
+    both: dict[str, object] = {"http_protocol_options": {}, "http2_protocol_options": {}}
     versions = {
         "use_downstream_protocol_config": both
     }  # the app is asked in the version that the client speaks

@@ -30,6 +30,9 @@ TLS = record(hello((0, name_list(b"a.example"))))
         (b"\r\nPOST http://a/b?c HTTP/1.1\n", HTTP1),
         (b"M-SEARCH * HTTP/1.1\r\n", HTTP1),
         (b"GET /\xc3\xa4 HTTP/1.1\r\n", HTTP1),
+        (b"get / HTTP/1.1\r\n", HTTP1),  # a method all the same; of half a line nobody can tell
+        (b"get /", OPAQUE),
+        (b"set key value\r\n", OPAQUE),
         (b"GET /" + b"a" * MAX_LINE, HTTP1),
         (PREFACE + b"\x00\x00\x00", HTTP2),
         (TLS, Detected("tls", ClientHello("a.example"))),
