@@ -68,11 +68,13 @@ def printed(host: str, port: int) -> str:
 
 
 def routing(where: Namespace) -> str:
-    """Everything that ``ip`` tells of routing, in both families."""
+    """What ``ip`` tells of routing, in both families, but for the link-local addresses that the kernel is still making."""
     return "".join(
-        where.run("ip", family, *what).stdout
+        line
         for family in ("-4", "-6")
         for what in (("rule",), ("route", "show", "table", "all"))
+        for line in where.run("ip", family, *what).stdout.splitlines(keepends=True)
+        if not line.startswith("local fe80:")
     )
 
 
