@@ -100,18 +100,19 @@ def test_a_file_given_twice_is_read_once(here: Path) -> None:
 
 
 def test_a_report_prints_problems_then_documents_then_notes(here: Path) -> None:
-    spec = "{hosts: [a.b], resolution: STATIC, addresses: [10.0.0.1], endpoints: [{address: 10.0.0.2}],"
-    (here / "entry.yaml").write_text(service_entry_text(spec + " ports: [{number: 1, name: x}]}"))
+    (here / "policy.yaml").write_text(security_text("AuthorizationPolicy", "{action: DENY}", "{name: none}"))
     (here / "bad.yaml").write_text(SIDECAR + "spec: []")
-    report = check(["entry.yaml", "bad.yaml"])
+    report = check(["policy.yaml", "bad.yaml"])
     assert not report.accepted
     lines = report.lines()
     assert lines[:3] == [
         "bad.yaml:4: spec: must be a mapping with fields of its own, not a list",
-        "entry.yaml:1: ServiceEntry default/entry: accepted",
+        "policy.yaml:1: AuthorizationPolicy default/none: accepted",
         "bad.yaml:1: Sidecar default/app: rejected (1 problem)",
     ]
-    assert lines[3].startswith("entry.yaml:1: spec.endpoints: both addresses and endpoints are known")
+    assert lines[3].startswith(
+        "policy.yaml:1: spec.rules: there are none, so it never matches: it denies nothing"
+    )
     assert len(lines) == 4
 
 
