@@ -192,7 +192,7 @@ def kernel(bed: Topology, **environment: str) -> dict[str, str]:
 
 
 def test_without_root_it_says_what_it_could_not_see(bed: Topology) -> None:
-    result = run(bed.app.command(*sidecar_setup("doctor"), uid=1000))
+    result = run(bed.app.command(*sidecar_setup("doctor"), uid=1000, ours=True))
     assert result.returncode == 3
     assert "problem: this process lacks CAP_NET_ADMIN" in result.stdout
     assert "not seen: the rules of other programs" in result.stdout

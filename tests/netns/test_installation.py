@@ -304,7 +304,7 @@ def test_the_state_file_tells_the_proxy_that_it_would_be_captured(bed: Topology)
     result = run(interceptor("proxy", "--netns", bed.app.name))
     assert result.returncode == 2
     assert "the installed rules leave alone uid 4711" in result.stderr
-    result = run(bed.app.command(*interceptor("proxy"), uid=1000))
+    result = run(bed.app.command(*interceptor("proxy"), uid=1000, ours=True))
     assert (result.returncode, "would run as uid 1000" in result.stderr) == (2, True)
 
 

@@ -36,13 +36,20 @@ class Namespace:
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
 
-    def command(self, *argv: str, uid: int | None = None, gid: int | None = None) -> list[str]:
-        """The argument vector that runs ``argv`` in here, as another user if asked."""
+    def command(
+        self, *argv: str, uid: int | None = None, gid: int | None = None, ours: bool = False
+    ) -> list[str]:
+        """The argument vector that runs ``argv`` in here, as another user if asked.
+
+        What is ours can be started by any user also where only root may read the checkout.
+        """
         who = (
             []
             if uid is None
             else ["setpriv", f"--reuid={uid}", f"--regid={uid if gid is None else gid}", "--clear-groups"]
         )
+        if ours and who:
+            who += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         return ["ip", "netns", "exec", self.name, *who, *argv]
 
     def run(

@@ -22,7 +22,7 @@ WATCH = f"""
     cat > /tmp/watch <<'EOF'
 while :; do
     for host in {GATEWAY.v4} [{GATEWAY.v6}]; do
-        answer=$(curl -sS --max-time 2 http://$host:8080/ 2> /dev/null) || answer="none, status $?"
+        answer=$(curl -fsS --max-time 2 http://$host:8080/ 2> /dev/null) || answer="none, status $?"
         echo "$answer" >> /tmp/seen
     done
 done
@@ -35,7 +35,8 @@ EOF
 def watched(client: Machine) -> Iterator[None]:
     """While inside, the client calls the app again and again; what it got is checked at the end.
 
-    No answer may ever have come past the proxy; some calls must have failed, and the last were answered.
+    No answer may ever have come past the proxy; some calls must have failed, also by its own refusal (503), and the last
+    were answered.
     """
     client.run(WATCH)
     wait_for(lambda: seen(client)[-1:] != [], COMMAND_SECONDS, "the client did not call")
