@@ -24,6 +24,7 @@ from interceptor.admin import app as admin
 from interceptor.admin.push import Door, PushEndpoint
 from interceptor.admin.server import serve
 from interceptor.discovery import pushed
+from interceptor.discovery.asking import hold_modules
 from interceptor.discovery.live import Live, RefusedError, StaleError
 from interceptor.discovery.resolver import Resolver
 from interceptor.errors import ConfigError, KernelError
@@ -155,6 +156,7 @@ def _preload_what_only_root_reads(later: process.Identity) -> None:
             import_module(module.name)
     for library in _LATE_LIBRARIES:
         import_module(library)
+    hold_modules()
 
 
 # What some connection or request may be the first to need.

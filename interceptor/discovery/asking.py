@@ -15,10 +15,20 @@ from interceptor.discovery.verdict import LENGTH, Verdict, framed
 if TYPE_CHECKING:
     from interceptor.discovery.verdict import Ask, Judged
 
-COMMAND: Final = (sys.executable, "-P", "-m", "interceptor.discovery.judge")
+# Not the one of a virtual environment, which may be root's alone: it finds the modules where this program did.
+COMMAND: Final = (os.path.realpath(sys.executable), "-P", "-m", "interceptor.discovery.judge")
 JUDGE_SECONDS: Final = 60.0  # some four times what 50 000 endpoints take that were never seen before
 LINGER: Final = 30.0  # seconds: changes come in bursts, and the process takes half a second to start
 _CHUNK: Final = 1 << 20
+
+
+_held: Final[list[int]] = []
+
+
+def hold_modules() -> None:
+    """Keep the directories of modules open, for when they are below one that this user may not enter any more."""
+    for path in filter(os.path.isdir, sys.path):
+        _held.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
 
 
 class UnjudgedError(Exception):
@@ -98,10 +108,12 @@ class Judge:
 
 async def _started(command: tuple[str, ...]) -> trio.Process:
     # With the modules that this program found, and out of reach of a terminal's Ctrl-C.
+    modules = [f"/proc/self/fd/{each}" for each in _held] or list(filter(None, sys.path))
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        pass_fds=_held,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(modules)},
     )

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,20 @@ spec:
   ports: [{number: 80, name: http, protocol: HTTP}]
   resolution: STATIC
   endpoints: [{address: 10.9.0.1}]
+"""
+ROUTE = """\
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: canary}
+spec:
+  hosts: [static.example]
+  http: [{match: [{uri: {regex: /a.*}}], route: [{destination: {host: static.example}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed}
+spec: {action: DENY, rules: [{to: [{operation: {ports: ["9"]}}]}]}
 """
 
 
@@ -207,18 +222,26 @@ def test_the_admin_endpoint_tells_and_ends(bed: Topology, tmp_path: Path) -> Non
         assert proxy.process.wait(30) == 0
 
 
-def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: Path) -> None:
-    """A checkout below /root, say: nothing is imported or read there any more once root is given up."""
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may read, as ``tmp_path`` is not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: Path, public: Path) -> None:
+    """A checkout below /root, or in a home: nothing is imported or read there by its path once root is given up."""
     private = tmp_path / "root"
     private.mkdir(mode=0o700)
     (private / "venv").mkdir()
     (private / "package").mkdir()
     shutil.copytree(ROOT / "interceptor", private / "package" / "interceptor")
     documents = "{apiVersion: interceptor/v1, kind: Sidecar, metadata: {name: shop}}\n" + STATIC
-    (tmp_path / "sidecar.yaml").write_text(documents + ENTRY.replace("demo", "default"))
+    (public / "sidecar.yaml").write_text(documents + ENTRY.replace("demo", "default"))
     script = (
         f"mount --bind {sys.prefix} {private}/venv && cd {private}/package && "
-        f"exec {private}/venv/bin/python -m interceptor proxy --netns {bed.app.name} --config {tmp_path}/sidecar.yaml"
+        f"exec {private}/venv/bin/python -m interceptor proxy --netns {bed.app.name} --config {public}/sidecar.yaml"
     )
     applied = run(sidecar_setup("apply", "--netns", bed.app.name))
     assert applied.returncode == 0, applied.stderr
@@ -234,6 +257,9 @@ def test_the_proxy_runs_from_where_only_root_may_read(bed: Topology, tmp_path: P
             upstream, _ = other.accept()
             with upstream:
                 assert upstream.recv(64)
+        (public / "sidecar.yaml").write_text(documents + ROUTE)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "canary" in proxy.get(15000, "/config_dump")[1], "the new configuration")
         assert proxy.get(15020, "/metrics")[0] == proxy.get(15000, "/config_dump")[0] == 200
         assert proxy.get(15000, "/quitquitquit", "POST")[0] == 200
         _, errors = process.communicate(timeout=30)
