@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from interceptor.cli.flags import Texts, find_namespace, read_invocation
 
-from interceptor.cli.flags import ConfigOption, Texts, find_namespace, read_invocation
+if TYPE_CHECKING:
+    from typing import Annotated
+
+    import typer
+
+    from interceptor.cli.options import ConfigOption
 
 
 class Output(StrEnum):
@@ -24,10 +29,11 @@ class L4(StrEnum):
     UDP = "udp"
 
 
-OutputOption = Annotated[Output, typer.Option(help="How to print it.")]
-
-
-def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Output.TEXT) -> None:
+def verify(
+    flags: Texts,
+    config: ConfigOption = None,
+    output: Annotated[Output, typer.Option(help="How to print it.")] = Output.TEXT,
+) -> int:
     """Try every path with real connections: captured, or exempt, as the flags given here say."""
     from interceptor.config.redirect import Dns  # noqa: PLC0415 (not for --help)
     from interceptor.kernel import probe, rules  # noqa: PLC0415
@@ -49,7 +55,7 @@ def verify(flags: Texts, config: ConfigOption = None, output: OutputOption = Out
         (*paths.untried, *("IPv6: it is switched off here" for _ in without_ipv6)),
     )
     print(render.text(report) if output is Output.TEXT else render.as_json(report), end="")
-    raise typer.Exit(report.status)
+    return report.status
 
 
 def explain(
@@ -75,7 +81,7 @@ def explain(
         bool, typer.Option("--live", help="Ask the kernel's rules, those of others included, not the plan.")
     ] = False,
     config: ConfigOption = None,
-    output: OutputOption = Output.TEXT,
+    output: Annotated[Output, typer.Option(help="How to print it.")] = Output.TEXT,
 ) -> None:
     """Say what becomes of one connection, by which rule, and why."""
     from interceptor.kernel import live_rules, way  # noqa: PLC0415 (not for --help)
@@ -104,8 +110,8 @@ def doctor(
         bool, typer.Option("--kernel/--no-kernel", help="Try what the gateway needs of a kernel.")
     ] = True,
     config: ConfigOption = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
+    output: Annotated[Output, typer.Option(help="How to print it.")] = Output.TEXT,
+) -> int:
     """Look for what stands in the way of the rules and the proxy, with a remedy for each; changes nothing."""
     from interceptor.kernel import features  # noqa: PLC0415 (not for --help)
     from interceptor.kernel.doctor import look  # noqa: PLC0415
@@ -117,10 +123,10 @@ def doctor(
     findings = diagnose(facts, invocation.settings)
     show = render.text if output is Output.TEXT else render.as_json
     print(show(findings, facts.unseen, features.look() if kernel else None), end="")
-    raise typer.Exit(3 if any(finding.severity == "problem" for finding in findings) else 0)
+    return 3 if any(finding.severity == "problem" for finding in findings) else 0
 
 
-def diff(flags: Texts, config: ConfigOption = None) -> None:
+def diff(flags: Texts, config: ConfigOption = None) -> int:
     """Compare the plan with the kernel, rule by rule and in order; exit status 3 when they differ."""
     from interceptor.kernel import rules  # noqa: PLC0415 (not for --help)
     from interceptor.redirect.diff import difference  # noqa: PLC0415
@@ -132,10 +138,10 @@ def diff(flags: Texts, config: ConfigOption = None) -> None:
     )
     if planned.outcome == "unchanged":
         print(f"no difference: configuration {planned.ruleset.hash}")
-        return
+        return 0
     print(f"configuration {planned.ruleset.hash} is not what is installed (+ planned, - installed):")
     lines = difference(planned.ruleset, rules.status(namespace))
     # The same rules in the same order, and yet not the same: a rule says something else, or stands in another backend.
     for line in lines or (f"to be written anew: {change}" for change in planned.changes):
         print(f"  {line}")
-    raise typer.Exit(3)
+    return 3

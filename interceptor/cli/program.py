@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -73,6 +72,8 @@ def _usage(name: str, error: TyperException) -> tuple[str, ...]:
 
 
 def _fail(name: str, arguments: Sequence[str], sentences: Sequence[str], status: int) -> int:
+    import json  # noqa: PLC0415 (not where nothing fails)
+
     as_json = _wants_json(name, arguments)
     for sentence in sentences:
         line = json.dumps({"level": "error", "message": sentence}) if as_json else f"{name}: {sentence}"

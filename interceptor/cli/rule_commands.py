@@ -1,4 +1,4 @@
-"""The commands of ``sidecar-setup``, for typer: the life of the redirect rules; those that look are in ``inspection``.
+"""The commands of ``sidecar-setup`` for the life of the redirect rules; those that look are in ``inspection``.
 
 What touches the kernel is imported by the command that needs it: ``plan`` and ``--help`` start without.
 """
@@ -8,25 +8,16 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
-
-from interceptor.cli import inspection
-from interceptor.cli.command import Command, Group
-from interceptor.cli.flags import (
-    ALL_FLAGS,
-    PLACE_FLAGS,
-    ConfigOption,
-    Texts,
-    find_namespace,
-    read_invocation,
-    read_place,
-    with_flags,
-)
+from interceptor.cli.flags import Texts, find_namespace, read_invocation, read_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from typing import Annotated
+
+    import typer
+
+    from interceptor.cli.options import ConfigOption
 
 
 class PlanOutput(StrEnum):
@@ -152,37 +143,3 @@ def _progress(left: int, seconds: float) -> None:
 def _warn(sentence: str) -> None:
     if sentence:
         print(f"Warning: {sentence}.", file=sys.stderr)
-
-
-_COMMANDS: Final[dict[str, tuple[Callable[..., None], Sequence[str]]]] = {
-    "plan": (plan, ALL_FLAGS),
-    "apply": (apply, ALL_FLAGS),
-    "remove": (remove, PLACE_FLAGS),
-    "status": (status, ("netns",)),
-    "diff": (inspection.diff, ALL_FLAGS),
-    "verify": (inspection.verify, ALL_FLAGS),
-    "doctor": (inspection.doctor, ALL_FLAGS),
-    "explain": (inspection.explain, ALL_FLAGS),
-}
-
-
-def app(arguments: Sequence[str]) -> typer.Typer:
-    """The program; only with the command that is asked for, where one is: typer takes longer over all than one runs."""
-    made = typer.Typer(
-        name="sidecar-setup",
-        cls=Group,
-        help="Redirect rules that bring an app's connections to its sidecar proxy, and take themselves away again.",
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    made.callback(cls=Group)(_group)  # else a single command would be the whole program
-    asked = arguments[:1] if arguments and arguments[0] in _COMMANDS else _COMMANDS
-    for name in asked:
-        function, flags = _COMMANDS[name]
-        made.command(name, cls=Command)(with_flags(*flags)(function))
-    return made
-
-
-def _group() -> None:
-    pass

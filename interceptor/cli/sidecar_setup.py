@@ -1,4 +1,4 @@
-"""The ``sidecar-setup`` command: the redirect rules. Its commands are in ``rule_commands``."""
+"""The ``sidecar-setup`` command: the redirect rules. Its commands are in ``rule_commands`` and ``inspection``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the command line asks and return the exit status."""
-    from interceptor.cli import program  # noqa: PLC0415 (see above)
-    from interceptor.cli.rule_commands import app  # noqa: PLC0415
+    from interceptor.cli import program, quick  # noqa: PLC0415 (see above)
 
-    return program.run(app(arguments), "sidecar-setup", arguments)
+    called = quick.read(arguments)
+    outcome = program.guarded("sidecar-setup", arguments, called or (lambda: _by_typer(arguments)))
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _by_typer(arguments: Sequence[str]) -> object:
+    from interceptor.cli import program  # noqa: PLC0415
+    from interceptor.cli.rule_app import app  # noqa: PLC0415
+
+    return program.parsed(app(arguments), "sidecar-setup", arguments)

@@ -7,16 +7,21 @@ must start in an instant.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from hashlib import sha256
     from ipaddress import IPv4Network, IPv6Network
+else:
+    try:
+        from _sha256 import sha256  # Python 3.11's own: hashlib loads OpenSSL for it, 4 ms
+    except ImportError:
+        from hashlib import sha256
 
 PROXY_UID: Final = 1337  # Istio's, which is why operators know it
 DEFAULT_WAIT: Final = 30.0  # seconds for the xtables lock, as istio-iptables has it
@@ -87,8 +92,7 @@ class UserPorts(NamedTuple):
     ports: tuple[PortRange, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedirectSettings:
+class RedirectSettings(Record, kw_only=True):
     """Everything that decides which rules there are. Tuples are sorted and merged.
 
     An empty include means: no restriction. With both egress includes empty everything is captured; otherwise what
@@ -130,11 +134,10 @@ class RedirectSettings:
     @property
     def hash(self) -> str:
         """Twelve hex digits that stand for these settings in every rule's comment."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return sha256(repr(self).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(Record):
     """What one call of ``sidecar-setup`` was asked: which rules, where, by which backend, and how long to wait for the lock."""
 
     settings: RedirectSettings
@@ -150,8 +153,7 @@ class Given(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Record):
     """All flags given in one place, and what was wrong before their texts were even looked at."""
 
     given: Mapping[str, Given]
@@ -165,8 +167,7 @@ class Names(NamedTuple):
     gid: Callable[[str], int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Record):
     """A shared flag: its name without dashes, its placeholder and its help.
 
     A switch is written ``--name`` or ``--no-name`` on the command line, and as yes or no elsewhere.

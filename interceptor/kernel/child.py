@@ -11,15 +11,15 @@ import contextlib
 import os
 import pickle
 import signal
-from dataclasses import dataclass
 from enum import Enum
 from typing import IO, TYPE_CHECKING, Final, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from interceptor.errors import InterceptorError, KernelError
 from interceptor.kernel import netns
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from interceptor.redirect.rules import Family
@@ -50,11 +50,18 @@ def call(namespace: Path | None, function: Callable[P, T], *args: P.args, **kwar
     return cast("T", _result(pickle.loads(answer)))  # noqa: S301 (written by our own child)
 
 
-@dataclass(frozen=True, slots=True)
-class _Helper:
+class _Helper(Record):
     pid: int
     requests: IO[bytes]
     answers: IO[bytes]
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it died, with a request unread
+            self.requests.close()
+        self.answers.close()
+
+    def wait(self) -> int:
+        return os.waitpid(self.pid, 0)[1]
 
 
 class Helpers:
@@ -72,22 +79,45 @@ class Helpers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for family in list(self._helpers):
-            self._end(family)
+        ending = list(self._helpers.values())
+        self._helpers.clear()
+        for helper in ending:
+            helper.close()
+        for helper in ending:
+            helper.wait()
 
     def call(self, family: Family, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What ``call`` does, in the helper of a family. After one has died the next call has a new one."""
+        self._ask(family, function, args, kwargs)
+        return cast("T", _result(self._answer(family, function)))
+
+    def each(self, function: Callable[..., T], work: Mapping[Family, Sequence[object]]) -> list[T]:
+        """The same for several families at once, each with its arguments; a failure is raised when all are done."""
+        for family, args in work.items():
+            self._ask(family, function, args, {})
+        outcomes = [self._answer(family, function) for family in work]
+        return [cast("T", _result(outcome)) for outcome in outcomes]
+
+    def _ask(
+        self,
+        family: Family,
+        function: Callable[..., object],
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+    ) -> None:
         passed = [_SHARED if argument is self._shared else argument for argument in args]
+        if family not in self._helpers:
+            self._helpers[family] = self._start()
+        requests = self._helpers[family].requests
+        with contextlib.suppress(BrokenPipeError):  # it died: there will be no answer
+            pickle.dump((function, passed, kwargs), requests)
+            requests.flush()
+
+    def _answer(self, family: Family, function: Callable[..., object]) -> object:
         try:
-            if family not in self._helpers:
-                self._helpers[family] = self._start()
-            helper = self._helpers[family]
-            pickle.dump((function, passed, kwargs), helper.requests)
-            helper.requests.flush()
-            outcome = pickle.load(helper.answers)  # noqa: S301 (written by our own child)
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # truncated
-            raise _died(function.__name__, self._end(family)) from None
-        return cast("T", _result(outcome))
+            return pickle.load(self._helpers[family].answers)  # noqa: S301 (written by our own child)
+        except (EOFError, pickle.UnpicklingError):  # truncated
+            return _died(function.__name__, self._end(family))
 
     def _start(self) -> _Helper:
         reader, requests = os.pipe()
@@ -126,11 +156,8 @@ class Helpers:
 
     def _end(self, family: Family) -> int:
         helper = self._helpers.pop(family)
-        with contextlib.suppress(BrokenPipeError):  # it died, with a request unread
-            helper.requests.close()
-        helper.answers.close()
-        _, status = os.waitpid(helper.pid, 0)
-        return status
+        helper.close()
+        return helper.wait()
 
 
 class _Shared(Enum):

@@ -10,7 +10,6 @@ import errno
 import functools
 import os
 import socket
-from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.config.redirect import Backend, Dns, Ipv6Policy, Mode, RedirectSettings
 from interceptor.errors import InterceptorError, KernelError
 from interceptor.kernel import child, probe_link, rules, sockets, splice, state_file
+from interceptor.model.record import replace
 from interceptor.redirect import kernel_features as feature
 
 if TYPE_CHECKING:

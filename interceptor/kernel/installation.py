@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from interceptor.errors import KernelError
 from interceptor.kernel import child, rules, state_file
+from interceptor.model.record import Record
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 POLL_SECONDS: Final = 0.2  # between two looks at the flows that are left
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(Record):
     """How the drain went."""
 
     left: int  # flows that the removal cuts off

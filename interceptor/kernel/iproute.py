@@ -10,13 +10,12 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.config.redirect import Mark
 from interceptor.errors import KernelError
 from interceptor.kernel.driver import Step
+from interceptor.model.record import Record
 from interceptor.redirect.rules import DETOUR_NUMBER, DETOUR_PROTOCOL, FAMILIES
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NO_SUCH: Final = frozenset((errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT))
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(Record):
     """What is ours: the marks that our rules look for, and whether our route stands."""
 
     marks: tuple[Mark, ...] = ()
@@ -82,22 +80,6 @@ class RoutingChange(NamedTuple):
 
     def undo(self, before_commit: Callable[[Step], None]) -> None:
         write(self.family, self.before, before_commit)
-
-
-def stands(helpers: Helpers) -> bool:
-    """Whether a route of IPv4 stands in our table: it comes first and goes last of all that is ours in mangle and routing.
-
-    A look that costs next to nothing, for an apply that has no business with routing but after one that was killed.
-    """
-    return helpers.call(4, _stands)
-
-
-def _stands() -> bool:
-    try:
-        tables = Path("/proc/net/fib_trie").read_text(encoding="ascii")
-    except OSError:  # not there, or not for us to see
-        return True
-    return f"Id {DETOUR_NUMBER}:" in tables
 
 
 def changes(helpers: Helpers, detour: Detour | None) -> Sequence[RoutingChange]:

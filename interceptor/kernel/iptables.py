@@ -11,8 +11,6 @@ import ctypes
 import errno
 import os
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
@@ -20,6 +18,7 @@ from interceptor.errors import KernelError
 from interceptor.kernel import x_entry
 from interceptor.kernel.driver import Step
 from interceptor.kernel.iptc_import import import_iptc
+from interceptor.model.record import Record
 from interceptor.redirect.foreign import DNAT, REDIRECT, TPROXY, ForeignRule
 from interceptor.redirect.rules import CHAIN_PREFIX, Jump, Table
 from interceptor.redirect.xtables import Entry, Extension, entry
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from interceptor.redirect.rules import Family, Rule, Ruleset
 
 ATTEMPTS: Final = 10  # commits that met a concurrent change before we give up
-_NAMES: Final[dict[Family, Path]] = {
-    4: Path("/proc/net/ip_tables_names"),
-    6: Path("/proc/net/ip6_tables_names"),
-}
 _DOES: Final = {"REDIRECT": REDIRECT, "DNAT": DNAT, "NETMAP": DNAT, "TPROXY": TPROXY}
 _INTERFACE_SIZE: Final = 16  # IFNAMSIZ
 _MORE_TARGETS: Final = frozenset(("CONNMARK", "CT", "TPROXY"))
@@ -54,19 +49,17 @@ class MissingTableError(KernelError):
     """The kernel has no such table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Record):
     """What is ours in one table: our chains' rules in order, and the jumps to them, as normal bytes."""
 
-    chains: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
-    jumps: tuple[Hooking, ...] = ()
+    chains: dict[str, tuple[bytes, ...]]
+    jumps: tuple[Hooking, ...]
 
 
-NOTHING: Final = Layout()
+NOTHING: Final = Layout({}, ())
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(Record):
     """What is ours in a table with how often it was hit, and the foreign rules that a packet meets first."""
 
     layout: Layout
@@ -91,19 +84,6 @@ def load() -> ModuleType:
     known: list[str] = module.Target.STANDARD_TARGETS
     known += sorted(_MORE_TARGETS.difference(known))
     return module
-
-
-def existing_tables(family: Family) -> frozenset[Table]:
-    """The tables this namespace has. Looking into any other would create it."""
-    if not kernel_has_loaded(family):  # then there is no rule of ours
-        return frozenset()
-    names = _NAMES[family].read_text(encoding="ascii").split()
-    return frozenset(table for table in Table if table.value in names)
-
-
-def kernel_has_loaded(family: Family) -> bool:
-    """Whether the kernel has ip_tables, or ip6_tables, at hand."""
-    return _NAMES[family].exists()
 
 
 def has_table(family: Family, table: Table) -> bool:

@@ -6,12 +6,13 @@ Asks ``kernel.iptables`` for everything, in helpers: python-iptables can do one 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
-from interceptor.kernel import child, iptables, x_entry
+from interceptor.kernel import iptables, tables, x_entry
 from interceptor.kernel.netns import CLONE_NEWNET, libc
 from interceptor.redirect.foreign import LEGACY_NAT_PRIORITY, ForeignChain, Presence
 from interceptor.redirect.rules import FAMILIES, Family, Ruleset, Table, read_comment
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 # What prepares comes first, what refuses last; policy routing is 1 (kernel.iproute): it stands before what marks for it.
 _PLACES: Final = {Table.RAW: 0, Table.MANGLE: 2, Table.NAT: 3, Table.FILTER: 4}
-
-Tables = dict[Family, frozenset[Table]]
 
 
 class TableChange(NamedTuple):
@@ -79,103 +78,87 @@ class TableChange(NamedTuple):
 
 def look(helpers: Helpers) -> Presence:
     """What there is in the tables that exist."""
-    existing = _tables(helpers)
-    found = [helpers.call(family, _look, family, existing[family]) for family in FAMILIES if existing[family]]
+    existing = helpers.call(4, tables.legacy)
+    found = helpers.each(_look, {family: (family, names) for family, names in existing.items() if names})
     return Presence(
         any(presence.ours for presence in found),
         tuple(chain for presence in found for chain in presence.foreign),
         Table.NAT in existing[6],
-        any(Table.MANGLE in tables for tables in existing.values()),
+        any(Table.MANGLE in names for names in existing.values()),
     )
 
 
 def changes(helpers: Helpers, ruleset: Ruleset) -> Sequence[TableChange]:
     """Every table that holds or shall hold something of ours; one helper for each family."""
     planned = set(ruleset.tables())
-    existing = _tables(helpers)
-    changed: list[TableChange] = []
-    for family in FAMILIES:
-        tables = [table for table in Table if table in existing[family] or (family, table) in planned]
-        if tables:
-            changed += helpers.call(family, _compare, family, tables, existing[family], ruleset)
-    return changed
+    existing = helpers.call(4, tables.legacy)
+    work = {
+        family: [table for table in Table if table in existing[family] or (family, table) in planned]
+        for family in FAMILIES
+    }
+    compared = helpers.each(
+        _compare,
+        {family: (family, names, existing[family], ruleset) for family, names in work.items() if names},
+    )
+    return list(itertools.chain.from_iterable(compared))
 
 
 def installed(helpers: Helpers) -> Sequence[InstalledChain]:
     """Our chains in the tables that exist."""
-    existing = _tables(helpers)
-    return [
-        chain
-        for family in FAMILIES
-        if existing[family]
-        for chain in helpers.call(family, _installed, family, existing[family])
-    ]
+    existing = helpers.call(4, tables.legacy)
+    found = helpers.each(_installed, {family: (family, names) for family, names in existing.items() if names})
+    return list(itertools.chain.from_iterable(found))
 
 
 def prepare() -> None:
     """Load python-iptables before the helpers are forked, so that they need not; where it is missing they will say so."""
-    if iptables.kernel_has_loaded(4):
+    if tables.kernel_has_loaded(4):
         with contextlib.suppress(KernelError):
             iptables.load()
 
 
-def can_nat(helpers: Helpers, family: Family) -> bool:
+def can_nat(helpers: Helpers, family: Family, *, elsewhere: bool) -> bool:
     """Whether the kernel has a nat table for a family.
 
-    Asked in a namespace made for the question where that is allowed, because asking makes the table.
+    Asking makes the table: so ``elsewhere``, in a namespace made for the question, where it shall not be made here.
     """
-    return helpers.call(family, _try_nat, family)
+    return helpers.call(family, _try_nat if elsewhere else iptables.has_table, family, Table.NAT)
 
 
-def _try_nat(family: Family) -> bool:
+def _try_nat(family: Family, table: Table) -> bool:
     """In a helper, which comes back."""
     with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123 (a descriptor is wanted)
         # Refused without CAP_SYS_ADMIN: then the table is made here, empty.
         left = libc.unshare(CLONE_NEWNET) == 0
         try:
-            return iptables.has_table(family, Table.NAT)
+            return iptables.has_table(family, table)
         finally:
             if left and libc.setns(home.fileno(), CLONE_NEWNET) != 0:
                 os._exit(1)  # lost: this process must not touch another table
 
 
-def available() -> bool:
-    """Whether this kernel and this machine's libraries can do it; makes nothing where our rules would be."""
+def available(helpers: Helpers) -> bool:
+    """Whether this kernel and this machine's libraries can do it."""
     try:
-        iptables.load()
-        return child.call(None, _try_elsewhere)
+        return can_nat(helpers, 4, elsewhere=True)
     except KernelError:
         return False
 
 
-def _try_elsewhere() -> bool:
-    if libc.unshare(CLONE_NEWNET) == 0:
-        return iptables.has_table(4, Table.NAT)
-    return iptables.kernel_has_loaded(4)
-
-
-def _tables(helpers: Helpers) -> Tables:
-    return helpers.call(4, _existing)
-
-
-def _existing() -> Tables:
-    return {family: iptables.existing_tables(family) for family in FAMILIES}
-
-
-def _look(family: Family, tables: frozenset[Table]) -> Presence:
+def _look(family: Family, names: frozenset[Table]) -> Presence:
     """In a helper: whether any table holds something of ours, and the nat chains of others."""
-    ours = any(iptables.read(family, table) != iptables.NOTHING for table in tables)
+    ours = any(iptables.read(family, table) != iptables.NOTHING for table in names)
     foreign: list[ForeignChain] = []
-    for table in tables & {Table.NAT, Table.MANGLE}:
+    for table in names & {Table.NAT, Table.MANGLE}:
         for name, rules in iptables.foreign_rules(family, table).items():
             hook = name.lower() if name in {"PREROUTING", "OUTPUT"} else ""
             where = (Backend.LEGACY, (family,), table.value, name, rules, hook, LEGACY_NAT_PRIORITY)
             foreign.append(ForeignChain(*where, nat=table is Table.NAT))
-    return Presence(ours, tuple(foreign), ipv6_nat=family == 6 and Table.NAT in tables)
+    return Presence(ours, tuple(foreign), ipv6_nat=family == 6 and Table.NAT in names)
 
 
 def _compare(
-    family: Family, tables: Sequence[Table], existing: frozenset[Table], ruleset: Ruleset
+    family: Family, names: Sequence[Table], existing: frozenset[Table], ruleset: Ruleset
 ) -> list[TableChange]:
     """In a helper: what there is and what is wanted. A table that does not exist is not looked into."""
     return [
@@ -185,16 +168,16 @@ def _compare(
             iptables.read(family, table) if table in existing else iptables.NOTHING,
             iptables.build(ruleset, family, table),
         )
-        for table in tables
+        for table in names
     ]
 
 
-def _installed(family: Family, tables: frozenset[Table]) -> list[InstalledChain]:
+def _installed(family: Family, names: frozenset[Table]) -> list[InstalledChain]:
     """In a helper: our chains in the tables that exist."""
     from interceptor.redirect.status import Hits, InstalledChain  # noqa: PLC0415 (not for apply)
 
     chains: list[InstalledChain] = []
-    for table in (table for table in Table if table in tables):
+    for table in (table for table in Table if table in names):
         found = iptables.read_with_counters(family, table)
         for name, rules in found.layout.chains.items():
             tags = [read_comment(x_entry.comment(rule, family)) for rule in rules]

@@ -12,13 +12,13 @@ import os
 import re
 import shutil
 import subprocess  # noqa: TID251 (kernel/ may start processes, and this one is waited for inside a child)
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
-from interceptor.kernel import child, netlink
+from interceptor.kernel import child, tables as standing
 from interceptor.kernel.driver import Step
+from interceptor.model.record import Record
 from interceptor.redirect import nft_layout, tproxy
 from interceptor.redirect.foreign import ForeignChain, Presence
 from interceptor.redirect.nft_foreign import base_tables, foreign_chains
@@ -45,8 +45,7 @@ _BOTH_FAMILIES: Final = 10  # after the policy routing of each: its marks are in
 _NO_PERMISSION: Final = "Operation not permitted"
 
 
-@dataclass(frozen=True, slots=True)
-class TableChange:
+class TableChange(Record):
     """Our table as it is and as it is wanted."""
 
     before: Layout
@@ -133,7 +132,7 @@ def _table(chain: str) -> Table | None:
 
 
 def _look() -> Presence:
-    tables = _tables()
+    tables = standing.nft()
     if _program() is None:
         _refuse_when_blind(tables)
         tables = frozenset()
@@ -179,7 +178,7 @@ def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
 
 def _list_ours() -> list[Form]:
     """Our table's objects; none when there is no such table."""
-    tables = _tables()
+    tables = standing.nft()
     if tables is not None and (_NFPROTO_INET, TABLE) not in tables:
         return []
     if _program() is None:
@@ -247,14 +246,6 @@ def _need_recent_program() -> None:
             f"the program 'nft' is too old or not nftables' ({printed.strip() or 'no version'}); "
             f"{oldest} is needed: update nftables, or give --backend legacy"
         )
-
-
-def _tables() -> frozenset[tuple[int, str]] | None:
-    """What there is, by netlink; None where only nft itself may know."""
-    try:
-        return netlink.nftables()
-    except OSError:  # a kernel without nftables, or no right to look
-        return None
 
 
 def _refuse_when_blind(tables: frozenset[tuple[int, str]] | None) -> None:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from interceptor.config.redirect import DEFAULT_WAIT, Backend, Ipv6Policy
 from interceptor.errors import InterceptorError, KernelError
-from interceptor.kernel import child, iproute, legacy, nftables, xtables_lock
-from interceptor.kernel.driver import Driver, undisturbed
+from interceptor.kernel import child, netns, tables, xtables_lock
+from interceptor.kernel.driver import undisturbed
 from interceptor.kernel.listeners import any_open
 from interceptor.kernel.state_file import here
-from interceptor.redirect.foreign import Choice, choose, conflicts
+from interceptor.model.record import Record
+from interceptor.redirect.foreign import Choice, Presence, choose, conflicts
 from interceptor.redirect.ipv6 import Ipv6, decide
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Ruleset
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.redirect import RedirectSettings
-    from interceptor.kernel.driver import Change, Step
-    from interceptor.redirect.foreign import Presence
+    from interceptor.kernel.driver import Change, Driver, Step
+    from interceptor.redirect.rules import Detour
     from interceptor.redirect.state_file import Place
     from interceptor.redirect.status import Status
 
 _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-_DRIVERS: Final[dict[Backend, Driver]] = {Backend.LEGACY: legacy, Backend.NFT: nftables}
+# What a backend holds where it has no table; one of nftables is for both families.
+_EMPTY: Final = {each: Presence(ours=False, foreign=(), ipv6_nat=each is Backend.NFT) for each in Backend}
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Record):
     """What ``apply`` did, or with ``dry_run`` would have done."""
 
     outcome: Literal["installed", "updated", "unchanged"]
@@ -53,8 +53,7 @@ class Applied:
     busy: bool = False  # there are open connections, which may be older than the rules
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Record):
     """What ``remove`` did."""
 
     outcome: Literal["removed", "absent"]
@@ -80,19 +79,20 @@ def apply(
         if not dry_run:
             stack.enter_context(xtables_lock.held(wait))
             stack.enter_context(_signals_wait())
-        if backend is not Backend.NFT:
-            legacy.prepare()
+        standing = _standing(namespace)
+        _prepare(backend, standing)
         helpers = stack.enter_context(child.Helpers(namespace, before_commit))
-        found = {each: driver.look(helpers) for each, driver in _DRIVERS.items()}
-        choice = Choice(backend, "--backend asks for it") if backend else _choose(found)
-        ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], helpers)
+        found = {
+            each: _driver(each).look(helpers) if standing.has(each) else _EMPTY[each] for each in Backend
+        }
+        choice = Choice(backend, "--backend asks for it") if backend else _choose(found, helpers)
+        ipv6 = _decide_ipv6(settings.ipv6, found[choice.backend], helpers, dry_run=dry_run)
         ruleset = plan(settings, ipv6)
         wanted = {each: Ruleset("", ()) for each, presence in found.items() if presence.ours}
         # Policy routing of ours stands only with rules of ours in the mangle table, or where an apply was killed.
         marks = ruleset.detour is not None or any(presence.mangle for presence in found.values())
-        routed = marks or iproute.stands(helpers)
         changes = [
-            *(iproute.changes(helpers, ruleset.detour) if routed else ()),
+            *(_routing(helpers, ruleset.detour) if marks or standing.route else ()),
             *_changes(helpers, {**wanted, choice.backend: ruleset}),
         ]
         pending = [change for change in changes if change.needed]
@@ -127,7 +127,7 @@ def remove(
     _need_root()
     nothing = dict.fromkeys(Backend, Ruleset("", ()))
     with xtables_lock.held(wait), _signals_wait(), child.Helpers(namespace, before_commit) as helpers:
-        changes = (*iproute.changes(helpers, None), *_changes(helpers, nothing))
+        changes = (*_routing(helpers, None), *_changes(helpers, nothing))
         pending = [change for change in changes if change.needed]
         _write(helpers, pending, before_commit)
     return Removed("removed" if pending else "absent", tuple(change.phrase for change in pending))
@@ -139,26 +139,59 @@ def status(namespace: Path | None) -> Status:
 
     _need_root()
     with child.Helpers(namespace) as helpers:
-        found = [driver.look(helpers) for driver in _DRIVERS.values()]
+        found = [_driver(each).look(helpers) for each in Backend]
         return Status(
-            tuple(chain for driver in _DRIVERS.values() for chain in driver.installed(helpers)),
+            tuple(chain for each in Backend for chain in _driver(each).installed(helpers)),
             tuple(chain for presence in found for chain in presence.foreign),
         )
 
 
-def _choose(found: Mapping[Backend, Presence]) -> Choice:
+def _standing(namespace: Path | None) -> tables.Standing:
+    return tables.standing() if namespace is None else netns.call_inside(namespace, tables.standing)
+
+
+def _prepare(backend: Backend | None, standing: tables.Standing) -> None:
+    """Load before the helpers are forked what more than one of them will need."""
+    chosen_by_kernel = backend is None and not standing.has(Backend.NFT)
+    if backend is Backend.LEGACY or standing.has(Backend.LEGACY) or chosen_by_kernel:
+        from interceptor.kernel import legacy  # noqa: PLC0415 (see _driver)
+
+        legacy.prepare()
+
+
+def _driver(backend: Backend) -> Driver:
+    """Loaded for what there is, or shall be: each takes as long to load as a plan to be made."""
+    if backend is Backend.LEGACY:
+        from interceptor.kernel import legacy  # noqa: PLC0415 (see above)
+
+        return legacy
+    from interceptor.kernel import nftables  # noqa: PLC0415
+
+    return nftables
+
+
+def _routing(helpers: child.Helpers, detour: Detour | None) -> Sequence[Change]:
+    """What policy routing needs, or leaves."""
+    from interceptor.kernel import iproute  # noqa: PLC0415 (seldom needed)
+
+    return iproute.changes(helpers, detour)
+
+
+def _choose(found: Mapping[Backend, Presence], helpers: child.Helpers) -> Choice:
     choice = choose(found[Backend.LEGACY], found[Backend.NFT])
     if choice is not None:
         return choice
-    if legacy.available():
+    from interceptor.kernel import legacy  # noqa: PLC0415 (see _driver)
+
+    if legacy.available(helpers):
         return Choice(Backend.LEGACY, "the kernel has it, and no nat rules say otherwise")
     return Choice(Backend.NFT, "iptables' legacy tables cannot be had here")
 
 
-def _decide_ipv6(policy: Ipv6Policy, there: Presence, helpers: child.Helpers) -> Ipv6:
+def _decide_ipv6(policy: Ipv6Policy, there: Presence, helpers: child.Helpers, *, dry_run: bool) -> Ipv6:
     """Ask for no more than the decision needs."""
     capture = policy in {Ipv6Policy.AUTO, Ipv6Policy.ON}
-    nat = capture and (there.ipv6_nat or _kernel_has_ipv6_nat(helpers))
+    nat = capture and (there.ipv6_nat or _kernel_has_ipv6_nat(helpers, dry_run=dry_run))
     addresses = helpers.call(4, _ipv6_addresses) if capture and not nat else ()
     return decide(policy, nat=nat, addresses=addresses)
 
@@ -166,9 +199,7 @@ def _decide_ipv6(policy: Ipv6Policy, there: Presence, helpers: child.Helpers) ->
 def _changes(helpers: child.Helpers, wanted: Mapping[Backend, Ruleset]) -> list[Change]:
     """All places in these backends that hold or shall hold something of ours."""
     return [
-        change
-        for backend, ruleset in wanted.items()
-        for change in _DRIVERS[backend].changes(helpers, ruleset)
+        change for backend, ruleset in wanted.items() for change in _driver(backend).changes(helpers, ruleset)
     ]
 
 
@@ -223,9 +254,11 @@ def _ipv6_addresses() -> tuple[str, ...]:
     return tuple(f"{address} on {interface}" for address, interface in found if not address.is_loopback)
 
 
-def _kernel_has_ipv6_nat(helpers: child.Helpers) -> bool:
+def _kernel_has_ipv6_nat(helpers: child.Helpers, *, dry_run: bool) -> bool:
     """For the legacy backend only: a table of nftables is for both families."""
-    return legacy.can_nat(helpers, 6)
+    from interceptor.kernel import legacy  # noqa: PLC0415 (see _driver)
+
+    return legacy.can_nat(helpers, 6, elsewhere=dry_run)
 
 
 def _need_root() -> None:

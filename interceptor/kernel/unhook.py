@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from interceptor.kernel import child, iptables, nftables, x_entry, xtables_lock
+from interceptor.kernel import child, iptables, nftables, tables, x_entry, xtables_lock
 from interceptor.kernel.driver import undisturbed
 from interceptor.redirect.rules import FAMILIES, Family, Table
 from interceptor.redirect.tproxy import opens
@@ -25,7 +25,7 @@ def unhook(namespace: Path | None, *, wait: float) -> None:
     iptables.load()
     with xtables_lock.held(wait):
         for family in FAMILIES:
-            for table in child.call(namespace, iptables.existing_tables, family):
+            for table in child.call(namespace, tables.existing, family):
                 child.call(namespace, _legacy, family, table)
         nftables.unhook(namespace, _TABLES)
 
@@ -34,7 +34,7 @@ def _legacy(family: Family, table: Table) -> None:
     """In a child: one commit."""
     found = iptables.read(family, table)
     if table in _TABLES and found.jumps:
-        iptables.write(family, table, iptables.Layout(found.chains), undisturbed)
+        iptables.write(family, table, iptables.Layout(found.chains, ()), undisturbed)
     if table is Table.MANGLE and found.chains:
         kept = {
             name: tuple(rule for rule in rules if not opens(x_entry.comment(rule, family)))

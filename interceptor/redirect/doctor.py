@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from interceptor.config.redirect import Ipv6Policy, PortRange
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,8 +67,7 @@ class ForeignRule(NamedTuple):
     removal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Record, kw_only=True):
     """What was seen. None: it could not be looked at, and ``unseen`` says why."""
 
     capabilities: frozenset[str]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.connection import Direction
+from interceptor.model.record import Record
 from interceptor.redirect.simulate import Connection, explain
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class Ends(NamedTuple):
     destination_port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Established:
+class Established(Record, kw_only=True):
     """An open TCP connection of this host; ``accepted`` says that somebody else opened it."""
 
     family: Family

@@ -6,10 +6,10 @@ has rewritten the connection. An exemption in one does not protect from a redire
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
+from interceptor.model.record import Record
 from interceptor.redirect.nftables import NAT_PRIORITY
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class ForeignRule(NamedTuple):
     leads_to: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignChain:
+class ForeignChain(Record):
     """A chain of somebody else's; ``hook`` and ``priority`` where the kernel calls it."""
 
     backend: Backend

@@ -7,10 +7,10 @@ of IPv6. Only first packets are looked at, and the exemptions of capture are exe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from interceptor.config.redirect import Dns, Mode, PortRange, Quic
+from interceptor.model.record import replace
 from interceptor.redirect import dns, guests, tproxy
 from interceptor.redirect.parts import (
     INWARD_LOOPBACK,

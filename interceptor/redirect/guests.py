@@ -6,9 +6,9 @@ the resolver that a guest is given mostly is its bridge.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from interceptor.model.record import replace
 from interceptor.redirect.parts import DNS, Part, covers, egress_places, egress_selection
 from interceptor.redirect.rules import Match
 

@@ -6,11 +6,12 @@ decides about a connection's first packet is modelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from interceptor.model.connection import Direction
+from interceptor.model.record import Record, replace
 from interceptor.redirect.rules import read_comment
 from interceptor.redirect.simulate import Explanation
 
@@ -46,8 +47,7 @@ class Action(Enum):
 LABELS: Final = frozenset((Action.MARK, Action.MARK_CONNECTION, Action.UNTRACK))
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(Record):
     """A connection's first packet on its way: a rule before may have marked or redirected it."""
 
     connection: Connection
@@ -60,8 +60,7 @@ class Packet:
     connection_mark: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRule:
+class LiveRule(Record):
     """One rule: its text, what it looks at, what it does. ``argument`` is a chain, a port or a mark, by the action."""
 
     text: str
@@ -76,8 +75,7 @@ class LiveRule:
         return False if False in held else None if None in held else True
 
 
-@dataclass(frozen=True, slots=True)
-class LiveTable:
+class LiveTable(Record):
     """Chains that may jump to each other. ``name`` says where, for a person: 'legacy nat'."""
 
     name: str
@@ -85,8 +83,7 @@ class LiveTable:
     chains: Mapping[str, Sequence[LiveRule]]
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Record):
     """A chain that the kernel calls: at which hook, in which order, and what becomes of what passes through."""
 
     table: LiveTable

@@ -8,11 +8,11 @@ and a failed change can put them back.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
+from interceptor.model.record import Record
 from interceptor.redirect.nft_foreign import describe, each_object
 from interceptor.redirect.nftables import FAMILY, TABLE, UNHEARD, network_form, planned_name, table_form
 from interceptor.redirect.rules import FAMILIES, read_comment
@@ -39,12 +39,11 @@ class Key(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Record):
     """The objects in our table, and the rules of each chain in order. Without objects there is no table."""
 
-    objects: dict[Key, Form] = field(default_factory=dict)
-    rules: dict[str, tuple[Form, ...]] = field(default_factory=dict)
+    objects: dict[Key, Form]
+    rules: dict[str, tuple[Form, ...]]
 
     @property
     def size(self) -> int:
@@ -59,7 +58,7 @@ class Layout:
         return str(hook) if hook else None
 
 
-NOTHING: Final = Layout()
+NOTHING: Final = Layout({}, {})
 
 
 def wanted(ruleset: Ruleset) -> Layout:
@@ -104,7 +103,7 @@ def _rules(chain: ChainForm) -> Iterator[Form]:
 
 def listed(objects: Sequence[Mapping[str, Json]]) -> Layout:
     """What ``nft -j list table`` says there is."""
-    found = Layout()
+    found = Layout({}, {})
     for kind, form in each_object(objects):
         plain = {name: _plain(value) for name, value in form.items() if name != "handle"}
         if kind == "rule":

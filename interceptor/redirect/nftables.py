@@ -9,10 +9,10 @@ counted like rules: a thousand CIDRs cost a look-up, not a thousand comparisons.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from interceptor.errors import ConfigError
+from interceptor.model.record import Record, replace
 from interceptor.redirect.rules import (
     FAMILIES,
     Answer,
@@ -62,8 +62,7 @@ class Element(NamedTuple):
     comment: str
 
 
-@dataclass(frozen=True, slots=True)
-class NamedSet:
+class NamedSet(Record):
     """The networks of one family that one rule looks up."""
 
     name: str
@@ -71,8 +70,7 @@ class NamedSet:
     elements: tuple[Element, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleForm:
+class RuleForm(Record):
     """A rule as nft has it."""
 
     comment: str
@@ -87,8 +85,7 @@ class Base(NamedTuple):
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChainForm:
+class ChainForm(Record):
     """A base chain, which holds only jumps, or one of our chains."""
 
     name: str
@@ -96,8 +93,7 @@ class ChainForm:
     rules: tuple[RuleForm, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TableForm:
+class TableForm(Record):
     """Everything in our table."""
 
     sets: tuple[NamedSet, ...]

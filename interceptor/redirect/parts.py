@@ -5,10 +5,10 @@ Capturing, tracking and refusing read the same parts, so that what one leaves al
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import PortRange
+from interceptor.model.record import replace
 from interceptor.redirect.rules import Chain, Jump, Match, Protocol, Return, Rule
 
 if TYPE_CHECKING:

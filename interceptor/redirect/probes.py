@@ -6,13 +6,13 @@ anything at all. Addresses are documentation ones (RFC 5737, RFC 3849) unless on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from interceptor.config.redirect import Dns, Quic
 from interceptor.model.connection import Direction
+from interceptor.model.record import Record, replace
 from interceptor.redirect.parts import DNS
 from interceptor.redirect.rules import FAMILIES
 from interceptor.redirect.simulate import Connection, explain
@@ -33,8 +33,7 @@ OF_A_KIND: Final = 16  # exemptions of one flag that are tried; a list of a thou
 Result = Literal["captured", "direct", "refused", "misdirected", "lost", "untried"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Probe(Record, kw_only=True):
     """One connection to try, and what must become of it.
 
     Egress goes to ``host`` beyond the link, or to our own end of it; ingress comes from ``source`` to ``host``, our end.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address as parse_address
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from interceptor.config.addresses import ip_address, socket_address
 from interceptor.errors import ConfigError
 from interceptor.model.connection import Direction
+from interceptor.model.record import Record
 from interceptor.redirect.simulate import Connection
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Way(NamedTuple):
     local: bool  # the address is this host's own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(Record, kw_only=True):
     """What was typed. ``to`` is for egress; ``peer`` with ``to_port`` for ingress."""
 
     to: str | None

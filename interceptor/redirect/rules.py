@@ -7,10 +7,11 @@ most end the packet's way through the chain, a label (``Label``) only notes some
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,7 @@ class Protocol(Enum):
     ICMPV6 = "ipv6-icmp"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(Record, kw_only=True):
     """What a packet must be."""
 
     protocol: Protocol | None = None
@@ -88,27 +88,23 @@ class Match:
         return None if network is None else 4 if network.version == 4 else 6
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(Record):
     """Leave our chain: the packet goes on as if we were not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Record):
     """Hand the connection to a local port."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tproxy:
+class Tproxy(Record):
     """Hand the packet to a transparent listener at a local port; its addresses stay as they are."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(Record):
     """Go on in another chain of ours."""
 
     chain: str
@@ -121,29 +117,25 @@ class Answer(Enum):
     UNREACHABLE = "port-unreachable"  # by ICMP of the packet's family
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Record):
     """Refuse, and say so to the sender."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class MarkPacket:
+class MarkPacket(Record):
     """Set the bits of the packet's mark that the mask covers."""
 
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
-class MarkConnection:
+class MarkConnection(Record):
     """Set the bits of the connection's mark that the mask covers."""
 
     mark: Mark
 
 
-@dataclass(frozen=True, slots=True)
-class Zone:
+class Zone(Record):
     """Look the packet's connection up in a conntrack zone of its own, in the direction in which it is opened."""
 
     number: int
@@ -153,8 +145,7 @@ Label = MarkPacket | MarkConnection | Zone
 Verdict = Return | Redirect | Tproxy | Jump | Reject | Label
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Record):
     """One rule; ``flag`` made it (``always``: no flag changes it) and ``because`` says what for."""
 
     id: str
@@ -168,8 +159,7 @@ class Rule:
         return self.match.family in {None, family}
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Record):
     """A chain of ours, and the jump that brings packets to it."""
 
     table: Table
@@ -184,8 +174,7 @@ class Chain:
         return tuple(rule for rule in self.rules if rule.applies_to(family))
 
 
-@dataclass(frozen=True, slots=True)
-class Detour:
+class Detour(Record):
     """Policy routing: a packet that carries the mark is delivered on this host, whatever its destination.
 
     A rule of preference ``DETOUR_NUMBER`` leads to the routing table of that number.
@@ -195,8 +184,7 @@ class Detour:
     families: tuple[Family, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ruleset:
+class Ruleset(Record):
     """All our chains in all tables; ``hash`` stands for the settings they come from."""
 
     hash: str

@@ -5,9 +5,9 @@ The kernel's walk in miniature. Held against real connects in a real namespace b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, assert_never
 
+from interceptor.model.record import Record
 from interceptor.redirect.rules import (
     Family,
     Hook,
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 Outcome = Literal["egress", "ingress", "direct", "rejected"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(Record, kw_only=True):
     """The first packet of a connection, as the rules see it.
 
     ``interface`` is the one it leaves by (egress: ``lo`` also towards this host's own addresses) or arrives on.
@@ -60,8 +59,7 @@ class Connection:
         return 4 if self.destination.version == 4 else 6
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Record):
     """The verdict for a connection; without a rule, no rule of ours concerns it."""
 
     verdict: Outcome

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from interceptor.config.redirect import Dns
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """A network namespace. Its inode is given again after its end; its cookie never is, until the machine restarts."""
 
     inode: int
@@ -25,8 +24,7 @@ class Place:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Record):
     """What was installed, where."""
 
     place: Place
@@ -97,7 +95,7 @@ def state(settings: RedirectSettings, place: Place, backend: str) -> State:
 
 def write(told: State) -> str:
     """The file's text."""
-    return json.dumps({"version": VERSION, **asdict(told)}, indent=2) + "\n"
+    return json.dumps({"version": VERSION, **vars(told), "place": vars(told.place)}, indent=2) + "\n"
 
 
 def read(text: str) -> State | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from interceptor.config.redirect import Backend
+from interceptor.model.record import Record, replace
 from interceptor.redirect.foreign import conflicts
 from interceptor.redirect.rules import FAMILIES
 
@@ -27,8 +27,7 @@ class Hits(NamedTuple):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledChain:
+class InstalledChain(Record):
     """One of our chains in the kernel: its rules, the built-in chain that leads to it, and what stands before that."""
 
     backend: Backend
@@ -45,8 +44,7 @@ class InstalledChain:
         return f"{' and '.join(f'IPv{family}' for family in self.families)} {self.table.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Record):
     """All of our chains in a namespace, and those of others that redirect or rewrite connections."""
 
     chains: tuple[InstalledChain, ...]

@@ -10,10 +10,10 @@ the client, so a mark turns them round (policy routing) to the proxy, which sits
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Dns, Mark
+from interceptor.model.record import replace
 from interceptor.redirect import guests
 from interceptor.redirect.parts import (
     INWARD_LOOPBACK,

@@ -14,7 +14,7 @@ import pytest
 
 from interceptor.config.redirect import Backend, Mode, PortRange, RedirectSettings
 from interceptor.errors import KernelError
-from interceptor.kernel import child, iptables, nftables, rules
+from interceptor.kernel import child, iptables, nftables, rules, tables
 from interceptor.kernel.driver import Step
 from interceptor.redirect.rules import FAMILIES, Family, Table
 from tests.support.netns import Namespace, namespace
@@ -165,7 +165,7 @@ def test_a_match_that_the_kernel_has_not(app: Namespace, monkeypatch: pytest.Mon
 def test_no_legacy_tables_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a kernel without ip_tables: then it is nftables', for both families."""
     nowhere = dict.fromkeys(FAMILIES, Path("/proc/net/no_such_names"))
-    monkeypatch.setattr(iptables, "_NAMES", nowhere)
+    monkeypatch.setattr(tables, "_NAMES", nowhere)
 
     def refuse(family: Family, table: Table) -> None:
         raise iptables.MissingTableError(f"no {table} {family}")

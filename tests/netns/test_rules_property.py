@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import Phase, event, given, settings
 from interceptor.config.redirect import Backend, Dns, RedirectSettings
 from interceptor.kernel import live_rules, rules
 from interceptor.model.connection import Direction
+from interceptor.model.record import replace
 from interceptor.redirect.rules import FAMILIES, Redirect, Ruleset, Table, Tproxy
 from interceptor.redirect.simulate import Connection, Explanation, explain
 from tests.support.netns import BRIDGE, GUEST, Namespace, Topology, guest_of, topology
@@ -153,6 +154,12 @@ def test_what_the_plan_says_the_kernel_does(bed: Bed, backend: Backend) -> None:
     rules.remove(bed.app.path)
 
 
+def in_a_set(rule: str) -> str:
+    """The one rule of nftables that stands for several of the plan's which differ in their network."""
+    kind, _, network = rule.rpartition("-")
+    return f"{kind}s-v{6 if ':' in network else 4}"
+
+
 def compare(bed: Bed, ruleset: Ruleset, asked: list[Case], wanted: RedirectSettings) -> None:
     connections = [described(case) for case in asked]
     said = [explain(ruleset, connection) for connection in connections]
@@ -174,4 +181,4 @@ def compare(bed: Bed, ruleset: Ruleset, asked: list[Case], wanted: RedirectSetti
             f"{found.verdict}{' of a name query' if wanted.dns is Dns.CAPTURE and found.rule and 'dns' in found.rule else ''}"
         )
         if found.verdict != "direct":
-            assert back.rule == found.rule
+            assert back.rule in {found.rule, in_a_set(found.rule or "")}

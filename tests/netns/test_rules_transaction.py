@@ -429,7 +429,7 @@ def test_between_blocking_and_capturing_ipv6_there_is_no_moment_with_neither(app
 def test_a_kernel_without_ipv6_nat_is_refused_where_there_are_addresses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda _: False)  # this machine's kernel has it
+    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda *_, **__: False)  # this machine's kernel has it
     with topology() as bed:
         with pytest.raises(KernelError, match=r"fd09::2 on eth0.*--ipv6 block"):
             rules.apply(DEFAULT, bed.app.path)
@@ -440,7 +440,7 @@ def test_a_kernel_without_ipv6_nat_is_refused_where_there_are_addresses(
 def test_a_kernel_without_ipv6_nat_and_no_address_is_ipv4_only(
     app: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda _: False)
+    monkeypatch.setattr(rules, "_kernel_has_ipv6_nat", lambda *_, **__: False)
     assert rules.apply(DEFAULT, app.path).ipv6 is Ipv6.LEAVE
     assert tables(app) == ["nat"]
 

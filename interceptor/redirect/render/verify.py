@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
+
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +26,7 @@ _REMARKS: Final[dict[Installed, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Record):
     """One path: what was expected of it and what came of it."""
 
     probe: Probe
@@ -39,8 +39,7 @@ class Tried:
         return None if self.result == "untried" else self.result == self.probe.expected
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Record):
     """Everything that was tried, and sentences about what no probe can try."""
 
     hash: str

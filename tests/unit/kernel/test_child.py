@@ -6,6 +6,7 @@ import os
 import select
 import signal
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -26,6 +27,17 @@ def fail() -> None:
 
 def die_of(number: int) -> None:
     os.kill(os.getpid(), number)
+
+
+def meet(reader: int, writer: int) -> int:
+    os.write(writer, b"x")
+    os.read(reader, 1)
+    return os.getpid()
+
+
+def refuse_if(so: bool) -> None:
+    if so:
+        refuse("not so")
 
 
 def its_name(function: object) -> str:
@@ -61,6 +73,26 @@ def test_what_fails_is_raised_here_and_the_helper_goes_on() -> None:
         with pytest.raises(KernelError, match="unexpected ZeroDivisionError: odd"):
             helpers.call(4, fail)
         assert helpers.call(4, os.getpid) == before
+
+
+def test_both_families_work_at_once_and_a_failure_of_one_waits_for_the_other() -> None:
+    """Each waits until the other has come."""
+    reader, writer = os.pipe()
+    back, forth = os.pipe()
+    with Helpers(None) as helpers:
+        met = helpers.each(meet, {4: (reader, forth), 6: (back, writer)})
+        assert sorted(met) == sorted(helpers.call(family, os.getpid) for family in (4, 6))
+        for work in cast(
+            "list[dict[Family, tuple[bool]]]", [{4: (True,), 6: (False,)}, {4: (False,), 6: (True,)}]
+        ):
+            with pytest.raises(ConfigError, match="not so"):
+                helpers.each(refuse_if, work)
+            assert helpers.call(6, os.getpid) in met
+        with pytest.raises(KernelError, match=r"'die_of' died \(signal 9\)"):
+            helpers.each(die_of, {4: (signal.SIGKILL,), 6: (0,)})
+        assert (helpers.call(4, os.getpid) in met, helpers.call(6, os.getpid) in met) == (False, True)
+    for end in (reader, writer, back, forth):
+        os.close(end)
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from interceptor.config.redirect import Backend, PortRange, RedirectSettings
+from interceptor.model.record import replace
 from interceptor.redirect.diff import difference
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from interceptor.config.redirect import Mark, PortRange, RedirectSettings
+from interceptor.model.record import replace
 from interceptor.redirect.existing import Ends, Established, bypassing, describe
 from interceptor.redirect.plan import plan
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from interceptor.config.redirect import Backend
+from interceptor.model.record import replace
 from interceptor.redirect.foreign import (
     DNAT,
     REDIRECT,

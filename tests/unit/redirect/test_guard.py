@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
 from interceptor.config.redirect import Dns, Mark, Mode, PortRange, Quic, RedirectSettings
+from interceptor.model.record import replace
 from interceptor.redirect.guard import chains
 from interceptor.redirect.rules import Answer, Chain, Hook, Match, Protocol, Reject, Rule
 

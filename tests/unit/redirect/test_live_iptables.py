@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import Mark, PortRange, RedirectSettings
 from interceptor.model.connection import Direction
+from interceptor.model.record import replace
 from interceptor.redirect import live, live_iptables, simulate
 from interceptor.redirect.plan import plan
 from interceptor.redirect.render import iptables

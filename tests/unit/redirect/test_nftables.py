@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from ipaddress import ip_network
 
 import pytest
 
 from interceptor.config.redirect import Mark, PortRange, RedirectSettings
 from interceptor.errors import ConfigError
+from interceptor.model.record import replace
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.nftables import (
     Base,
@@ -136,7 +136,7 @@ SAMPLES: dict[str, tuple[Match, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Match) if field.name != "supplementary"])
+@pytest.mark.parametrize("name", [name for name in Match.__annotations__ if name != "supplementary"])
 def test_each_field_of_a_match_has_its_statement(name: str) -> None:
     match, text = SAMPLES[name]
     assert texts(form(match)) == [text, "counter", "return"]

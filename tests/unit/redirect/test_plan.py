@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_network
 
 from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import Mark, PortRange, RedirectSettings, merge_ranges
+from interceptor.model.record import replace
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.parts import PORTS_IN_A_RULE
 from interceptor.redirect.plan import plan

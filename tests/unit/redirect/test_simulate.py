@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from interceptor.config.redirect import Dns, Mark, Mode, PortRange, Quic, RedirectSettings
 from interceptor.model.connection import Direction
+from interceptor.model.record import replace
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Match, Protocol

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from interceptor.config.redirect import Mark, RedirectSettings
+from interceptor.model.record import replace
 from interceptor.redirect.state_file import Place, read, state, write
 
 PLACE = Place(4026531840, 7, "boot")

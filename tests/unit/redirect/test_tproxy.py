@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.redirect import Dns, Mark, Mode, PortRange, RedirectSettings
 from interceptor.model.connection import Direction
+from interceptor.model.record import replace
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Chain, Detour, Hook, MarkConnection, MarkPacket, Return, Table, Tproxy
