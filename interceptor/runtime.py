@@ -194,7 +194,7 @@ class Certificates:
         for rule in configuration.destination_rules:
             settings = (rule.spec.trafficPolicy.tls, *rule.port_tls.values())
             named = {tls.files for tls in settings if tls is not None and tls.mode in {"SIMPLE", "MUTUAL"}}
-            if self.credentials is None or not named <= read:
+            if not named <= read:
                 raise ConfigError(
                     f"DestinationRule {rule.full_name} names TLS settings whose files were not read at the start; "
                     "restart the proxy, or take the change back"

@@ -116,14 +116,18 @@ async def test_what_the_control_plane_has_comes_into_force_and_changes(
 async def test_what_cannot_be_honoured_is_rejected_by_name_and_the_rest_is_used(
     plane: ControlPlane, protocol: str
 ) -> None:
-    plane.put(CLUSTER, static_cluster("a.example.com", "10.0.0.1"), eds_cluster("b", lbPolicy="MAGLEV"))
+    plane.put(
+        CLUSTER,
+        static_cluster("a.example.com", "10.0.0.1"),
+        eds_cluster("b", lbPolicy="LOAD_BALANCING_POLICY_CONFIG"),
+    )
     async with following(plane, protocol=protocol) as followed:
         await until(lambda: followed.hosts() == {"a.example.com": ["10.0.0.1"]})
         nack = await trio.to_thread.run_sync(plane.wait_for, is_nack)
-        assert nack.error_detail.message.startswith("b: lb_policy: MAGLEV")
+        assert nack.error_detail.message.startswith("b: lb_policy: LOAD_BALANCING_POLICY_CONFIG")
         await until(lambda: bool(followed.client.status.rejected))
         assert followed.client.dump()["rejected"] == {
-            "Cluster b": "lb_policy: MAGLEV is not honoured by a cluster of the type EDS"
+            "Cluster b": "lb_policy: LOAD_BALANCING_POLICY_CONFIG is not honoured by a cluster of the type EDS"
         }
         assert followed.counted["Cluster", "rejected"] == 1
 

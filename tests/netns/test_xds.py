@@ -81,7 +81,10 @@ def test_what_the_control_plane_says_is_what_may_be_reached(
 ) -> None:
     host = bed.peer.v4
     plane.put(
-        CLUSTER, eds_cluster("a.example.com"), original_cluster("out"), eds_cluster("b", lbPolicy="MAGLEV")
+        CLUSTER,
+        eds_cluster("a.example.com"),
+        original_cluster("out"),
+        eds_cluster("b", lbPolicy="LOAD_BALANCING_POLICY_CONFIG"),
     )
     plane.put(ENDPOINT, endpoints("a.example.com", host, port=PORT))
     plane.put(LISTENER)

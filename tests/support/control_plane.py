@@ -11,6 +11,9 @@ import grpc
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2, json_format
@@ -18,6 +21,7 @@ from google.protobuf import any_pb2, json_format
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 
 def _socket(host: str, port: int) -> dict[str, object]:
@@ -57,6 +61,22 @@ def listener(name: str, host: str, port: int, cluster: str) -> listener_pb2.List
     return made
 
 
+def http_listener(name: str, host: str, port: int, routes: str) -> listener_pb2.Listener:
+    """A listener of requests whose routes come by RDS."""
+    given = {"name": name, "address": _socket(host, port), "bindToPort": False}
+    made = json_format.ParseDict(given, listener_pb2.Listener())
+    manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix="x")
+    manager.rds.route_config_name = routes
+    manager.rds.config_source.ads.SetInParent()
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
+    made.filter_chains.add().filters.add(name="http").typed_config.Pack(manager)
+    return made
+
+
+def route_configuration(name: str, *hosts: object) -> route_pb2.RouteConfiguration:
+    return json_format.ParseDict({"name": name, "virtualHosts": list(hosts)}, route_pb2.RouteConfiguration())
+
+
 def packed(resource: Any) -> any_pb2.Any:
     made = any_pb2.Any()
     made.Pack(resource)
@@ -68,7 +88,9 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
-        self.resources: dict[str, dict[str, Any]] = {CLUSTER: {}, ENDPOINT: {}, LISTENER: {}}
+        self.resources: dict[str, dict[str, Any]] = {
+            each: {} for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE)
+        }
         self.version = 0
         self.silent = False
         self._streams: list[tuple[queue.Queue[Any], dict[str, set[str]], bool]] = []
@@ -157,7 +179,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
         self.version += 1
         table = self.resources[type_url]
         names = asked[type_url]
-        chosen = {name: each for name, each in table.items() if not names or name in names}
+        chosen = {name: each for name, each in table.items() if names <= {"*"} or name in names}
         nonce, version = f"n{self.version}", str(self.version)
         if delta:
             made = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url, nonce=nonce)

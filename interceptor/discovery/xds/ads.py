@@ -2,7 +2,7 @@
 
 Types are used in the order CDS, EDS, LDS, RDS, SDS, and a resource only when all that it needs is there ("warm"): so a
 listener never points at a cluster that is not there, and what replaces something is there before that goes away. What
-is needed and does not come within ``PATIENCE`` does not exist; a resource that was rejected leaves the one before.
+is needed and does not come within ``PATIENCE`` or ``LATE`` does not exist; a resource that was rejected leaves the one before.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ORDER: Final = (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET)  # of subscriptions:
 _WARMING: Final = (SECRET, ENDPOINT, CLUSTER, ROUTE, LISTENER)  # what is needed comes before who needs it
 _FULL: Final = frozenset((CLUSTER, LISTENER))  # all of them are asked for, and what is absent is gone
 PATIENCE: Final = 15.0  # seconds: the resource-does-not-exist timer of the xDS specification
+# Seconds of a type that is told as a whole, and was: what is needed of it comes with the same change, or is not there.
+LATE: Final = 1.0
 MAX_RESOURCES: Final = 100_000  # of one response, and of one type
 NAMED: Final = (
     20  # rejected resources that a NACK names: gRPC servers take headers and messages of some KiB only
@@ -252,7 +254,8 @@ class Ads:
         for key in self._due.keys() - absent:
             del self._due[key]
         for key in absent - self._missing:
-            if self._connected and self._due.setdefault(key, now + PATIENCE) <= now:
+            told = key[0] in _FULL and self._kinds[key[0]].answered
+            if self._connected and self._due.setdefault(key, now + (LATE if told else PATIENCE)) <= now:
                 del self._due[key]
                 self._missing.add(key)
         for type_url, kind in self._kinds.items():

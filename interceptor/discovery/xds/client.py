@@ -23,7 +23,7 @@ import trio
 
 from interceptor.discovery.xds.ads import Ads, backoff
 from interceptor.discovery.xds.codec import decode, encode
-from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER
+from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -213,6 +213,8 @@ class Client:
             self._refused = tuple(await self._supply(documents))
             if self._refused:
                 _log.error("xDS: the documents are refused, those before stay in force: %s", self._refused[0])
+                if self.pending is not None:
+                    self.pending = f"xDS: what the control plane told first is refused: {self._refused[0]}"
                 continue
             self.pending = None
             if self._cache is not None:
@@ -333,7 +335,7 @@ class Client:
         if ads.revision != self._told and (self._told is not None or ads.complete):
             self._told = ads.revision
             made, self._left_out = self._translator.documents(
-                *(self._bodies(each) for each in (CLUSTER, ENDPOINT, LISTENER))
+                *(self._bodies(each) for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE))
             )
         status = Status(connected, reason, ads.versions(), ads.rejected(), self._left_out, ads.waiting)
         self._in_trio(lambda: self._hand_over(made, status))

@@ -1,0 +1,346 @@
+"""PURE. Envoy's clusters and their endpoints: judged alone, and as the services and the rules about them that they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from interceptor.config.addresses import host_name, ip_address
+from interceptor.discovery.xds.reading import (
+    ISTIO,
+    UNLIMITED,
+    alias_of,
+    host_of,
+    mapping,
+    mappings,
+    number,
+    seconds,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from interceptor.discovery.xds.messages import Body
+
+PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+DNS: Final = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
+_TYPES: Final = frozenset({"STATIC", "EDS", "ORIGINAL_DST", *DNS})
+HASHES: Final = frozenset({"RING_HASH", "MAGLEV"})
+_POLICIES: Final = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", *HASHES})
+_IN_USE: Final = frozenset({"UNKNOWN", "HEALTHY"})
+_NOT_IN_USE: Final = frozenset({"UNHEALTHY", "DRAINING", "TIMEOUT"})
+
+# By message: the fields that are honoured, and those that say nothing of where a connection goes.
+_CLUSTER: Final = frozenset(
+    {
+        *("name", "alt_stat_name", "metadata", "type", "eds_cluster_config", "load_assignment"),
+        *("connect_timeout", "lb_policy", "least_request_lb_config", "common_lb_config", "dns_lookup_family"),
+        *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
+    }
+)
+_EDS: Final = frozenset({"eds_config", "service_name"})
+_ASSIGNMENT: Final = frozenset({"cluster_name", "endpoints"})
+_LOCALITY: Final = frozenset({"locality", "metadata", "lb_endpoints", "load_balancing_weight"})
+_LB_ENDPOINT: Final = frozenset({"endpoint", "health_status", "metadata", "load_balancing_weight"})
+_ENDPOINT: Final = frozenset({"address", "hostname"})
+_SOCKET: Final = frozenset({"address", "port_value", "protocol"})
+_THRESHOLDS: Final = frozenset(
+    {
+        *("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries"),
+        "track_remaining",
+    }
+)
+_OUTLIERS: Final = frozenset(
+    {
+        *("consecutive_5xx", "interval", "base_ejection_time", "max_ejection_percent"),
+        *("consecutive_gateway_failure", "split_external_local_origin_errors"),
+        *("consecutive_local_origin_failure", "enforcing_consecutive_5xx", "enforcing_success_rate"),
+        *("enforcing_consecutive_gateway_failure", "enforcing_consecutive_local_origin_failure"),
+        *("enforcing_local_origin_success_rate", "enforcing_failure_percentage"),
+        "enforcing_failure_percentage_local_origin",
+    }
+)
+# What is ejected by: the field and Envoy's default. What of it we do not do must be switched off.
+_ENFORCED: Final = {
+    "enforcing_consecutive_5xx": 100,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_consecutive_local_origin_failure": 100,
+}
+_NOT_ENFORCED: Final = {
+    "enforcing_success_rate": 100,
+    "enforcing_local_origin_success_rate": 0,  # 100 only together with split_external_local_origin_errors
+    "enforcing_failure_percentage": 0,
+    "enforcing_failure_percentage_local_origin": 0,
+}
+
+
+class Address(NamedTuple):
+    """Where an endpoint is."""
+
+    host: str
+    port: int
+
+
+def judge(body: Body, connect: float) -> Iterator[str]:
+    """What of a cluster is not honoured."""
+    yield from unknown(body, _CLUSTER, "")
+    kind = str(body.get("type", "STATIC"))
+    if kind not in _TYPES:
+        yield f"type: {kind} is not honoured; known are: {', '.join(sorted(_TYPES))}"
+    policy = body.get("lb_policy", "ROUND_ROBIN")
+    if (policy == "CLUSTER_PROVIDED") != (kind == "ORIGINAL_DST") or policy not in {
+        *_POLICIES,
+        "CLUSTER_PROVIDED",
+    }:
+        yield f"lb_policy: {policy} is not honoured by a cluster of the type {kind}"
+    timeout = seconds(body, "connect_timeout")
+    if kind == "ORIGINAL_DST" and timeout not in (None, connect):
+        yield (
+            f"connect_timeout: {timeout:g}s is not honoured: the Sidecar's spec.timeouts.connect is {connect:g}s "
+            "where the address that was dialled is; make the two equal, or leave this one out"
+        )
+    elif timeout is not None and timeout <= 0:
+        yield "connect_timeout: must be more than 0s"
+    if body.get("dns_lookup_family", "AUTO") not in {"AUTO", "ALL"}:
+        yield "dns_lookup_family: only AUTO and ALL are honoured: addresses of both families are used"
+    choices = mapping(body, "least_request_lb_config")
+    yield from unknown(choices, frozenset({"choice_count"}), "least_request_lb_config.")
+    if number(choices, "choice_count", 2) != 2:
+        yield "least_request_lb_config.choice_count: only 2 is honoured"
+    common = mapping(body, "common_lb_config")
+    yield from unknown(common, frozenset({"healthy_panic_threshold"}), "common_lb_config.")
+    yield from _protocol_faults(body)
+    yield from _breaker_faults(mapping(body, "circuit_breakers"))
+    yield from _outlier_faults(mapping(body, "outlier_detection"))
+    yield from _endpoints_of(kind, body)
+
+
+def _protocol_faults(body: Body) -> Iterator[str]:
+    options = mapping(body, "typed_extension_protocol_options")
+    path = "typed_extension_protocol_options."
+    yield from unknown(options, frozenset({PROTOCOLS}), path)
+    given = mapping(options, PROTOCOLS)
+    kinds = frozenset({"explicit_http_config", "use_downstream_protocol_config"})
+    yield from unknown(given, frozenset({"@type", *kinds}), f"{path}{PROTOCOLS}.")
+    for kind in sorted(kinds & given.keys()):
+        inside = mapping(given, kind)
+        here = f"{path}{PROTOCOLS}.{kind}."
+        yield from unknown(inside, frozenset({"http_protocol_options", "http2_protocol_options"}), here)
+        for name in sorted(inside):
+            yield from unknown(mapping(inside, name), frozenset(), f"{here}{name}.")
+
+
+def speaks_http2(body: Body) -> bool:
+    """Whether a cluster that was judged is spoken to in HTTP/2."""
+    options = mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS)
+    return "http2_protocol_options" in mapping(options, "explicit_http_config")
+
+
+def _breaker_faults(body: Body) -> Iterator[str]:
+    yield from unknown(body, frozenset({"thresholds"}), "circuit_breakers.")
+    for index, each in enumerate(mappings(body, "thresholds")):
+        here = f"circuit_breakers.thresholds[{index}]."
+        yield from unknown(each, _THRESHOLDS, here)
+        if each.get("priority", "DEFAULT") != "DEFAULT":
+            yield f"{here}priority: only DEFAULT is honoured"
+        for name in ("max_connections", "max_pending_requests"):
+            if number(each, name, UNLIMITED) != UNLIMITED:
+                yield f"{here}{name}: is not honoured by this version; bound max_requests"
+        for name in ("max_requests", "max_retries"):
+            if number(each, name, 1) < 1:
+                yield f"{here}{name}: must be at least 1"
+
+
+def _outlier_faults(body: Body) -> Iterator[str]:
+    if not body:
+        return
+    path = "outlier_detection."
+    yield from unknown(body, _OUTLIERS, path)
+    for name, default in _ENFORCED.items():
+        if number(body, name, default) not in {0, 100}:
+            yield f"{path}{name}: only 0 and 100 are honoured"
+    for name, default in _NOT_ENFORCED.items():
+        if number(body, name, default):
+            yield f"{path}{name}: is {number(body, name, default)}, which is not honoured by this version; send 0"
+    for name in ("interval", "base_ejection_time"):
+        if (given := seconds(body, name)) is not None and given <= 0:
+            yield f"{path}{name}: must be more than 0s"
+    if not 0 <= number(body, "max_ejection_percent", 10) <= 100:
+        yield f"{path}max_ejection_percent: must be from 0 to 100"
+
+
+def _endpoints_of(kind: str, body: Body) -> Iterator[str]:
+    """A cluster has its endpoints inside, or from EDS over this stream, or none."""
+    if kind == "EDS":
+        config = mapping(body, "eds_cluster_config")
+        yield from unknown(config, _EDS, "eds_cluster_config.")
+        source = mapping(config, "eds_config")
+        if not source.keys() & {"ads", "self"}:
+            yield "eds_cluster_config.eds_config: only ads and self are honoured: endpoints come over the same stream"
+    elif "eds_cluster_config" in body:
+        yield f"eds_cluster_config: has no meaning in a cluster of the type {kind}"
+    if "load_assignment" not in body:
+        return
+    if kind in {"EDS", "ORIGINAL_DST"}:
+        yield f"load_assignment: has no meaning in a cluster of the type {kind}"
+    else:
+        yield from judge_assignment(mapping(body, "load_assignment"), "load_assignment.", names=kind in DNS)
+
+
+def judge_assignment(body: Body, path: str, *, names: bool) -> Iterator[str]:
+    """What of a ClusterLoadAssignment is not honoured; ``names``: its endpoints are looked up."""
+    yield from unknown(body, _ASSIGNMENT, path)
+    weights: set[str] = set()
+    for index, locality in enumerate(mappings(body, "endpoints")):
+        here = f"{path}endpoints[{index}]."
+        yield from unknown(locality, _LOCALITY, here)
+        for position, each in enumerate(mappings(locality, "lb_endpoints")):
+            weights.add(str(each.get("load_balancing_weight", 1)))
+            yield from _endpoint(each, f"{here}lb_endpoints[{position}].", names=names)
+    if len(weights) > 1:
+        yield f"{path}endpoints: load_balancing_weight differs between endpoints, which is not honoured by this version"
+
+
+def _endpoint(body: Body, path: str, *, names: bool) -> Iterator[str]:
+    yield from unknown(body, _LB_ENDPOINT, path)
+    if (status := str(body.get("health_status", "UNKNOWN"))) not in _IN_USE | _NOT_IN_USE:
+        yield f"{path}health_status: {status} is not honoured"
+    inside = mapping(body, "endpoint")
+    yield from unknown(inside, _ENDPOINT, f"{path}endpoint.")
+    yield from socket_faults(mapping(inside, "address"), f"{path}endpoint.address", names=names)
+
+
+def socket_faults(address: Body, path: str, *, names: bool) -> Iterator[str]:
+    """What is wrong with an Address."""
+    yield from unknown(address, frozenset({"socket_address"}), f"{path}.")
+    inside = mapping(address, "socket_address")
+    here = f"{path}.socket_address."
+    yield from unknown(inside, _SOCKET, here)
+    if inside.get("protocol", "TCP") != "TCP":
+        yield f"{here}protocol: only TCP is honoured"
+    try:
+        (host_name if names else ip_address)(str(inside.get("address", "")))
+    except ValueError as error:
+        yield f"{here}address: {error}"
+    port = inside.get("port_value", 0)
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        yield f"{here}port_value: {port} is not a port"
+
+
+def socket_of(body: Body) -> Address:
+    """The Address in a message that was judged."""
+    socket = mapping(mapping(body, "address"), "socket_address")
+    port = socket["port_value"]
+    assert isinstance(port, int)
+    return Address(host_name(str(socket["address"])), port)
+
+
+def service(name: str, body: Body) -> str | None:
+    """The name by which a cluster's endpoints are asked for."""
+    if body.get("type") != "EDS":
+        return None
+    return str(mapping(body, "eds_cluster_config").get("service_name") or name)
+
+
+def addresses(name: str, body: Body, endpoints: Mapping[str, Body]) -> list[Address]:
+    """The endpoints of a cluster that are in use."""
+    asked = service(name, body)
+    given = mapping(body, "load_assignment") if asked is None else endpoints.get(asked, {})
+    return [
+        socket_of(mapping(each, "endpoint"))
+        for locality in mappings(given, "endpoints")
+        for each in mappings(locality, "lb_endpoints")
+        if each.get("health_status", "UNKNOWN") in _IN_USE
+    ]
+
+
+def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> Iterator[dict[str, object]]:
+    """A service for each port of the endpoints."""
+    for port in sorted({each.port for each in found}):
+        hosts = sorted({each.host for each in found if each.port == port})
+        if str(body.get("type")) in DNS:
+            yield {"hosts": hosts, "resolution": "DNS", "ports": ports(port, protocol)}
+        else:
+            yield {
+                "hosts": [host_of(name), alias_of(name)],
+                "resolution": "STATIC",
+                "endpoints": [{"address": host} for host in hosts],
+                "ports": ports(port, protocol),
+            }
+
+
+def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, object] | str:
+    """Where a route to a cluster sends a request; or why it cannot."""
+    if body.get("type") == "ORIGINAL_DST":
+        return "it goes to the address that was dialled, which is honoured only as all that a virtual host '*' does"
+    if len({each.port for each in found}) > 1:
+        return "its endpoints have several ports, which is not honoured by this version"
+    if str(body.get("type")) not in DNS:
+        port = found[0].port if found else 80  # without endpoints the port means nothing
+        return {"host": alias_of(name), "port": {"number": port}}
+    if len({each.host for each in found}) != 1:
+        return "it is of several names, which is not honoured by this version"
+    return {"host": found[0].host, "port": {"number": found[0].port}}
+
+
+def rule(body: Body, hash_on: Body | None) -> dict[str, object]:
+    """The traffic policy of a cluster that was judged, for requests."""
+    policy = str(body.get("lb_policy", "ROUND_ROBIN"))
+    balancer: dict[str, object] = {"simple": policy}
+    if policy in HASHES:  # Envoy: without anything to hash on, any endpoint
+        balancer = {"simple": "RANDOM"} if hash_on is None else {"consistentHash": dict(hash_on)}
+    thresholds = next(iter(mappings(mapping(body, "circuit_breakers"), "thresholds")), {})
+    bounds = {
+        "http2MaxRequests": number(thresholds, "max_requests", 1024),  # Envoy's defaults
+        "maxRetries": number(thresholds, "max_retries", 3),
+    }
+    made: dict[str, object] = {
+        "loadBalancer": balancer,
+        "connectionPool": {
+            "http": {name: value for name, value in bounds.items() if value != UNLIMITED},
+            "tcp": {"connectTimeout": f"{seconds(body, 'connect_timeout') or 5.0:f}s"},  # Envoy's default
+        },
+    }
+    if outliers := mapping(body, "outlier_detection"):
+        made["outlierDetection"] = _outliers(outliers, mapping(body, "common_lb_config"))
+    return made
+
+
+def _outliers(body: Body, common: Body) -> dict[str, object]:
+    def enforced(name: str, switch: str) -> int:
+        return number(body, name, 5) if number(body, switch, _ENFORCED[switch]) else 0
+
+    panic = mapping(common, "healthy_panic_threshold").get(
+        "value", 50.0 if "healthy_panic_threshold" not in common else 0.0
+    )
+    assert isinstance(panic, (int, float))
+    return {
+        "consecutive5xxErrors": enforced("consecutive_5xx", "enforcing_consecutive_5xx"),
+        "consecutiveGatewayErrors": enforced(
+            "consecutive_gateway_failure", "enforcing_consecutive_gateway_failure"
+        ),
+        "splitExternalLocalOriginErrors": bool(body.get("split_external_local_origin_errors", False)),
+        "consecutiveLocalOriginFailures": enforced(
+            "consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure"
+        ),
+        "interval": f"{seconds(body, 'interval') or 10.0:f}s",
+        "baseEjectionTime": f"{seconds(body, 'base_ejection_time') or 30.0:f}s",
+        "maxEjectionPercent": number(body, "max_ejection_percent", 10),
+        "minHealthPercent": int(panic),
+    }
+
+
+def ports(number_: int, protocol: str) -> list[dict[str, object]]:
+    """The one port of a service."""
+    return [{"number": number_, "name": f"{protocol.lower()}-{number_}", "protocol": protocol}]
+
+
+def unlike(name: str, body: Body, found: Sequence[Address]) -> str | None:
+    """What Istio's name of a cluster of names says, and its endpoints do not."""
+    istio = ISTIO.fullmatch(name)
+    if istio is None or str(body.get("type")) not in DNS:
+        return None
+    for host, _ in found:
+        if host != istio[3].lower():
+            return f"the endpoint {host} is another name than the service {istio[3]}, which is not honoured"
+    return None
