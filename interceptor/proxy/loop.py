@@ -204,9 +204,8 @@ class Loop:
                 machine.handle(event)
             except Exception as error:  # noqa: BLE001 (a fault in one machine must end no other: it passes it on)
                 machine.fail(error)
-        for (
-            sender
-        ) in senders:  # all is read before it is written: who waits is woken once for several messages
+        # All is read before it is written: who waits is woken once for several messages.
+        for sender in senders:
             try:
                 sender.send_due()
             except Exception as error:  # noqa: BLE001 (as above)
