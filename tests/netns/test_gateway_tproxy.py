@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def test_the_app_sees_its_clients_address_unless_it_is_on_loopback(
         listen, inside = "::", "127.0.0.1" if family == 4 else "::1"
     host = bed.app.address(family)
     wanted = inside if on_loopback else bed.peer.address(family)
-    with started(behind(bed, config, sys.executable, "-c", APP, listen, "7600")) as app:
+    with started(behind(bed, config, "/usr/bin/python3", "-c", APP, listen, "7600")) as app:
         wait_until(listens(bed.app, inside, 7600), "the app listens")
         assert call(bed, host, 7600, b"go on") == wanted
         assert call(bed, host, 7600, b"end") == wanted
@@ -95,7 +94,7 @@ def test_the_app_sees_its_clients_address_unless_it_is_on_loopback(
 def test_the_proxy_takes_no_port_that_its_client_has(bed: Topology, config: Path) -> None:
     """A client that lives on the ports the proxy would take next: to the kernel both would be one connection."""
     host = bed.app.address(4)
-    with started(behind(bed, config, sys.executable, "-c", APP, "::", "7600")) as app:
+    with started(behind(bed, config, "/usr/bin/python3", "-c", APP, "::", "7600")) as app:
         wait_until(listens(bed.app, "127.0.0.1", 7600), "the app listens")
         living = [
             bed.peer.call(lambda port=port: socket.create_connection((host, 7600), 10, ("10.9.0.1", port)))  # type: ignore[misc]  # binds the loop's value

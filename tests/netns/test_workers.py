@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,7 +320,7 @@ def test_an_app_runs_behind_two_workers(bed: Topology, tmp_path: Path, mode: str
     config.write_text(TPROXY % mode)
     behind = interceptor(
         *("run", "--netns", bed.app.name, "--user=65534", f"--config={config}", "--"),
-        *(sys.executable, "-c", APP),
+        *("/usr/bin/python3", "-c", APP),
     )
     with started(behind) as gate, contextlib.ExitStack() as stack:
 

@@ -113,6 +113,19 @@ def test_nothing_gets_past_the_gateway_while_it_reboots(client: Machine, app: Ma
     app.run("systemctl disable -q app interceptor")
 
 
+def test_what_docs_vm_md_shows_works(client: Machine, gateway: Machine) -> None:
+    gateway.run("systemctl start interceptor && systemd-run --quiet --unit=web python3 -m http.server 8080")
+    try:
+        gateway.run("until ss -Hltn sport = 8080 | grep -q .; do sleep 0.2; done")
+        assert "Directory listing" in client.run(f"curl -s http://{GATEWAY.v4}:8080/").stdout
+        said = "journalctl -u interceptor -n 1 -o cat --no-pager"
+        wait_for(
+            lambda: f'"peer": "{CLIENT.v4}:' in gateway.run(said).stdout, 30, "the access log had no line"
+        )
+    finally:
+        gateway.run("systemctl stop web interceptor")
+
+
 TPROXY = """
 import socket
 listener = socket.create_server(("0.0.0.0", 8081))
