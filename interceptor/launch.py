@@ -7,7 +7,6 @@ the app; at the end the app and all it started, then the proxy, then the rules. 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import select
 import signal
@@ -22,6 +21,7 @@ from interceptor.config import documents, redirect, redirect_flags
 from interceptor.discovery import file
 from interceptor.errors import ConfigError, KernelError
 from interceptor.kernel import child, installation, netns, probe, process, rules, users
+from interceptor.model.record import replace
 from interceptor.redirect import probes
 from interceptor.tls import trust_store
 
@@ -297,6 +297,4 @@ def _with_ports_of(settings: redirect.RedirectSettings, sidecar: Sidecar) -> red
     mode = redirect.Mode(sidecar.spec.ingress.mode.lower())
     ingress, egress = sidecar.spec.ingress.port, sidecar.spec.egress.port
     others = tuple(sorted(sidecar.own_ports - {ingress, egress}))
-    return dataclasses.replace(
-        settings, mode=mode, ingress_port=ingress, egress_port=egress, other_own_ports=others
-    )
+    return replace(settings, mode=mode, ingress_port=ingress, egress_port=egress, other_own_ports=others)
