@@ -8,14 +8,15 @@ import resource
 import socket
 import struct
 import sys
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from interceptor.errors import KernelError
-from interceptor.model.address import OriginalDestination, SocketAddress, from_sockaddr
+from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress, from_sockaddr
 
 if TYPE_CHECKING:
-    from interceptor.model.address import PeerAddress, UpstreamAddress
+    from interceptor.model.address import UpstreamAddress
 
 SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv4.h
 IP_TRANSPARENT: Final = 19  # include/uapi/linux/in.h
@@ -38,7 +39,10 @@ _LEG_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
 )
+# The type below Python's own: without files over sockets and the counting of those, which every flow would pay for twice.
+_Plain: Final = socket.SocketType
 _BYTES_ACKED: Final = 120  # offset of tcpi_bytes_acked, before tcpi_bytes_received, in struct tcp_info: include/uapi/linux/tcp.h
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _FINISH_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 
@@ -88,6 +92,15 @@ def open_listeners(port: int, number: int, *, transparent: bool = False) -> list
         listener.listen(BACKLOG)
         listener.settimeout(0)
     return listeners
+
+
+def accept(listener: socket.socket) -> tuple[socket.socket, PeerAddress]:
+    """Take the next connection off the queue, which does not block, and who made it. Raises what the system call does."""
+    descriptor, sockaddr = listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 (what socket.accept calls, before it wraps the descriptor)
+    family = socket.AF_INET if len(sockaddr) == 2 else socket.AF_INET6
+    accepted = cast("socket.socket", _Plain(family, socket.SOCK_STREAM, 0, descriptor))
+    accepted.settimeout(0)
+    return accepted, PeerAddress(from_sockaddr(sockaddr))
 
 
 def open_endpoint(address: SocketAddress) -> socket.socket:
@@ -191,20 +204,28 @@ def original_destination(accepted: socket.socket, peer: PeerAddress) -> Original
     is of. Where conntrack is on, a connection that was never redirected yields its local address instead of None.
     """
     try:
-        if peer.is_v6:
+        if ":" in peer.host:
             raw = accepted.getsockopt(socket.IPPROTO_IPV6, IP6T_SO_ORIGINAL_DST, 28)
-            _, port, _, packed, scope = struct.unpack("=HH4s16sI", raw)  # struct sockaddr_in6
-            host = socket.inet_ntop(socket.AF_INET6, packed)
         else:
             raw = accepted.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
-            _, port, packed = struct.unpack_from("=HH4s", raw)  # struct sockaddr_in
-            host, scope = socket.inet_ntop(socket.AF_INET, packed), 0
     except OSError as error:
         # ENOENT: no conntrack entry; ENOPROTOOPT and EOPNOTSUPP: no nat module for this family; ENOTCONN and
         # EINVAL: the connection is already gone.
         if error.errno in _NOT_REDIRECTED:
             return None
         raise
+    return _destination(raw)
+
+
+@lru_cache(maxsize=1024)  # mostly there are few of them
+def _destination(raw: bytes) -> OriginalDestination:
+    """What a struct sockaddr_in or sockaddr_in6 says."""
+    if len(raw) == 16:
+        _, port, packed = struct.unpack_from("=HH4s", raw)
+        host, scope = socket.inet_ntop(socket.AF_INET, packed), 0
+    else:
+        _, port, _, packed, scope = struct.unpack("=HH4s16sI", raw)
+        host = socket.inet_ntop(socket.AF_INET6, packed)
     return OriginalDestination(SocketAddress(host, socket.ntohs(port), scope))
 
 
@@ -224,8 +245,8 @@ def open_upstream(address: UpstreamAddress, source: SocketAddress | None = None)
     But for ``keep_alive``, which a flow that is soon over does without. With a source it will connect from that address
     and port, whosever they are; OSError EADDRINUSE when others do.
     """
-    family = socket.AF_INET6 if address.is_v6 else socket.AF_INET
-    upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    upstream = cast("socket.socket", _Plain(family, _STREAM))
     for level, option, value in _LEG_OPTIONS:
         upstream.setsockopt(level, option, value)
     if source is not None and source.is_v6 == address.is_v6:
@@ -263,7 +284,8 @@ def start_connect(upstream: socket.socket, address: UpstreamAddress) -> int:
 
     Asking a second time finds a connection to this machine done: its handshake ran inside the first call.
     """
-    target = (address.host, address.port, 0, address.scope) if address.is_v6 else address[:2]
+    host, port, scope = address
+    target = (host, port, 0, scope) if ":" in host else (host, port)
     number = upstream.connect_ex(target)
     return upstream.connect_ex(target) if number == errno.EINPROGRESS else number
 

@@ -108,10 +108,14 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
         if services.middleware is None and _is_opaque(decision, services) and not services.courses.any(flow):
             if not permission.lets_through(flow, decision, services.snapshot().policies):
                 return
-            started = trio.current_time()
             begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
             if not begun.errno:
-                _relay(flow, downstream, _dialled(flow, begun.sock, begun.address, started), services)
+                _relay(
+                    flow,
+                    downstream,
+                    _dialled(flow, begun.sock, begun.address, flow.opened, services),
+                    services,
+                )
         if begun is None or begun.errno:
             tasks.start_soon(_serve, flow, Met(downstream, decision), begun, services)
         passed_on = True
@@ -177,7 +181,7 @@ async def _meet(flow: Flow, met: Met, services: Services, *, strict: bool) -> Me
     """
     downstream, decision, serving = met.leg, met.decision, services.http
     assert serving.transport is not None
-    assert isinstance(downstream, socket.socket)
+    assert isinstance(downstream, socket.SocketType)
     dial = _dialler(flow, decision, services) if decision.denied is None else None
     found = await sniff.find_out(flow, downstream, dial, serving, services.handshake_timeout)
     hello = found.detected.hello
@@ -384,7 +388,7 @@ async def _connect(
     timeout: float | None = None,
 ) -> Dialled:
     """Connect to one upstream after the other, and note what became of it."""
-    started = trio.current_time()
+    started = services.http.clock()
     try:
         sock, address = await upstream.dial(
             decision.upstreams,
@@ -397,14 +401,16 @@ async def _connect(
     except DialError as failure:
         flow.upstream = failure.address
         raise
-    dialled = _dialled(flow, sock, address, started)
+    dialled = _dialled(flow, sock, address, started, services)
     leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
     return dialled._replace(sock=leg)
 
 
-def _dialled(flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float) -> Dialled:
+def _dialled(
+    flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float, services: Services
+) -> Dialled:
     """Note that the upstream accepted."""
-    flow.connect_seconds = trio.current_time() - started
+    flow.connect_seconds = services.http.clock() - started
     flow.upstream, flow.upstream_local = address, LocalAddress(sockets.local_address(sock))
     return Dialled(sock, address, flow.upstream_local)
 

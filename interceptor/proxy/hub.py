@@ -57,7 +57,10 @@ YOUNG: Final = 30.0
 
 _BROKEN: Final = select.EPOLLERR
 _UNUSUAL: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | _BROKEN
+_DOWNSTREAM: Final = Side.DOWNSTREAM  # looking a member of an enumeration up costs as much as a call
+_UPSTREAM: Final = Side.UPSTREAM
 _READ: Final = ~select.EPOLLOUT
+_FIN: Final = select.EPOLLRDHUP | select.EPOLLPRI  # the former alone: what is not read yet, and then no more
 
 
 class Hub(Loop):
@@ -76,6 +79,7 @@ class Hub(Loop):
         self._relay = relay
         self._idle = idle
         self._linger = linger
+        self._young = min(YOUNG, idle)
         self._ends: dict[int, End] = {}
         self._pairs: dict[Flow, Pair] = {}
         self._read: list[End] = []  # in this batch: to be written
@@ -88,38 +92,49 @@ class Hub(Loop):
         downstream: Leg,
         upstream: Leg,
         done: Callable[[Ended], None],
-        early: tuple[bytes, bytes] = (b"", b""),
+        early: tuple[bytes, bytes] | None = None,
     ) -> Pair:
         """Relay until the flow ends, then close both sockets and call ``done``, which must not raise.
 
         The flow's byte counts are right by then; before, ``count`` brings them up to date. ``early`` is what was already
         read from the peer and from the upstream; the former is counted.
         """
-        ends = End(Side.DOWNSTREAM, downstream), End(Side.UPSTREAM, upstream)
+        plain = isinstance(downstream, socket.SocketType) and isinstance(upstream, socket.SocketType)
+        spliced = plain and self._relay != "copy"
+        bulk = plain and self._relay == "splice"
+        ends = End(_DOWNSTREAM, downstream, spliced, bulk), End(_UPSTREAM, upstream, spliced, bulk)
         for end in ends:
             self._epoll.register(end.fd, INTEREST)  # what already arrived is an event at once
-        self._pairs[flow] = pair = Pair(flow, *ends, done, self._check_silence)
-        pair.active = self._clock()
-        self.schedule(pair, pair.active + min(YOUNG, self._idle))
-        tls = not (isinstance(downstream, socket.socket) and isinstance(upstream, socket.socket))
-        flow.relay = "tls" if tls else "splice" if self._relay == "splice" else "copy"
-        ends[0].moved, ends[1].moved = flow.bytes_received, flow.bytes_sent + len(early[1])
-        for end, data in zip(ends, early, strict=True):
             sockets.reset_on_close(end.sock)
-            if data:
-                end.pending = data
-                self._read.append(end)
-            end.spliced = not tls and self._relay != "copy"
-            end.bulk = not tls and self._relay == "splice"
             self._ends[end.fd] = end
-            if not isinstance(end.sock, socket.socket):
+        self._pairs[flow] = pair = Pair(flow, *ends, done, self._check_silence)
+        pair.downstream.moved, pair.upstream.moved = flow.bytes_received, flow.bytes_sent
+        pair.active = self._clock()
+        self.schedule(pair, pair.active + self._young)
+        flow.relay = "splice" if bulk else "copy"
+        if not plain:
+            self._begin_tls(pair)
+        if early is not None:
+            self._begin_with(pair, early)
+        return pair
+
+    def _begin_tls(self, pair: Pair) -> None:
+        pair.plain, pair.flow.relay = False, "tls"
+        for end in (pair.downstream, pair.upstream):
+            if not isinstance(end.sock, socket.SocketType):
                 end.sock.reader = end
                 end.least, end.full = 0, True
                 self._enqueue(end)  # what came with the handshake is no event
-        return pair
+
+    def _begin_with(self, pair: Pair, early: tuple[bytes, bytes]) -> None:
+        pair.upstream.moved += len(early[1])
+        for end, data in zip((pair.downstream, pair.upstream), early, strict=True):
+            if data:
+                end.pending = data
+                self._read.append(end)
 
     async def relay(
-        self, flow: Flow, downstream: Leg, upstream: Leg, early: tuple[bytes, bytes] = (b"", b"")
+        self, flow: Flow, downstream: Leg, upstream: Leg, early: tuple[bytes, bytes] | None = None
     ) -> Ended:
         """The same for a task, which waits for the end; cancelled, both sides are reset."""
         task = trio.lowlevel.current_task()
@@ -187,7 +202,10 @@ class Hub(Loop):
             elif event & _UNUSUAL or end.other.stalled:
                 self._serve_unusual(end, event)
             elif event & _READ and end.pending is None and not (end.queued or end.eof):
-                self._read_from(end)
+                if end.full or end.bulk:
+                    self._read_from(end)
+                else:
+                    self._read_message(end)
         self._write()
         for _ in range(queued):
             end = self._queue.popleft()
@@ -204,6 +222,7 @@ class Hub(Loop):
             return
         if event & _UNUSUAL:
             end.drain = True
+            end.told = event & _FIN == select.EPOLLRDHUP and end.pair.plain
         if end.other.stalled:
             self._turn(end.other)
         if event & _READ and end.pending is None and not (end.queued or end.eof) and end.fd in self._ends:
@@ -214,7 +233,7 @@ class Hub(Loop):
         if end.pending is not None:
             if not self._flush(end):
                 return
-            if end.eof:
+            if end.eof or end.last:
                 self._end_of_stream(end)
                 return
         self._read_from(end)
@@ -243,6 +262,8 @@ class Hub(Loop):
         end.moved += size
         if size >= end.least:
             end.full, end.bulk = True, end.spliced
+        elif end.told:
+            end.last = True
         end.pair.active = self.now
         end.pending = data
         self._read.append(end)
@@ -255,7 +276,9 @@ class Hub(Loop):
         for end in read:
             if end.pending is None or not self._flush(end):
                 continue
-            if end.full:
+            if end.last:
+                self._end_of_stream(end)
+            elif end.full:
                 self._enqueue(end)
             elif end.drain and not end.queued:
                 self._read_from(end)
@@ -339,7 +362,10 @@ class Hub(Loop):
                 end.pair.active = self.now
             self.pipes.give_back(pending)
         elif pending is not None:
-            while (sent := sink.send(pending)) < len(pending):
+            # A FIN that follows goes in the same packet; where one side is TLS ``last`` is never set.
+            while (
+                sent := sink.send(pending, socket.MSG_MORE) if end.last else sink.send(pending)  # type: ignore[call-arg]
+            ) < len(pending):
                 end.pending = pending = memoryview(pending)[sent:]
             end.pair.active = self.now
         end.pending = None
@@ -349,7 +375,7 @@ class Hub(Loop):
         """Pass the end on; the flow is over when both sides' was. To a plain socket the second one is its close."""
         end.eof = True
         pair, sink = end.pair, end.other.sock
-        if pair.first_eof is None or not isinstance(sink, socket.socket):
+        if pair.first_eof is None or not (pair.plain or isinstance(sink, socket.SocketType)):
             try:
                 sink.shutdown(socket.SHUT_WR)
             except BlockingIOError:  # TLS has no room for its record: this is called again when there is
@@ -363,8 +389,7 @@ class Hub(Loop):
             return
         pair.first_eof = end.side
         pair.active = self.now
-        self.unschedule(pair)
-        self.schedule(pair, self.now + self._linger)
+        self._wheel.hasten(pair, self.now + self._linger)
 
     def _broken(self, end: End, number: int = 0) -> None:
         """A connection broke: pass on what it had sent, in order, then reset the other side."""
@@ -389,7 +414,7 @@ class Hub(Loop):
                 end.pending.close()
             end.pending = None
             del self._ends[end.fd]
-            if not isinstance(end.sock, socket.socket):
+            if not pair.plain and not isinstance(end.sock, socket.SocketType):
                 end.sock.reader = None
             if ended.how is Ending.FIN:
                 sockets.finish(end.sock)

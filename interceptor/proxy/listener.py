@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress, PeerAddress, from_sockaddr
+from interceptor.model.address import LocalAddress
 from interceptor.proxy.connection import intercept
 
 if TYPE_CHECKING:
     import socket
 
+    from interceptor.model.address import PeerAddress
     from interceptor.model.connection import Direction
     from interceptor.proxy.connection import Services
 
@@ -49,6 +50,8 @@ class Listener:
     ) -> None:
         self._direction = direction
         self._sock = sock
+        # And so are the connections that it accepts, until somebody knows better.
+        sockets.reset_on_close(sock)
         self._services = services
         self._flows = flows
         self._starved = False  # in an episode of failing accepts, which is logged once
@@ -80,7 +83,7 @@ class Listener:
                 self._starve(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
                 return False
             try:
-                accepted, sockaddr = self._sock.accept()
+                accepted, peer = sockets.accept(self._sock)
             except BlockingIOError:
                 self._starved = False
                 return False
@@ -89,7 +92,6 @@ class Listener:
                     continue
                 self._starve(error)
                 return False
-            peer = PeerAddress(from_sockaddr(sockaddr))
             try:
                 self._take(accepted, peer)
             except Exception:  # noqa: BLE001 (see fault)
@@ -119,7 +121,6 @@ class Listener:
             sockets.reset(accepted)
             tracker.refuse(self._direction, peer, local)
             return
-        accepted.settimeout(0)
         try:
             intercept(flow, accepted, self._services, self._flows)
         except Exception:  # noqa: BLE001 (see fault)

@@ -21,14 +21,14 @@ class End:
     """One socket of a flow, as the source of the bytes that go to ``other``."""
 
     __slots__ = (
-        "bulk", "drain", "eof", "fd", "full", "least", "moved", "other", "pair", "pending", "queued", "side", "sock",
-        "spliced", "stalled",
+        "bulk", "drain", "eof", "fd", "full", "last", "least", "moved", "other", "pair", "pending", "queued", "side",
+        "sock", "spliced", "stalled", "told",
     )  # fmt: skip
 
     other: End
     pair: Pair
 
-    def __init__(self, side: Side, sock: socket.socket | TlsStream) -> None:
+    def __init__(self, side: Side, sock: socket.socket | TlsStream, spliced: bool, bulk: bool) -> None:  # noqa: FBT001 (made in one place, for every flow)
         self.side = side
         self.sock = sock
         self.fd = sock.fileno()
@@ -37,9 +37,11 @@ class End:
         self.stalled = False  # the other one refused: it tells when there is room
         self.full = False  # the next read is into the large buffer, for the last one was of at least
         self.least = MESSAGE
-        self.spliced = False  # once it is bulk
-        self.bulk = False
+        self.spliced = spliced  # once it is bulk
+        self.bulk = bulk
         self.drain = False  # read until nothing comes: a short read proves nothing any more
+        self.told = False  # the kernel has all that this side ever sends: a short read is the last one
+        self.last = False  # so was what is pending
         self.eof = False
         self.queued = False  # in the run queue
 
@@ -47,7 +49,18 @@ class End:
 class Pair:
     """Both ends of a flow."""
 
-    __slots__ = ("active", "done", "downstream", "first_eof", "flow", "look", "slot", "upstream", "young")
+    __slots__ = (
+        "active",
+        "done",
+        "downstream",
+        "first_eof",
+        "flow",
+        "look",
+        "plain",
+        "slot",
+        "upstream",
+        "young",
+    )
 
     def __init__(
         self,
@@ -63,6 +76,7 @@ class Pair:
         self.done = done
         self.look = look
         self.active = 0.0  # when a byte moved last
+        self.plain = True  # both are sockets: no TLS
         self.young = True  # the timer wheel has not come to it yet
         self.first_eof: Side | None = None  # set: half-closed
         self.slot = 0  # of the timer wheel

@@ -113,7 +113,9 @@ class Proxy:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop_accepting`` was called and the last flow has ended, or until cancelled."""
         # As trio.current_time, without finding out each time which clock that is.
-        self._services.http.clock = trio.lowlevel.current_clock().current_time
+        clock = trio.lowlevel.current_clock().current_time
+        self._services.http.clock = self._services.tracker.clock = clock
+        self._services.hub.use_clock(clock)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._services.hub.run)

@@ -220,7 +220,7 @@ class _Upstream:
 
     def _spoke(self) -> bool:
         """Records of TLS itself, such as a ticket, are no word of the upstream's."""
-        if isinstance(self._sock, socket.socket):
+        if isinstance(self._sock, socket.SocketType):
             return True
         try:
             self._sock.recv(1, socket.MSG_PEEK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from interceptor.model.address import PeerAddress
@@ -52,12 +51,12 @@ class Tracker:
     ) -> None:
         self._share = share
         self._recorder = recorder
-        self._clock = clock
+        self.clock = clock
         self._wall_clock = wall_clock
         self._ids = share.ids
         self._live: dict[int, Flow] = {}
         self._announced: set[int] = set()
-        self._peers: Counter[PeerAddress] = Counter()  # of the live flows
+        self._peers: dict[PeerAddress, int] = {}  # of the live flows
 
     @property
     def active(self) -> int:
@@ -82,10 +81,10 @@ class Tracker:
             direction=direction,
             peer=peer,
             started_at=self._wall_clock(),
-            opened=self._clock(),
+            opened=self.clock(),
         )
         self._live[flow.id] = flow
-        self._peers[peer] += 1
+        self._peers[peer] = self._peers.get(peer, 0) + 1
         return flow
 
     def decided(self, flow: Flow) -> None:
@@ -102,10 +101,12 @@ class Tracker:
 
     def _end(self, flow: Flow) -> None:
         del self._live[flow.id]
-        self._peers[flow.peer] -= 1
-        if not self._peers[flow.peer]:
+        more = self._peers[flow.peer] - 1
+        if more:
+            self._peers[flow.peer] = more
+        else:
             del self._peers[flow.peer]
-        flow.closed = self._clock()
+        flow.closed = self.clock()
         if flow.id not in self._announced:
             self._recorder.opened(flow)
         self._announced.discard(flow.id)

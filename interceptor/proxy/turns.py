@@ -42,7 +42,7 @@ class Turns(Instrument):
     def __init__(self, epoll: select.epoll, clock: Callable[[], float]) -> None:
         self.now = 0.0  # when the last wait ended
         self._epoll = epoll
-        self._clock = clock
+        self.clock = clock
         self._runnable: set[trio.lowlevel.Task] = set()
         self._asked = False  # a descriptor of trio's is ready
         self._due = 0.0  # trio's next deadline
@@ -87,13 +87,13 @@ class Turns(Instrument):
         """What is ready; nothing after a silence, or when trio's deadline has come. Busy, or when a task can run, only look."""
         if busy or self._runnable:
             events = self._epoll.poll(0, BATCH)
-            self.now = self._clock()
+            self.now = self.clock()
             return events
-        began = self._clock()
+        began = self.clock()
         events = self._look(began) if self._short_waits >= SHORT_WAITS else []
         if not events:
             events = self._epoll.poll(max(0.0, min(SILENCE, self._due - began)), BATCH)
-        self.now = self._clock()
+        self.now = self.clock()
         alone_and_soon = len(events) == 1 and self.now - began < LOOK
         self._short_waits = self._short_waits + 1 if alone_and_soon else 0
         return events
@@ -101,7 +101,7 @@ class Turns(Instrument):
     def _look(self, began: float) -> Events:
         """Look again and again for a while, whenever no other process wants the processor."""
         until = min(began + LOOK, self._due)
-        while self._clock() < until:
+        while self.clock() < until:
             if events := self._epoll.poll(0, BATCH):
                 return events
             os.sched_yield()
@@ -119,4 +119,4 @@ class Turns(Instrument):
         self._note_due()
 
     def _note_due(self) -> None:
-        self._due = self._clock() + trio.lowlevel.current_statistics().seconds_to_next_deadline
+        self._due = self.clock() + trio.lowlevel.current_statistics().seconds_to_next_deadline

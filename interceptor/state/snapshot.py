@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from interceptor.config.configuration import PLACES
 from interceptor.routing.destinations import Registry, egress_decision, ingress_decision
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from interceptor.routing.table import Routing
 
 
+MOST_KEPT: Final = 1024  # decisions, for each direction: some 0.5 KB each
+Decisions: TypeAlias = "dict[OriginalDestination, Decision]"
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The configuration, the addresses its hosts have now, and what follows from both."""
@@ -40,13 +44,26 @@ class Snapshot:
     places: Mapping[str, int] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     routing: Routing | None = None  # where no document says where requests go nothing is asked
+    # Decisions made: a destination is mostly asked for again.
+    _ingress: Decisions = field(default_factory=dict, init=False, repr=False, compare=False)
+    _egress: Decisions = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ingress(self, destination: OriginalDestination) -> Decision:
         """Where a peer's connection goes."""
-        return ingress_decision(self.configuration.sidecar, destination)
+        found = self._ingress.get(destination)
+        if found is None:
+            decision = ingress_decision(self.configuration.sidecar, destination)
+            found = _kept(self._ingress, destination, decision)
+        return found
 
     def egress(self, destination: OriginalDestination) -> Decision:
         """Where a connection of the app goes."""
+        found = self._egress.get(destination)
+        if found is None:
+            found = _kept(self._egress, destination, self._egress_decision(destination))
+        return found
+
+    def _egress_decision(self, destination: OriginalDestination) -> Decision:
         decision = egress_decision(self.configuration.sidecar.spec.egress.policy, self.registry, destination)
         if self.security is None or decision.entry is None:
             return decision
@@ -60,6 +77,14 @@ class Snapshot:
             "documents": [document.as_mapping() for document in self.configuration.documents],
             **_canonical(self.configuration, self.resolved),
         }
+
+
+def _kept(decisions: Decisions, destination: OriginalDestination, decision: Decision) -> Decision:
+    """The decision, kept for the next one who asks; a client that asks for everything there is fills no memory."""
+    if len(decisions) >= MOST_KEPT:
+        decisions.clear()
+    decisions[destination] = decision
+    return decision
 
 
 def take(

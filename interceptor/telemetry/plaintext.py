@@ -25,7 +25,7 @@ class Plaintext(Collector):
     """Counts the connections of peers that ended and were not mutual TLS, by the app's port."""
 
     def __init__(self) -> None:
-        self._ports: dict[str, int] = {}
+        self._ports: dict[int | str, int] = {}
         self._peers: Peers = {}
 
     def ended(self, flow: Flow) -> None:
@@ -33,7 +33,7 @@ class Plaintext(Collector):
         key = _key(flow)
         if key is None:
             return
-        label = str(key[0])
+        label: int | str = key[0]
         if label not in self._ports and len(self._ports) >= MAX_PORTS:
             label = OTHER
         self._ports[label] = self._ports.get(label, 0) + 1
@@ -57,7 +57,7 @@ class Plaintext(Collector):
             labels=("port",),
         )
         for port, count in self._ports.items():
-            family.add_metric((port,), count)
+            family.add_metric((str(port),), count)
         yield family
 
 

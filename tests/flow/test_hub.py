@@ -226,10 +226,15 @@ class Watched(Hub):
         self.turns: list[End] = []
 
     def _read_from(self, end: End) -> None:
-        self.turns.append(end)
+        if end.full or end.bulk:
+            self.turns.append(end)
         before = end.moved
         super()._read_from(end)
         assert end.moved - before <= CAPACITY
+
+    def _read_message(self, end: End) -> None:
+        self.turns.append(end)
+        super()._read_message(end)
 
 
 async def test_a_bulk_flow_waits_for_its_second_turn_until_the_small_ones_had_theirs() -> None:

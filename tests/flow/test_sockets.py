@@ -41,7 +41,7 @@ def test_an_accepted_socket_inherits_the_options_of_a_leg(listener: socket.socke
 
 def test_an_upstream_socket_has_the_options_of_a_leg_once_its_flow_is_kept() -> None:
     for host in ("127.0.0.1", "::1"):
-        with sockets.open_upstream(UpstreamAddress(SocketAddress(host, 80))) as upstream:
+        with contextlib.closing(sockets.open_upstream(UpstreamAddress(SocketAddress(host, 80)))) as upstream:
             assert upstream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
             sockets.keep_alive(upstream)
             assert [(level, name, upstream.getsockopt(level, name)) for level, name, _ in LEG] == LEG
@@ -109,7 +109,7 @@ def test_a_port_in_use_for_ipv4_only_is_named_too() -> None:
 
 def test_a_connection_to_this_machine_is_there_at_once() -> None:
     other, address = listening()
-    with other, sockets.open_upstream(UpstreamAddress(address)) as upstream:
+    with other, contextlib.closing(sockets.open_upstream(UpstreamAddress(address))) as upstream:
         assert sockets.start_connect(upstream, UpstreamAddress(address)) == 0
         assert upstream.getpeername() == address[:2]
 
@@ -117,7 +117,7 @@ def test_a_connection_to_this_machine_is_there_at_once() -> None:
 def test_a_refusal_by_this_machine_is_there_at_once() -> None:
     other, address = listening()
     other.close()
-    with sockets.open_upstream(UpstreamAddress(address)) as upstream:
+    with contextlib.closing(sockets.open_upstream(UpstreamAddress(address))) as upstream:
         assert sockets.start_connect(upstream, UpstreamAddress(address)) == errno.ECONNREFUSED
 
 

@@ -262,7 +262,7 @@ class Connection(Half):
     def _relay(self, exchange: Carried) -> bool:
         """Let the kernel pass on what there is of the body, where nobody looks at it; False where it cannot."""
         sink = exchange.response_sink()
-        if sink is None or not isinstance(self.sock, socket.socket):
+        if sink is None or not isinstance(self.sock, socket.SocketType):
             return False
         try:
             size = sink.relay(self.fd, self._left)
@@ -360,7 +360,9 @@ class Connection(Half):
     def _says_more(self) -> bool:
         """Whether there is more to read after a response of which the last read did not tell."""
         try:
-            return not isinstance(self.sock, socket.socket) or self.sock.recv(1, socket.MSG_PEEK) is not None
+            return (
+                not isinstance(self.sock, socket.SocketType) or self.sock.recv(1, socket.MSG_PEEK) is not None
+            )
         except BlockingIOError:
             return False
         except OSError:
@@ -389,7 +391,12 @@ class Connection(Half):
         That happens when it closes an idle connection just when we use it, and then a second try is no repetition,
         whatever the method. What was taken is acknowledged by every FIN; by a RST it is not, so that one proves nothing.
         """
-        if self._replay is None or self._started or self._buffer or not isinstance(self.sock, socket.socket):
+        if (
+            self._replay is None
+            or self._started
+            or self._buffer
+            or not isinstance(self.sock, socket.SocketType)
+        ):
             return None
         acked, received = sockets.acknowledged(self.sock)
         if acked > self._before or received <= self._taken:

@@ -67,7 +67,7 @@ class Half:
     @property
     def ready(self) -> bool:
         """Whether it takes bytes past us: nothing is to be sent before them, and no TLS."""
-        return self._blocked is None and not self._out and isinstance(self.sock, socket.socket)
+        return self._blocked is None and not self._out and isinstance(self.sock, socket.SocketType)
 
     def relay(self, source: int, most: int) -> int | None:
         """Send what another socket has, without looking at it; how much that was, 0 at its end.

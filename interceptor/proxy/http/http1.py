@@ -300,7 +300,7 @@ class Session(Half):
     def _relay(self, exchange: Exchange) -> bool:
         """Let the kernel pass on what there is of the body, where nobody looks at it; False where it cannot."""
         sink = exchange.request_sink()
-        if sink is None or self._buffer or not isinstance(self.sock, socket.socket):
+        if sink is None or self._buffer or not isinstance(self.sock, socket.SocketType):
             return False
         try:
             size = sink.relay(self.fd, self._left)
@@ -441,7 +441,7 @@ class Session(Half):
             self._exchange is None
             or not self._complete
             or self._buffer
-            or not isinstance(self.sock, socket.socket)
+            or not isinstance(self.sock, socket.SocketType)
         ):
             return
         try:
