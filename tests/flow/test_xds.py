@@ -209,10 +209,14 @@ async def test_a_restart_begins_with_the_cache(plane: ControlPlane, tmp_path: Pa
     plane.put(CLUSTER, static_cluster("a.example.com", "10.0.0.1"))
     async with following(plane, cacheFile=cache) as followed:
         await until(lambda: Path(cache).exists())
+        assert followed.client.dump()["fromCache"] is False
+    assert (await trio.Path(cache).stat()).st_mode & 0o777 == 0o600
     await trio.to_thread.run_sync(plane.stop)
     async with following(plane, cacheFile=cache) as followed:
         assert followed.hosts() == {"a.example.com": ["10.0.0.1"]}
         assert followed.client.pending is None
+        assert followed.client.dump()["fromCache"] is True
+        assert f"what the cache {cache} has stays in force" in str(followed.client.remark)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"documents": {"a": 1}}', "\x00"])

@@ -203,6 +203,7 @@ SCRIPT: list[tuple[Asked, str | int]] = [
     (Asked("/any", to=OTHER, port=8080), "two"),
     (Asked("/any", "whoever.example.com", to=OTHER, port=8080), "two"),
     (Asked("/through", to="10.9.0.1", port=7003), "three"),
+    (Asked("/relayed", to=OTHER, port=9000), "two"),
 ]
 
 
@@ -217,6 +218,7 @@ def put_first(plane: ControlPlane, host: str) -> None:
         http_listener("l80", "0.0.0.0", 80, "80"),
         http_listener("l8080", OTHER, 8080, "8080"),
         listener("tcp", host, PORTS["three"], "out"),
+        listener("relayed", OTHER, 9000, "two"),
     )
 
 

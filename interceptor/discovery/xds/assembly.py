@@ -52,6 +52,7 @@ class Assembly:
             str, Mapping[str, object] | None
         ] = {}  # clusters of requests, and what those are hashed on
         self._hosts: dict[str, dict[int, list[dict[str, object]]]] = {}  # routes by host and port
+        self._relayed: set[str] = set()  # clusters of connections that are relayed as they are
         self._entries: list[Made] = []
 
     def take(self, listener: str, path: str, chain: Chain) -> None:
@@ -67,14 +68,18 @@ class Assembly:
     def _take_tcp(self, listener: str, path: str, chain: Chain, cluster: str) -> None:
         if cluster not in self._clusters:
             self.left_out[listener] = f"{path}: there is no cluster '{cluster}'"
-        elif self._clusters[cluster].get("type") != "ORIGINAL_DST":
-            self.left_out[listener] = (
-                f"{path}: '{cluster}' is not an ORIGINAL_DST cluster, and this version sends a connection only to the "
-                "address that was dialled"
-            )
-        else:
+        elif self._clusters[cluster].get("type") == "ORIGINAL_DST":
             spec = {"hosts": [host_of(cluster)], "addresses": list(chain.ranges), "resolution": "NONE"}
             self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "TCP")})
+        elif isinstance(place := self._places[cluster], str):
+            self.left_out[listener] = f"{path}: the cluster '{cluster}': {place}"
+        else:
+            self._relayed.add(cluster)
+            own = _own_host(listener, chain)
+            spec = {"hosts": [own], "addresses": list(chain.ranges), "resolution": "NONE"}
+            self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "TCP")})
+            routes = {"hosts": [own], "tcp": [{"route": [{"destination": place}]}]}
+            self._entries.append(Made("VirtualService", listener, own, routes))
 
     def _entry(self, listener: str, chain: Chain, spec: dict[str, object]) -> None:
         self._entries.append(
@@ -90,7 +95,7 @@ class Assembly:
         return self._read[chain.route_name]
 
     def _take_http(self, listener: str, path: str, chain: Chain) -> None:
-        own = f"_listener.{slug(listener)}-{hashed(f'{listener} {chain.port} {chain.ranges}')}"
+        own = _own_host(listener, chain)
         hosts = [own]
         rest: VirtualHost | None = None
         configuration = self._configuration(chain)
@@ -166,6 +171,11 @@ class Assembly:
         for spec in of_clusters.entries(name, body, found, protocol):
             yield Made("ServiceEntry", resource, json.dumps(spec["ports"]), spec)
         place = self._places[name]
-        if name in self._routed and isinstance(place, dict) and found:
-            spec = {"host": place["host"], "trafficPolicy": of_clusters.rule(body, self._routed[name])}
+        if name in {*self._routed, *self._relayed} and isinstance(place, dict) and found:
+            spec = {"host": place["host"], "trafficPolicy": of_clusters.rule(body, self._routed.get(name))}
             yield Made("DestinationRule", resource, alias_of(name), spec)
+
+
+def _own_host(listener: str, chain: Chain) -> str:
+    """The host that means what a filter chain takes, whatever its clients name."""
+    return f"_listener.{slug(listener)}-{hashed(f'{listener} {chain.port} {chain.ranges}')}"

@@ -136,6 +136,7 @@ class Client:
         self._left_out: Mapping[str, str] = {}
         self._documents: dict[str, str] | None = None
         self._refused: tuple[str, ...] = ()  # why the last documents did not come into force
+        self._stale = False  # what is in force is the cache file's
         self._changed = trio.Event()
         self.status = Status()
         self.pending: str | None = "xDS: no control plane has told its clusters and listeners yet"
@@ -176,6 +177,7 @@ class Client:
             _log.warning("xDS: the cache %s is refused and left out: %s", self._cache, problems[0])
             return
         self.pending = None
+        self._stale = True
         _log.info("xDS: %d documents from the cache %s are in force", len(documents), self._cache)
 
     @property
@@ -183,7 +185,8 @@ class Client:
         """What an operator should know though the proxy is ready; None when all is well."""
         status = self.status
         if status.connected is None:
-            return f"xDS: not connected: {status.reason}; the last configuration stays in force"
+            kept = f"what the cache {self._cache} has" if self._stale else "the last configuration"
+            return f"xDS: not connected: {status.reason}; {kept} stays in force"
         wrong = {
             **{f"{_short(of)} {name}": why for (of, name), why in status.rejected.items()},
             **status.left_out,
@@ -195,7 +198,7 @@ class Client:
 
     def dump(self) -> dict[str, object]:
         """For ``/config_dump``."""
-        return {**self.status.dump(), "refused": list(self._refused)}
+        return {**self.status.dump(), "refused": list(self._refused), "fromCache": self._stale}
 
     def _hand_over(self, documents: dict[str, str] | None, status: Status) -> None:
         self.status = status
@@ -217,13 +220,17 @@ class Client:
                     self.pending = f"xDS: what the control plane told first is refused: {self._refused[0]}"
                 continue
             self.pending = None
+            self._stale = False
             if self._cache is not None:
                 await trio.to_thread.run_sync(self._write, self._cache, documents)
 
     def _write(self, path: Path, documents: Mapping[str, str]) -> None:
         made = path.with_name(f"{path.name}.new")
         try:
-            made.write_text(json.dumps({"documents": documents}), encoding="utf-8")
+            made.unlink(missing_ok=True)  # what a killed write left, whoever may read it
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"documents": documents}, file)
             os.replace(made, path)  # noqa: PTH105 (atomic: a reader finds the one or the other)
         except OSError as error:
             _log.warning("xDS: the cache %s cannot be written: %s", path, error.strerror)

@@ -143,10 +143,7 @@ def _breaker_faults(body: Body) -> Iterator[str]:
         yield from unknown(each, _THRESHOLDS, here)
         if each.get("priority", "DEFAULT") != "DEFAULT":
             yield f"{here}priority: only DEFAULT is honoured"
-        for name in ("max_connections", "max_pending_requests"):
-            if number(each, name, UNLIMITED) != UNLIMITED:
-                yield f"{here}{name}: is not honoured by this version; bound max_requests"
-        for name in ("max_requests", "max_retries"):
+        for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
             if number(each, name, 1) < 1:
                 yield f"{here}{name}: must be at least 1"
 
@@ -291,14 +288,20 @@ def rule(body: Body, hash_on: Body | None) -> dict[str, object]:
         balancer = {"simple": "RANDOM"} if hash_on is None else {"consistentHash": dict(hash_on)}
     thresholds = next(iter(mappings(mapping(body, "circuit_breakers"), "thresholds")), {})
     bounds = {
-        "http2MaxRequests": number(thresholds, "max_requests", 1024),  # Envoy's defaults
+        "http1MaxPendingRequests": number(thresholds, "max_pending_requests", 1024),  # Envoy's defaults
+        "http2MaxRequests": number(thresholds, "max_requests", 1024),
         "maxRetries": number(thresholds, "max_retries", 3),
     }
+    tcp: dict[str, object] = {
+        "connectTimeout": f"{seconds(body, 'connect_timeout') or 5.0:f}s"
+    }  # Envoy's default
+    if (connections := number(thresholds, "max_connections", 1024)) != UNLIMITED:
+        tcp["maxConnections"] = connections
     made: dict[str, object] = {
         "loadBalancer": balancer,
         "connectionPool": {
             "http": {name: value for name, value in bounds.items() if value != UNLIMITED},
-            "tcp": {"connectTimeout": f"{seconds(body, 'connect_timeout') or 5.0:f}s"},  # Envoy's default
+            "tcp": tcp,
         },
     }
     if outliers := mapping(body, "outlier_detection"):

@@ -145,16 +145,38 @@ def test_what_only_shows_together_is_left_out_and_said() -> None:
     clusters: dict[str, Body] = {
         ISTIO: {"load_assignment": assignment(endpoint("10.0.0.1", 8080))},
         other: {"type": "STRICT_DNS", "load_assignment": assignment(endpoint("a.example.com", 80))},
+        "mixed": {"load_assignment": assignment(endpoint("10.0.0.1", 1), endpoint("10.0.0.1", 2))},
     }
-    body = listener("10.9.0.1", 80, chain(ISTIO))
+    body = listener("10.9.0.1", 80, chain("mixed"))
     gone = listener("10.9.0.2", 80, chain("gone"))
     made = TRANSLATOR.documents(clusters, {}, {"l": body, "m": gone}, {})
-    assert len(made.documents) == 1
+    assert not any(key.startswith("VirtualService") for key in made.documents)
     assert made.left_out == {
         f"cluster {other}": "the endpoint a.example.com is another name than the service b.example.com, which is not honoured",
-        "listener l": f"filter_chains[0].filters[0].cluster: '{ISTIO}' is not an ORIGINAL_DST cluster, and this version "
-        "sends a connection only to the address that was dialled",
+        "listener l": "filter_chains[0].filters[0].cluster: the cluster 'mixed': its endpoints have several ports, which is "
+        "not honoured by this version",
         "listener m": "filter_chains[0].filters[0].cluster: there is no cluster 'gone'",
+    }
+
+
+def test_a_listener_before_endpoints_sends_connections_to_them() -> None:
+    bounds = {"thresholds": [{"max_connections": 7, "max_pending_requests": 8, "max_retries": 4294967295}]}
+    cluster = {"load_assignment": assignment(endpoint("10.0.0.1", 8080)), "circuit_breakers": bounds}
+    assert judged(CLUSTER, cluster) == ()
+    made = TRANSLATOR.documents({ISTIO: cluster}, {}, {"l": listener("10.9.0.1", 80, chain(ISTIO))}, {})
+    taken, virtual, entry, rule = specs(made)
+    assert (taken["addresses"], taken["resolution"]) == (["10.9.0.1"], "NONE")
+    assert virtual["hosts"] == taken["hosts"]
+    there = {"host": "_80.api.example.com", "port": {"number": 8080}}
+    assert virtual["tcp"] == [{"route": [{"destination": there}]}]
+    assert entry["hosts"] == ["api.example.com", there["host"]]
+    assert rule["host"] == there["host"]
+    assert rule["trafficPolicy"] == {
+        "loadBalancer": {"simple": "ROUND_ROBIN"},
+        "connectionPool": {
+            "http": {"http1MaxPendingRequests": 8, "http2MaxRequests": 1024},
+            "tcp": {"connectTimeout": "5.000000s", "maxConnections": 7},
+        },
     }
 
 
@@ -174,7 +196,7 @@ def of(**given: object) -> dict[str, object]:
         (CLUSTER, of(least_request_lb_config=of(choice_count=3)), "least_request_lb_config.choice_count:"),
         (CLUSTER, of(common_lb_config=of(zone_aware_lb_config={})), "common_lb_config.zone_aware_lb_config:"),
         (CLUSTER, of(typed_extension_protocol_options=of(x={})), "typed_extension_protocol_options.x:"),
-        (CLUSTER, of(circuit_breakers=of(thresholds=[of(max_connections=5)])), "circuit_breakers.thresholds[0].max_connections:"),
+        (CLUSTER, of(circuit_breakers=of(thresholds=[of(max_connections=0)])), "circuit_breakers.thresholds[0].max_connections:"),
         (CLUSTER, of(circuit_breakers=of(thresholds=[of(priority="HIGH")])), "circuit_breakers.thresholds[0].priority:"),
         (CLUSTER, of(circuit_breakers=of(thresholds=[of(max_requests=0)])), "circuit_breakers.thresholds[0].max_requests:"),
         (CLUSTER, of(outlier_detection=of(interval="5s")), "outlier_detection.enforcing_success_rate: is 100"),
