@@ -124,7 +124,7 @@ def _hello(body: bytes) -> ClientHello:
         raise _MalformedError
     if not reader.vector(1):  # compression methods
         raise _MalformedError
-    extensions = dict(_extensions(reader.vector(2))) if reader.more else {}
+    extensions = _extensions(reader.vector(2)) if reader.more else {}
     if reader.more:
         raise _MalformedError
     return ClientHello(
@@ -133,15 +133,19 @@ def _hello(body: bytes) -> ClientHello:
     )
 
 
-def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
-    reader = _Reader(data)
-    seen: set[int] = set()
-    while reader.more:
-        kind = reader.number(2)
-        if kind in seen:
+def _extensions(data: bytes) -> dict[int, bytes]:
+    """Each by its type; there are many, so they are counted out by hand."""
+    found: dict[int, bytes] = {}
+    at, end = 0, len(data)
+    while at < end:
+        if at + 4 > end:
             raise _MalformedError
-        seen.add(kind)
-        yield kind, reader.vector(2)
+        kind, begin = data[at] << 8 | data[at + 1], at + 4
+        at = begin + (data[at + 2] << 8 | data[at + 3])
+        if at > end or kind in found:
+            raise _MalformedError
+        found[kind] = data[begin:at]
+    return found
 
 
 def _server_name(data: bytes) -> str:

@@ -125,14 +125,19 @@ class Transport:
         except BaseException:
             sockets.reset(sock)
             raise
-        stream.on_ticket = lambda session: contexts.keep(upstream, session)
+        if not (stream.resumed and contexts.serves_on(upstream, self._keeper(tls).now())):
+            stream.on_ticket = lambda: contexts.keep(upstream, stream.session)
         return stream
+
+    def _keeper(self, tls: UpstreamTls) -> Keeper:
+        keeper = self.workload if tls.files is None else self.others[tls.files]
+        assert keeper is not None  # the configuration was refused without
+        return keeper
 
     def _begin(
         self, sock: socket.socket, address: UpstreamAddress, tls: UpstreamTls, protocol: ProtocolName
     ) -> tuple[TlsStream, Upstream, Contexts]:
-        keeper = self.workload if tls.files is None else self.others[tls.files]
-        assert keeper is not None  # the configuration was refused without
+        keeper = self._keeper(tls)
         if (own := keeper.refusal()) is not None:
             raise HandshakeError("own_certificate", str(own))
         contexts = keeper.current

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.errors import ConfigError
+from interceptor.kernel import openssl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.tls.certificates import Material
 
-# Istio's list for TLS 1.2 (MeshConfig); the suites of TLS 1.3 are all modern and not configurable from Python.
+# Istio's list for TLS 1.2 (MeshConfig); the suites of TLS 1.3 are all modern.
 CIPHERS: Final = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
 TICKETS: Final = (
     1  # in a TLS 1.3 handshake: OpenSSL's two are for clients that use each only once, which costs bytes
@@ -61,6 +62,11 @@ class Contexts:
         """A session to resume."""
         return self._sessions.get(upstream)
 
+    def serves_on(self, upstream: Upstream, now: float) -> bool:
+        """Whether the session with an upstream is young enough to be resumed once more: a newer one is not worth its copy."""
+        session = self._sessions.get(upstream)
+        return session is not None and now - session.time < session.timeout / 2
+
     def keep(self, upstream: Upstream, session: ssl.SSLSession | None) -> None:
         """Remember the newest session with an upstream; the least recently renewed ones are forgotten."""
         if session is None or not session.has_ticket:
@@ -78,7 +84,7 @@ class Contexts:
         return found
 
     def _make(self, *, server: bool, check_host: bool, alpn: tuple[str, ...]) -> ssl.SSLContext:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        made = openssl.make_context(server=server)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         made.maximum_version = ssl.TLSVersion.TLSv1_3
         made.set_ciphers(CIPHERS)

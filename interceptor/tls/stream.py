@@ -18,6 +18,7 @@ What the hub relies on, and what is therefore kept:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
@@ -49,7 +50,7 @@ class TlsStream:
 
     __slots__ = (
         "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls",
-        "on_ticket", "reader", "sock",
+        "_waits", "on_ticket", "reader", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -63,9 +64,7 @@ class TlsStream:
     ) -> None:
         self.sock = sock
         self.reader: Reader | None = None
-        self.on_ticket: Callable[[ssl.SSLSession | None], None] | None = (
-            None  # called once, after the first read
-        )
+        self.on_ticket: Callable[[], None] | None = None  # called once, after the first read
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -81,6 +80,7 @@ class TlsStream:
         self._owed = 0  # 1: the last byte that was encrypted counts as not taken
         self._plain = memoryview(b"")  # decrypted before a shutdown, and not read yet
         self._failure: OSError | None = None  # what a read met after it had something to return
+        self._waits = server_side  # in the handshake: OpenSSL has to be given something first
         self._ended = False  # the peer's close_notify was read
         self._closing = False  # ours was made
 
@@ -92,18 +92,19 @@ class TlsStream:
         Raises ssl.SSLError, after the alert for the peer was sent as far as the kernel takes it, and OSError.
         """
         while True:
+            if self._waits and not self._incoming.pending and not self._take(RAW):
+                return False
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
+                self._waits = True
                 self._offer()
-                if not self._take(RAW):
-                    return False
-                continue
             except ssl.SSLError:
                 self._offer()
                 raise
-            self._offer()
-            return True
+            else:
+                self._offer()
+                return True
 
     @property
     def holds(self) -> bool:
@@ -116,7 +117,7 @@ class TlsStream:
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """To resume; of TLS 1.3 it has a ticket only after the first read."""
+        """To resume; of TLS 1.3 it has a ticket only after the first read. Python copies it, which takes 250 us."""
         return self._tls.session
 
     @property
@@ -163,7 +164,7 @@ class TlsStream:
             self._again()  # what is left here is no event of the socket's
         if self.on_ticket is not None:  # TLS 1.3 sends it behind the handshake
             tell, self.on_ticket = self.on_ticket, None
-            tell(self._tls.session)
+            tell()
         return filled
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -249,6 +250,11 @@ class TlsStream:
 
     def close(self) -> None:
         """Close the socket, and say nothing."""
+        if self._tls.server_side and not self._closing:
+            # What OpenSSL would say stays here. It is to believe that it did: it forgets the session otherwise, and
+            # since TLS 1.1 a connection that was cut off may be resumed.
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
         self.sock.close()
 
     def fileno(self) -> int:

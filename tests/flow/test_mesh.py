@@ -375,6 +375,7 @@ class Server:
                 self.peers.append((str(names), tls.session_reused, tls.selected_alpn_protocol()))
                 while data := tls.recv(1000):
                     tls.sendall(data.upper())
+                tls.unwrap()  # OpenSSL forgets the session otherwise
         except OSError:
             pass
 
