@@ -46,6 +46,12 @@ def _header(value: str) -> str:
     return value.lower()
 
 
+def _word(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"'{value}' is not a method, nor the name of a header")
+    return value
+
+
 def _settable(value: str) -> str:
     if _header(value) in _FRAMING:
         raise ValueError(
@@ -90,6 +96,7 @@ def _regex(value: str) -> str:
 
 HeaderName = Annotated[str, AfterValidator(_header)]
 SettableHeader = Annotated[str, AfterValidator(_settable)]
+HeaderToken = Annotated[str, AfterValidator(_word)]
 HeaderText = Annotated[str, AfterValidator(_text)]
 ServiceHost = Annotated[str, AfterValidator(_service)]
 SubsetName = Annotated[str, AfterValidator(_subset)]
@@ -264,12 +271,31 @@ class HTTPRetry(Strict):
     backoff: Duration | None = None
 
 
+class HTTPMirror(Strict):
+    """Where copies of requests go, and of how many."""
+
+    destination: Destination
+    percentage: Percentage = Percentage(value=100.0)
+
+
+class CorsPolicy(Strict):
+    """Which pages of other origins may ask."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"allowOrigin"})
+
+    allowOrigins: Annotated[tuple[StringMatch, ...], AfterValidator(_some)] = Field(strict=False)  # noqa: N815
+    allowMethods: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
+    allowHeaders: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
+    exposeHeaders: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
+    maxAge: Duration | None = None  # noqa: N815
+    allowCredentials: bool = False  # noqa: N815
+    unmatchedPreflights: Literal["FORWARD", "IGNORE", "UNSPECIFIED"] = "UNSPECIFIED"  # noqa: N815
+
+
 class HTTPRoute(Strict):
     """What is done with requests that one of its matches, or no match where it has none, holds for."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"delegate", "mirror", "mirrors", "mirrorPercentage", "mirrorPercent", "corsPolicy"}
-    )
+    unsupported: ClassVar[frozenset[str]] = frozenset({"delegate", "mirrorPercent"})
 
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = Field(default=(), strict=False)
@@ -281,6 +307,17 @@ class HTTPRoute(Strict):
     retries: HTTPRetry | None = None
     fault: HTTPFaultInjection | None = None
     headers: Headers = Headers()
+    corsPolicy: CorsPolicy | None = None  # noqa: N815
+    mirror: Destination | None = None
+    mirrorPercentage: Percentage | None = None  # noqa: N815
+    mirrors: tuple[HTTPMirror, ...] = Field(default=(), strict=False)
+
+    @property
+    def copies(self) -> tuple[tuple[Destination, float], ...]:
+        """Where copies of requests go, and of how many per cent of them."""
+        share = 100.0 if self.mirrorPercentage is None else self.mirrorPercentage.value
+        one = () if self.mirror is None else ((self.mirror, share),)
+        return (*one, *((each.destination, each.percentage.value) for each in self.mirrors))
 
 
 class L4Match(Strict):
@@ -376,6 +413,11 @@ def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]
     if len(given) > 1:
         yield Fault((*at, given[1]), f"cannot be given together with {given[0]}; keep one")
     yield from _weight_faults(route.route, (*at, "route"))
+    if route.mirrorPercentage is not None and route.mirror is None:
+        yield Fault((*at, "mirrorPercentage"), "needs mirror; mirrors have a percentage of their own")
+    if route.copies and not route.route:
+        field = "mirror" if route.mirror is not None else "mirrors"
+        yield Fault((*at, field), "needs route: what is answered here is not copied")
     if (
         route.rewrite is not None
         and route.rewrite.uri is not None

@@ -31,6 +31,9 @@ class Recorder(Protocol):
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
 
+    def mirrored(self, *, sent: bool) -> None:
+        """A copy of a request was sent, or dropped."""
+
     def accept_error(self, number: int) -> None:
         """Accepting failed with this errno; the connections wait in the kernel."""
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from interceptor.model import http
 from interceptor.routing.by_host import ByHost
+from interceptor.routing.cors import Cors, cors
 from interceptor.routing.retry import RetryPolicy, retry_policy
 from interceptor.routing.text_match import TextMatch, text_match
 
@@ -102,6 +103,13 @@ class Route:
     matches: tuple[Match, ...]  # none: everything
     sums: tuple[int, ...]  # of the destinations' weights
     retries: RetryPolicy
+    cors: Cors | None = None
+
+    def mirrored(self, chance: Chance) -> Iterator[Destination]:
+        """Where a copy of a request goes."""
+        for destination, percent in self.spec.copies:
+            if percent >= 100 or chance.random() * 100 < percent:
+                yield destination
 
     def taken_by(self, question: Question) -> tuple[bool, Match | None]:
         """Whether a request takes this route, and by which match."""
@@ -220,6 +228,7 @@ def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[R
             tuple(map(_match, ours)),
             weight_sums(spec.route),
             retry_policy(spec.retries),
+            cors(spec.corsPolicy),
         )
 
 

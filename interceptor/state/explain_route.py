@@ -257,6 +257,10 @@ def _done(taken: Taken, question: Question) -> Iterator[str]:
         for name, fault in (("held back", spec.fault.delay), ("answered with an error", spec.fault.abort)):
             if fault is not None:
                 yield f"{fault.percentage.value:g}% are {name} by its fault"
+    for destination, share in spec.copies:
+        yield f"copies of {share:g}% are sent to {routes.cluster_name(destination, question.port)}; their answers are dropped"
+    if spec.corsPolicy is not None:
+        yield "preflights of the origins of its corsPolicy are answered here, and what these origins may read is added"
     if spec.redirect is not None:
         status, location = routes.redirection(taken, question)
         yield f"it is redirected: {status}, {location.decode('latin-1')}"

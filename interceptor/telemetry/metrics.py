@@ -95,6 +95,12 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._mirrored = Counter(
+            "interceptor_mirrored_requests_total",
+            "Copies of requests that routes mirror: sent, or dropped for want of room.",
+            ("result",),
+            registry=registry,
+        )
         self._internal_errors = Counter(
             "interceptor_internal_errors_total", "Faults of ours, each with a log line.", registry=registry
         )
@@ -152,6 +158,10 @@ class Metrics:
         """In how many seconds the certificates of some files expire."""
         for file, left in seconds.items():
             self._expiry.labels(file).set(left)
+
+    def mirrored(self, *, sent: bool) -> None:
+        """A copy of a request was sent, or dropped."""
+        self._mirrored.labels("sent" if sent else "dropped").inc()
 
     def accept_error(self, number: int) -> None:
         """An accept failed with this errno."""

@@ -41,6 +41,10 @@ class Recorder:
         """What a flow carries was found out, or was not in time."""
         self.metrics.detected(flow, result)
 
+    def mirrored(self, *, sent: bool) -> None:
+        """A copy of a request was sent, or dropped."""
+        self.metrics.mirrored(sent=sent)
+
     def accept_error(self, number: int) -> None:
         """Accepting failed with this errno."""
         self.metrics.accept_error(number)

@@ -44,6 +44,7 @@ class Records:
     accept_errors: list[int] = field(default_factory=list)
     requests: list[RequestRecord] = field(default_factory=list)
     detections: list[str] = field(default_factory=list)
+    mirrors: list[bool] = field(default_factory=list)  # whether each was sent
     faults: int = 0
 
     def opened(self, flow: Flow) -> None:
@@ -60,6 +61,9 @@ class Records:
 
     def detected(self, flow: Flow, result: str) -> None:
         self.detections.append(result)
+
+    def mirrored(self, *, sent: bool) -> None:
+        self.mirrors.append(sent)
 
     def accept_error(self, number: int) -> None:
         self.accept_errors.append(number)

@@ -44,6 +44,9 @@ class Printer:
     def detected(self, flow: Flow, result: str) -> None:
         pass
 
+    def mirrored(self, *, sent: bool) -> None:
+        pass
+
     def accept_error(self, number: int) -> None:
         self.accept_errors.append(number)
 

@@ -45,7 +45,7 @@ from interceptor.proxy.http.serve import Service, onward as make_onward, pool_ke
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.proxy.http.client import Replay
@@ -227,6 +227,11 @@ class Exchange(RequestRecord):
         """Whether all of the request that has come is kept."""
         return self._kept is not None
 
+    @property
+    def kept(self) -> Sequence[bytes] | None:
+        """All of the request's body that has come, as long as it is kept."""
+        return self._kept
+
     def keep(self) -> None:
         """Keep the request for another attempt, as far as it is not too long."""
         size = sum(map(len, self._held))
@@ -276,6 +281,8 @@ class Exchange(RequestRecord):
             return
         self.flag, self.details = local.flag, local.details
         head = ResponseHead(local.status, replies.reason(local.status), replies.headers(local))
+        if self.routed is not None:
+            self.routed.replied(head)
         self._respond(head, 0 if self.head.method == b"HEAD" else len(local.body))
         if local.body and self.head.method != b"HEAD":
             self.response_data(local.body)

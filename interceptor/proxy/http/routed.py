@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from interceptor.model import http
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import LocalReply, RequestHead
 from interceptor.model.request import Destination
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.exchange import Exchange
+from interceptor.proxy.http.mirror import Mirrors
+from interceptor.proxy.http.timer import Timer
 from interceptor.routing import retry, routes
 from interceptor.routing.clusters import hash_key
 from interceptor.routing.outlier import Outcome
@@ -24,7 +24,7 @@ from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPol
 from interceptor.routing.routes import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from interceptor.config.virtual_service import HTTPRouteDestination
     from interceptor.model.address import UpstreamAddress
@@ -82,6 +82,7 @@ class Router:
     ) -> None:
         self.serving = serving
         self.states = states
+        self.mirrors = Mirrors(serving, states)
         self._routing = routing
 
     def active(self, flow: Flow) -> bool:
@@ -104,34 +105,11 @@ class Router:
         return Routed(self, exchange).start(routing)
 
 
-class Timer:
-    """Does something after some seconds, unless it is stopped before."""
-
-    def __init__(
-        self, exchange: Exchange, serving: Serving, seconds: float, action: Callable[[], None]
-    ) -> None:
-        self._scope = trio.CancelScope()
-
-        async def wait() -> None:
-            with self._scope:
-                try:
-                    await trio.sleep(seconds)
-                    action()
-                except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
-                    serving.fault(exchange)
-
-        serving.spawn(wait)
-
-    def stop(self) -> None:
-        """Do not do it."""
-        self._scope.cancel()
-
-
 class Routed:
     """One request on its route."""
 
     __slots__ = (
-        "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_destination", "_exchange", "_head", "_inside", "_policy",
+        "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_destination", "_exchange", "_head", "_inside", "_mirrored", "_policy",
         "_question", "_retrying", "_router", "_state", "_taken", "_tried", "_try_deadline", "_waiting",
     )  # fmt: skip
 
@@ -148,6 +126,9 @@ class Routed:
         self._attempts = 0
         self._retrying = False
         self._inside = False  # it has one of the connections that the cluster may have
+        self._mirrored: Sequence[
+            Cluster | None
+        ] = ()  # that get a copy; None: one that is not in the registry
         self._cookie: bytes | None = None  # that keeps the client at its endpoint, where we made it
         self._tried: list[UpstreamAddress] = []
         self._deadline: Timer | None = None
@@ -171,14 +152,19 @@ class Routed:
             exchange.destination = Destination("-", decision.service, decision.namespace)
             exchange.reply(_NO_ROUTE)
         else:
-            self._taken = found.taken
             name = found.taken.route.name
             exchange.destination = Destination("-", decision.service, decision.namespace, name)
             self._take(found.taken, routing)
         return True
 
     def _take(self, taken: Taken, routing: Routing) -> None:
-        """Do what the route says, in Envoy's order: faults, then an answer, or a destination."""
+        """Do what the route says, in Envoy's order: preflights, faults, then an answer, or a destination."""
+        cors = taken.route.cors
+        allowed = None if cors is None else cors.answer(self._exchange.head)
+        if allowed is not None:
+            self._exchange.reply(LocalReply(200, ResponseFlag.NONE, "cors_response", b"", allowed))
+            return
+        self._taken = taken
         chance, fault = self._router.states.chance, taken.route.spec.fault
         delay = None if fault is None else fault.delay
         if delay is not None and chance.random() * 100 < delay.percentage.value:
@@ -230,7 +216,14 @@ class Routed:
             return
         self._policy = taken.route.retries
         self._head = self._changed(taken, chosen)
-        self._bring(cluster, taken.route.spec.timeout)
+        self._bring(cluster, taken.route.spec.timeout, self._mirrors(taken, routing))
+
+    def _mirrors(self, taken: Taken, routing: Routing) -> Sequence[Cluster | None]:
+        """Where copies of the request go."""
+        drawn = taken.route.mirrored(self._router.states.chance)
+        ports = [(each, None if each.port is None else each.port.number) for each in drawn]
+        find, asked = routing.clusters.find, self._question.port
+        return [find(each.host, port, each.subset, asked) for each, port in ports]
 
     def _changed(self, taken: Taken, chosen: HTTPRouteDestination) -> RequestHead:
         """The head as the upstream is to see it; the log has the client's."""
@@ -245,7 +238,9 @@ class Routed:
         routes.change_headers(headers, spec.headers.request, chosen.headers.request)
         return RequestHead(head.method, target, authority, head.scheme, head.version, headers)
 
-    def _bring(self, cluster: Cluster, timeout: float | None) -> None:
+    def _bring(
+        self, cluster: Cluster, timeout: float | None, mirrored: Sequence[Cluster | None] = ()
+    ) -> None:
         """Bring the request to an endpoint of a cluster, if the cluster's policies let it."""
         exchange, every = self._exchange, self._router.serving
         self._cluster, base = cluster, cluster.base
@@ -264,7 +259,8 @@ class Routed:
         state.requests += 1
         if timeout is not None:
             self._deadline = self._timer(timeout, self._is_late)
-        if self._policy.attempts:
+        self._mirrored = mirrored
+        if self._policy.attempts or mirrored:
             exchange.keep()
         if state.has_connection():
             self._enter(state)
@@ -336,11 +332,28 @@ class Routed:
         if self._again(attempt):
             return True
         self._stop_try()
+        self._mirror()
         self._give_cookie(head)
         if self._taken is not None and self._destination is not None:
             spec = self._taken.route.spec
             routes.change_headers(head.headers, spec.headers.response, self._destination.headers.response)
+            self.replied(head)
         return False
+
+    def replied(self, head: ResponseHead) -> None:
+        """A response, the upstream's or ours, is passed on: pages of other origins are told whether they may read it."""
+        cors = None if self._taken is None else self._taken.route.cors
+        if cors is not None:
+            cors.change(self._exchange.head, head.headers)
+
+    def _mirror(self) -> None:
+        """Send the copies, once all of the request has come."""
+        exchange, mirrored = self._exchange, self._mirrored
+        if not mirrored or not exchange.complete:
+            return
+        self._mirrored = ()
+        for cluster in mirrored:
+            self._router.mirrors.send(exchange.flow, self._head, exchange.kept, cluster)
 
     def _give_cookie(self, head: ResponseHead) -> None:
         on = None if self._cluster is None else self._cluster.traffic.hash_on
@@ -402,6 +415,7 @@ class Routed:
     def finished(self) -> None:
         """The exchange is over, however it ended."""
         self._leave()
+        self._mirror()
         state, self._state = self._state, None
         if state is not None:
             state.waiting.pop(self, None)

@@ -97,7 +97,27 @@ def test_a_document_as_istio_users_have_it() -> None:
         ),
         *(
             (f"{{hosts: [a.b], http: [{{{field}: x}}]}}", f"spec.http[0].{field}: ")
-            for field in ("delegate", "mirrors", "corsPolicy")
+            for field in ("delegate", "mirrorPercent", "corsPolicy", "mirrors")
+        ),
+        (
+            "{hosts: [a.b], http: [{mirrorPercentage: {value: 5}, route: [{destination: {host: a.b}}]}]}",
+            "spec.http[0].mirrorPercentage: needs mirror",
+        ),
+        (
+            "{hosts: [a.b], http: [{mirror: {host: c.d}, directResponse: {status: 200}}]}",
+            "spec.http[0].mirror: needs route",
+        ),
+        (
+            "{hosts: [a.b], http: [{mirrors: [{destination: {host: c.d}}], directResponse: {status: 200}}]}",
+            "spec.http[0].mirrors: needs route",
+        ),
+        (
+            "{hosts: [a.b], http: [{corsPolicy: {allowOrigin: ['*'], allowOrigins: [{exact: x}]}, directResponse: {status: 200}}]}",
+            "spec.http[0].corsPolicy.allowOrigin: ",
+        ),
+        (
+            "{hosts: [a.b], http: [{corsPolicy: {allowOrigins: [{exact: x}], allowMethods: ['A B']}, directResponse: {status: 200}}]}",
+            "'A B' is not a method, nor the name of a header",
         ),
         ("{hosts: [a.b], tcp: [{}]}", "spec.tcp[0].route: is required"),
         (
@@ -121,6 +141,24 @@ def test_a_document_as_istio_users_have_it() -> None:
 def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
     [problem, *_] = problems(f"{HEAD}spec: {spec}\n")
     assert found in problem
+
+
+def test_where_copies_go_and_how_many() -> None:
+    document = virtual_service(
+        """
+        hosts: [a.b]
+        http:
+        - route: [{destination: {host: a.b}}]
+          mirror: {host: c.d, subset: v1}
+          mirrors: [{destination: {host: e.f}, percentage: {value: 12.5}}]
+        - route: [{destination: {host: a.b}}]
+          mirror: {host: c.d}
+          mirrorPercentage: {value: 3}
+        - route: [{destination: {host: a.b}}]
+        """
+    )
+    found = [[(each.host, share) for each, share in route.copies] for route in document.spec.http]
+    assert found == [[("c.d", 100.0), ("e.f", 12.5)], [("c.d", 3.0)], []]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def test_the_route_its_subset_its_endpoints_and_why() -> None:
     [
         ("redirect: {uri: /x}", "it is redirected: 301, http://shop.example/x"),
         ("directResponse: {status: 204}", "it is answered: 204"),
+        (
+            "route: [{destination: {host: shop.example}}]\n  mirrors: [{destination: {host: b.example}, percentage: {value: 5}}]",
+            "copies of 5% are sent to outbound|80||b.example; their answers are dropped",
+        ),
+        (
+            "corsPolicy: {allowOrigins: [{exact: '*'}]}\n  directResponse: {status: 204}",
+            "preflights of the origins of its corsPolicy are answered here",
+        ),
         ("match: [{port: 81}]\n  directResponse: {status: 204}", "no route takes it: 404"),
         ("route: [{destination: {host: gone.example}}]", "which the registry does not have: 503"),
     ],

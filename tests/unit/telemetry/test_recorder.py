@@ -33,5 +33,10 @@ def test_what_goes_wrong_beside_flows_is_counted() -> None:
     recorder = Recorder(metrics, AccessLog("/dev/null", "json", metrics.access_log_dropped))
     recorder.accept_error(errno.EMFILE)
     recorder.internal_error()
+    recorder.mirrored(sent=True)
+    recorder.mirrored(sent=False)
+    for result in ("sent", "dropped"):
+        line = f'interceptor_mirrored_requests_total{{result="{result}"}} 1.0'
+        assert line.encode() in metrics.render()
     assert b'interceptor_accept_errors_total{errno="EMFILE"} 1.0' in metrics.render()
     assert b"interceptor_internal_errors_total 1.0" in metrics.render()
