@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow
     from interceptor.policy.rate_limit import Store
 
+    StoreOf: TypeAlias = Callable[[str, int], Store]  # a limiter's, by its name, for so many keys
     Maker: TypeAlias = Callable[[documents.Item, "Means"], Iterator[Filter]]  # of the kind of item it is for
 
 
@@ -42,7 +43,7 @@ class Means:
     chance: Callable[[], float]  # evenly from 0 up to 1
     observer: Observer
     wall_clock: Callable[[], float]  # Unix time
-    store: Callable[[str, int], Store] = lambda _name, keys: LocalStore(keys)  # a limiter's, by its name
+    store: StoreOf = lambda _name, keys: LocalStore(keys)
 
 
 class Stack:

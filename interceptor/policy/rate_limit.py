@@ -50,10 +50,16 @@ class Claim(NamedTuple):
 
 
 class Store(Protocol):
-    """Where buckets are kept. The one method is atomic, so that processes could share a store."""
+    """Where buckets are kept. The one method is atomic, so that processes can share a store (``shared_buckets``)."""
 
     def take(self, claims: Sequence[Claim], now: int) -> int:
         """Take one from every bucket and answer 0, or take none and answer after how long it would be worth a try."""
+
+
+def after(tat: int, quota: Quota, now: int) -> tuple[int, int]:
+    """How long until one may be taken, which is not above 0 where it may, and the TAT once it was."""
+    tat = max(tat, now)
+    return tat - (quota.burst - 1) * quota.interval - now, tat + quota.interval
 
 
 class LocalStore:
@@ -73,9 +79,9 @@ class LocalStore:
         taken: list[tuple[dict[Key, int], Key, int]] = []
         for claim in claims:
             where, key, tat = self._find(claim, now)
-            tat = max(tat, now)
-            wait = max(wait, tat - (claim.quota.burst - 1) * claim.quota.interval - now)
-            taken.append((where, key, tat + claim.quota.interval))
+            missing, tat = after(tat, claim.quota, now)
+            wait = max(wait, missing)
+            taken.append((where, key, tat))
         if wait:
             return wait
         for where, key, tat in taken:

@@ -11,6 +11,7 @@ import functools
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ import trio
 
 from interceptor.kernel import starter
 from interceptor.kernel.shared_memory import SharedMemory
+from interceptor.policy import shared_buckets
+from interceptor.policy.shared_buckets import SharedBuckets
 from interceptor.proxy.share import PartialShare, Shares
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
@@ -68,6 +71,7 @@ class Supervisor:
         self._metrics = metrics
         self._workers = len(listeners)
         memory = SharedMemory(Shares.cells(self._workers))
+        buckets, secret = SharedMemory(shared_buckets.CELLS), os.urandom(16)
         self._shares = Shares(memory, self._workers, configuration.sidecar.spec.limits.connections)
         self._own_metrics = WorkerMetrics(
             self._workers, lambda slot: self._shares.seats[slot], lambda: len(self._ready())
@@ -87,7 +91,15 @@ class Supervisor:
             logs.name_process(f"worker {slot}")
             access_log.in_turn = functools.partial(memory.locked, LOG_LOCK)
             share = PartialShare(self._shares, slot)
-            worker = Worker(configuration, listeners[slot], metrics, access_log, share, credentials)
+            worker = Worker(
+                configuration,
+                listeners[slot],
+                metrics,
+                access_log,
+                share,
+                credentials,
+                lambda limiter, _: SharedBuckets(buckets.cells, buckets.locked, secret, limiter),
+            )
             trio.run(obey, worker, Channel(sock))
 
         queues = [queue for own in listeners for _, queue in own]

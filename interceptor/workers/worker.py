@@ -7,6 +7,7 @@ import logging
 import os
 import random  # noqa: TID251 (this is where it is passed in)
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
-    from interceptor.middleware.build import Stack
+    from interceptor.middleware.build import Stack, StoreOf
     from interceptor.model.connection import Direction
     from interceptor.proxy.share import Share
     from interceptor.proxy.transport import Credentials
@@ -38,8 +39,11 @@ _log: Final = logging.getLogger(__name__)
 COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
 
 
-def stack(configuration: Configuration, metrics: Metrics) -> Stack | None:
-    """The middleware of a configuration; ConfigError where a file or a module of it cannot be used."""
+def stack(configuration: Configuration, metrics: Metrics, store: StoreOf | None = None) -> Stack | None:
+    """The middleware of a configuration; ConfigError where a file or a module of it cannot be used.
+
+    ``store`` makes a rate limit's, where several workers share it.
+    """
     items = configuration.sidecar.spec.middleware
     if not items:
         return None
@@ -47,7 +51,7 @@ def stack(configuration: Configuration, metrics: Metrics) -> Stack | None:
 
     chance = random.Random().random  # noqa: S311 (which requests get a fault is no secret; a test gives its own)
     means = Means(time.monotonic, chance, metrics.middleware(), time.time)  # noqa: TID251 (tokens live by the wall clock)
-    return build(items, means)
+    return build(items, means if store is None else replace(means, store=store))
 
 
 class Worker:
@@ -57,7 +61,7 @@ class Worker:
     pending: str | None = None
     set_level = staticmethod(logs.set_level)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what a worker is given, once)
         self,
         configuration: Configuration,
         listeners: Sequence[tuple[Direction, socket.socket]],
@@ -65,6 +69,7 @@ class Worker:
         access_log: AccessLog,
         share: Share | None = None,
         credentials: Credentials | None = None,
+        store: StoreOf | None = None,
     ) -> None:
         self.credentials = credentials
         self.store = Store(snapshot.take(configuration))
@@ -77,7 +82,7 @@ class Worker:
             Recorder(metrics, access_log),
             share=share,
             transport=None if credentials is None else credentials.transport,
-            middleware=stack(configuration, metrics),
+            middleware=stack(configuration, metrics, store),
         )
         self.store.watch(self._reconsider)
         self.reopen_log = access_log.reopen

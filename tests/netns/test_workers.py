@@ -345,3 +345,22 @@ def test_an_app_runs_behind_two_workers(bed: Topology, tmp_path: Path, mode: str
         gate.communicate(timeout=30)
         assert gate.returncode == 143
         assert not any(map(alive, everyone))
+
+
+def test_a_rate_limit_holds_for_all_workers_together_also_after_one_died(
+    bed: Topology, tmp_path: Path, pairs: Pairs
+) -> None:
+    limit = "  middleware:\n    - {name: opens, use: rateLimit, scope: connection, config: {total: {rate: 12/h}}}\n"
+    with gateway(bed, tmp_path, more=limit, workers=2) as proxy:
+        opened = []
+        for _ in range(30):
+            with contextlib.suppress(ConnectionError):
+                opened.append(pairs.open())
+        assert len(opened) == 12
+        assert set(connections(proxy).values()) == set(pids(proxy))
+        before = pids(proxy)
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: len(pids(proxy)) == 2 and pids(proxy) != before, "it is replaced")
+        for _ in range(8):
+            with pytest.raises(ConnectionError):
+                pairs.open()
