@@ -120,7 +120,7 @@ def test_what_docs_vm_md_shows_works(client: Machine, gateway: Machine) -> None:
         assert "Directory listing" in client.run(f"curl -s http://{GATEWAY.v4}:8080/").stdout
         said = "journalctl -u interceptor -n 1 -o cat --no-pager"
         wait_for(
-            lambda: f'"peer": "{CLIENT.v4}:' in gateway.run(said).stdout, 30, "the access log had no line"
+            lambda: f'"peer":"{CLIENT.v4}:' in gateway.run(said).stdout, 30, "the access log had no line"
         )
     finally:
         gateway.run("systemctl stop web interceptor")
