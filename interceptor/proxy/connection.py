@@ -110,12 +110,8 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
                 return
             begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
             if not begun.errno:
-                _relay(
-                    flow,
-                    downstream,
-                    _dialled(flow, begun.sock, begun.address, flow.opened, services),
-                    services,
-                )
+                dialled = _dialled(flow, begun.sock, begun.address, flow.opened, services)
+                _relay(flow, downstream, dialled, services, fresh=True)
         if begun is None or begun.errno:
             tasks.start_soon(_serve, flow, Met(downstream, decision), begun, services)
         passed_on = True
@@ -135,6 +131,7 @@ async def _serve(
 ) -> None:
     """Go on with a flow that has to wait for something; with a mode it is still to be met."""
     relayed, downstream = False, met.leg
+    sockets.finish_on_close(downstream)  # whoever serves it from here says himself what its end is
     try:
         if mode is not None:
             met = await _meet(flow, met, services, strict=mode == "STRICT")
@@ -278,8 +275,10 @@ def _relay(
     dialled: Dialled,
     services: Services,
     over: Callable[[], None] | None = None,
+    *,
+    fresh: bool = False,
 ) -> None:
-    """Hand both sockets over to the hub; the flow is recorded when it tells the end."""
+    """Hand both sockets over to the hub; the flow is recorded when it tells the end. Fresh: just accepted."""
 
     def done(ended: Ended) -> None:
         try:
@@ -292,7 +291,7 @@ def _relay(
         if over is not None:
             over()
 
-    services.hub.start(flow, downstream, dialled.sock, done)
+    services.hub.start(flow, downstream, dialled.sock, done, fresh=fresh)
 
 
 def _end(flow: Flow, downstream: Leg, services: Services) -> None:

@@ -93,6 +93,8 @@ class Hub(Loop):
         upstream: Leg,
         done: Callable[[Ended], None],
         early: tuple[bytes, bytes] | None = None,
+        *,
+        fresh: bool = False,
     ) -> Pair:
         """Relay until the flow ends, then close both sockets and call ``done``, which must not raise.
 
@@ -105,8 +107,10 @@ class Hub(Loop):
         ends = End(_DOWNSTREAM, downstream, spliced, bulk), End(_UPSTREAM, upstream, spliced, bulk)
         for end in ends:
             self._epoll.register(end.fd, INTEREST)  # what already arrived is an event at once
-            sockets.reset_on_close(end.sock)
             self._ends[end.fd] = end
+        sockets.reset_on_close(upstream)
+        if not fresh:  # what was just accepted has it from its listener
+            sockets.reset_on_close(downstream)
         self._pairs[flow] = pair = Pair(flow, *ends, done, self._check_silence)
         pair.downstream.moved, pair.upstream.moved = flow.bytes_received, flow.bytes_sent
         pair.active = self._clock()
@@ -395,6 +399,7 @@ class Hub(Loop):
         """A connection broke: pass on what it had sent, in order, then reset the other side."""
         other = end.other
         number = sockets.pending_error(end.sock) or number  # the cause, where the call only saw the effect
+        end.last = False  # no FIN follows that would take along what waits for it
         with contextlib.suppress(OSError):
             self._offer(end)
             while not end.eof and (size := end.sock.recv_into(self.buffer)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -374,6 +375,22 @@ async def test_half_a_head_is_not_waited_for() -> None:
         assert await made.client.end() == "reset"
         (flow,) = await made.running.records.wait_closed()
         assert flow.flag is ResponseFlag.IDLE_TIMEOUT
+
+
+async def test_a_client_that_has_finished_still_gets_all_of_its_answer_and_an_orderly_end() -> None:
+    body = bytes(range(200)) * 300  # within the windows that both sides begin with
+    async with world() as made:
+        await made.client.ask(1)
+        app = await made.accept()
+        await app.fields(1)
+        pieces = [body[at : at + 15_000] for at in range(0, len(body), 15_000)]
+        frames = [app.peer.data(1, piece, end=piece is pieces[-1]) for piece in pieces]
+        await app.say(app.peer.headers(1, OK), *frames)
+        await made.recorded()
+        made.client.sock.shutdown(socket.SHUT_WR)
+        await made.running.records.wait_closed()
+        assert await made.client.body(1) == body
+        assert await made.client.end() == "fin"
 
 
 async def test_a_silent_connection_ends() -> None:
