@@ -11,7 +11,7 @@ import pytest
 from interceptor.model.connection import Flow, ResponseFlag
 from tests.support.flows import reset, settings, wait_until
 from tests.support.http_flows import OK, Wire
-from tests.support.routed import RoutedBed, routed_bed
+from tests.support.routed import DENY_BANK, RoutedBed, routed_bed
 
 SUBSETS = (
     "DestinationRule",
@@ -222,17 +222,8 @@ async def test_a_client_that_says_nothing_where_the_server_name_decides_goes_to_
 
 
 async def test_the_policies_of_the_routes_destination_are_asked() -> None:
-    deny = """\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no}
-spec:
-  action: DENY
-  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]
-  rules: [{}]
-"""
     text = "hosts: [shop.example]\ntcp: [{route: [{destination: {host: bank.example}}]}]"
-    async with routed_bed(("VirtualService", text), others=BANK, protocol="TCP", sidecar=(deny,)) as bed:
+    async with routed_bed(("VirtualService", text), others=BANK, protocol="TCP", sidecar=(DENY_BANK,)) as bed:
         flow = await turned_away(bed)
         assert (flow.flag, flow.denied) == (ResponseFlag.DENY, "policy")
         assert flow.policy == "AuthorizationPolicy default/no"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import real_envoy
 from tests.support.netns import Namespace, Topology, topology
 from tests.support.processes import interceptor, listens, run, sidecar_setup, started, wait_until
 
@@ -321,13 +322,6 @@ def test_run_gives_the_app_the_trust_store(bed: Topology, work: Path) -> None:
     assert done.stdout.splitlines()[:3] == tail
 
 
-ENVOY = Path(__file__).parents[2] / ".venv-bench"
-
-
-def envoy_binary() -> Path | None:
-    return next(ENVOY.glob("lib/python3*/site-packages/envoy/_bin/envoy"), None)
-
-
 def tls_context(work: Path, name: str, *, server: bool) -> dict[str, object]:
     kind = "DownstreamTlsContext" if server else "UpstreamTlsContext"
     directory = work / name / "tls"
@@ -385,11 +379,7 @@ def envoy_configuration(work: Path, name: str, listen: int, to: tuple[str, int],
 
 @contextmanager
 def envoy(where: Namespace, work: Path, configuration: str, port: int) -> Iterator[None]:
-    binary = envoy_binary()
-    if binary is None:
-        pytest.skip("needs the real Envoy: scripts/peers installs it in .venv-bench")
-    copied = work / "envoy"
-    shutil.copy(binary, copied)
+    copied = real_envoy.copied_to(work)
     (work / "envoy.json").write_text(configuration)
     with program(
         where, port,

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import http.server
 import json
-import shutil
 import socketserver
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support import real_envoy
 from tests.support.control_plane import (
     CLUSTER,
     ENDPOINT,
@@ -35,7 +35,6 @@ from tests.support.processes import listens, wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
-ENVOY = Path(__file__).parents[2] / ".venv-bench"
 VIP, OTHER = "10.99.0.1", "10.99.0.2"
 PORTS = {"one": 7001, "two": 7002, "three": 7003}
 
@@ -292,14 +291,11 @@ def bootstrap(bed: Topology, port: int, protocol: str) -> str:
 
 
 @contextlib.contextmanager
-def envoy(bed: Topology, work: Path, port: int, protocol: str) -> Iterator[None]:
+def envoy(bed: Topology, work: Path, program: Path, port: int, protocol: str) -> Iterator[None]:
     """The real Envoy in our place: the rules that are there bring the app's connections to it."""
-    binary = next(ENVOY.glob("lib/python3*/site-packages/envoy/_bin/envoy"))
-    copied = work / "envoy"
-    shutil.copy(binary, copied)
     (work / "envoy.json").write_text(bootstrap(bed, port, protocol))
     argv = (
-        str(copied),
+        str(program),
         "-c",
         f"{work}/envoy.json",
         "--concurrency",
@@ -343,9 +339,6 @@ def with_plane(bed: Topology, run: Callable[[ControlPlane], list[Answer | None]]
 
 @pytest.mark.parametrize("protocol", ["delta", "stateOfTheWorld"])
 def test_envoy_and_we_route_alike(bed: Topology, protocol: str) -> None:
-    if not list(ENVOY.glob("lib/python3*/site-packages/envoy/_bin/envoy")):
-        pytest.skip("needs the real Envoy: scripts/peers installs it in .venv-bench")
-
     def ours(plane: ControlPlane) -> list[Answer | None]:
         given = f'servers: [{{address: "{bed.peer.v4}:{plane.port}"}}], protocol: {protocol}'
         put_first(plane, bed.peer.v4)
@@ -354,10 +347,11 @@ def test_envoy_and_we_route_alike(bed: Topology, protocol: str) -> None:
 
     def envoys(plane: ControlPlane) -> list[Answer | None]:
         put_first(plane, bed.peer.v4)
-        with envoy(bed, work, plane.port, protocol):
+        with envoy(bed, work, program, plane.port, protocol):
             return played(bed, plane)
 
     with tempfile.TemporaryDirectory(prefix="icp-") as made, upstreams(bed):
         work = Path(made)
         work.chmod(0o755)
+        program = real_envoy.copied_to(work)
         assert with_plane(bed, ours) == with_plane(bed, envoys)

@@ -22,6 +22,16 @@ from tests.support.http_flows import SECONDS, Bed, Wire
 
 HEAD = "apiVersion: networking.istio.io/v1\n"
 VIRTUAL = "198.51.100.1"  # what the app dials
+# Nobody may reach the service called bank.
+DENY_BANK = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no}
+spec:
+  action: DENY
+  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]
+  rules: [{}]
+"""
 
 
 def document(kind: str, spec: str, name: str = "shop") -> str:

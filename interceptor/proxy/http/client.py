@@ -7,6 +7,7 @@ on, and a connection that says more than was asked for is not used again.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from interceptor.kernel import sockets
@@ -237,7 +238,7 @@ class Connection(Half):
             self.drain = False
             return
         except OSError:
-            self._lost()
+            self._gone()
             return
         if not data:
             self._end_of_stream()
@@ -260,33 +261,21 @@ class Connection(Half):
             self._go_on(taken=taken, more=self._bulk or self.drain)
 
     def _relay(self, exchange: Carried) -> bool:
-        """Let the kernel pass on what there is of the body, where nobody looks at it; False where it cannot."""
-        sink = exchange.response_sink()
-        if sink is None or not isinstance(self.sock, socket.SocketType):
-            return False
-        try:
-            size = sink.relay(self.fd, self._left)
-        except BlockingIOError:
-            self.drain = False
-            return True
-        except OSError:
-            self._lost()
-            return True
-        if size is None:
-            return False
-        if not size:
-            self._end_of_stream()
-        elif self._exchange is exchange:  # the client is still there
-            self._taken += size
-            self._left -= size
-            exchange.response_relayed(size)
-            if not self._left:
-                self._done(exchange, b"", [])
-            taken = exchange.response_flush()
-            if self._exchange is exchange:
-                self._bulk = size >= LITTLE
-                self._go_on(taken=taken, more=True)
-        return True
+        return self._pass_on(exchange.response_sink(), self._left, partial(self._passed, exchange))
+
+    def _passed(self, exchange: Carried, size: int) -> None:
+        """So much of the body went past us."""
+        if self._exchange is not exchange:  # the client is gone
+            return
+        self._taken += size
+        self._left -= size
+        exchange.response_relayed(size)
+        if not self._left:
+            self._done(exchange, b"", [])
+        taken = exchange.response_flush()
+        if self._exchange is exchange:
+            self._bulk = size >= LITTLE
+            self._go_on(taken=taken, more=True)
 
     def _go_on(self, *, taken: bool, more: bool) -> None:
         """Read on, after the others had their turn, where the client took what there was."""
@@ -375,9 +364,9 @@ class Connection(Half):
             self._done(exchange, b"", [])
             exchange.response_flush()
         else:
-            self._lost()
+            self._gone()
 
-    def _lost(self) -> None:
+    def _gone(self) -> None:
         """The connection ended before the response did."""
         exchange, self._exchange = self._exchange, None
         unseen = self._unseen()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from interceptor.kernel.splice import Pipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.loop import Leg
 
@@ -85,6 +87,25 @@ class Half:
         self._pour(pipe)
         return size
 
+    def _pass_on(self, sink: Half | None, most: int, passed: Callable[[int], None]) -> bool:
+        """Let the kernel give the other half what there is of a body nobody looks at; False where it cannot."""
+        if sink is None or not isinstance(self.sock, socket.SocketType):
+            return False
+        try:
+            size = sink.relay(self.fd, most)
+        except BlockingIOError:
+            self.drain = False
+        except OSError:
+            self._gone()
+        else:
+            if size is None:
+                return False
+            if size:
+                passed(size)
+            else:
+                self._end_of_stream()
+        return True
+
     def _pour(self, pipe: Pipe) -> bool:
         try:
             while len(pipe):
@@ -108,4 +129,12 @@ class Half:
 
     def _broken(self) -> bool:
         """The connection takes nothing any more; whether that may be found out later."""
+        raise NotImplementedError
+
+    def _gone(self) -> None:
+        """The connection is not there any more."""
+        raise NotImplementedError
+
+    def _end_of_stream(self) -> None:
+        """There is no more to read."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import outcome
@@ -298,23 +299,11 @@ class Session(Half):
                 self._hub.again(self.fd)
 
     def _relay(self, exchange: Exchange) -> bool:
-        """Let the kernel pass on what there is of the body, where nobody looks at it; False where it cannot."""
-        sink = exchange.request_sink()
-        if sink is None or self._buffer or not isinstance(self.sock, socket.SocketType):
-            return False
-        try:
-            size = sink.relay(self.fd, self._left)
-        except BlockingIOError:
-            self.drain = False
-            return True
-        except OSError:
-            self._gone()
-            return True
-        if size is None:
-            return False
-        if not size:
-            self._end_of_stream()
-            return True
+        sink = None if self._buffer else exchange.request_sink()
+        return self._pass_on(sink, self._left, partial(self._passed, exchange))
+
+    def _passed(self, exchange: Exchange, size: int) -> None:
+        """So much of the body went past us."""
         self._bulk = size >= LITTLE
         self._flow.bytes_received += size
         self._left -= size
@@ -326,7 +315,6 @@ class Session(Half):
         self._unread = self._paused or self._complete
         if not self._unread:
             self._hub.again(self.fd)
-        return True
 
     def _received(self, data: bytes) -> None:
         exchange = self._exchange

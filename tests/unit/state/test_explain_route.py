@@ -5,7 +5,7 @@ import pytest
 from interceptor.state.explain import answer
 from interceptor.state.snapshot import take
 from tests.support.documents import configuration
-from tests.support.routed import document, shop
+from tests.support.routed import DENY_BANK, document, shop
 
 SUBSETS = document(
     "DestinationRule",
@@ -120,15 +120,6 @@ FLOWS = document(
     "flows",
 )
 BANK = shop(80, ("10.2.0.1", "v1"), host="bank.example", address="198.51.100.2")
-DENY = """\
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no}
-spec:
-  action: DENY
-  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: bank}]
-  rules: [{}]
-"""
 
 
 def explained_flow(*documents: str, **asked: str) -> tuple[dict[str, object], str]:
@@ -205,7 +196,7 @@ def test_the_policies_of_where_a_route_leads_count() -> None:
     route = document(
         "VirtualService", "hosts: [shop.example]\ntcp: [{route: [{destination: {host: bank.example}}]}]"
     )
-    mapping, _ = explained_flow(route, DENY)
+    mapping, _ = explained_flow(route, DENY_BANK)
     assert (mapping["verdict"], mapping["policy"]) == ("denied", "AuthorizationPolicy default/no")
     mapping, _ = explained_flow(route)
     assert mapping["verdict"] == "allowed"
