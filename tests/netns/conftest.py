@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from interceptor.config.redirect import Backend
+from interceptor.kernel import rules
+from interceptor.redirect.rules import FAMILIES, Family
 from tests.support.netns import Topology, topology
 from tests.support.processes import run, sidecar_setup
 
@@ -25,3 +28,22 @@ def tmp_path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="icp-") as made:
         Path(made).chmod(0o755)
         yield Path(made)
+
+
+@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.param
+    return found
+
+
+@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
+def family(request: pytest.FixtureRequest) -> Family:
+    found: Family = request.param
+    return found
+
+
+@pytest.fixture
+def clean(bed: Topology) -> Iterator[None]:
+    """No rules of ours after a test in a bed that many tests share."""
+    yield
+    rules.remove(bed.app.path)

@@ -3,85 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Backend, Invocation, from_command_line
-from interceptor.config.redirect_flags import parse
+from interceptor.config.redirect import Backend
 from interceptor.kernel import rules
-from interceptor.kernel.users import NAMES
 from interceptor.redirect.render.iptables import rule_lines
 from interceptor.redirect.render.nft import render as render_nft
 from interceptor.redirect.rules import FAMILIES, Family, Ruleset
-from tests.support.netns import Topology, topology
 from tests.support.reporters import Answer, Attempt, connect, listening, send_datagram
+from tests.support.rule_bed import FAR, LOOPBACK, Bed, printed, rule_bed
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("clean")]
 
 PROXY = {"egress": [15001], "ingress": [15006]}
 SERVERS = {"direct": [80, 8080, 15020]}
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
-@dataclass(frozen=True)
-class Bed(Topology):
-    """The two namespaces, and the backend that all rules in here are of."""
-
-    backend: Backend
-
-
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
-    with topology() as made:
-        for address in FAR.values():
-            made.peer.run("ip", "addr", "add", address, "dev", "lo")
+@pytest.fixture(scope="module")
+def bed(backend: Backend) -> Iterator[Bed]:
+    with rule_bed(backend) as made:
         with listening(made.app, {**PROXY, **SERVERS}), listening(made.peer, SERVERS):
-            yield Bed(made.app, made.peer, request.param)
-
-
-@pytest.fixture(autouse=True)
-def clean(bed: Bed) -> Iterator[None]:
-    yield
-    rules.remove(bed.app.path)
-
-
-def apply(bed: Bed, **flags: str) -> rules.Applied:
-    return rules.apply(asked(**flags).settings, bed.app.path, backend=bed.backend)
-
-
-def asked(**flags: str) -> Invocation:
-    return parse([from_command_line({name.replace("_", "-"): [text] for name, text in flags.items()})], NAMES)
+            yield made
 
 
 def one(bed: Bed, attempt: Attempt) -> Answer:
     return connect(bed.app, [attempt])[0]
 
 
-def printed(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
-def family(request: pytest.FixtureRequest) -> Family:
-    found: Family = request.param
-    return found
-
-
 def test_an_ordinary_user_is_captured_with_the_original_destination(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     answer = one(bed, Attempt(FAR[family], 80))
     assert answer == Answer("egress", printed(FAR[family], 80), bed.app.address(family))
 
 
 def test_root_is_captured_like_any_user(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     assert one(bed, Attempt(FAR[family], 80, uid=0, gid=0)).listener == "egress"
 
 
 def test_the_proxys_uid_gid_and_mark_are_direct(bed: Bed, family: Family) -> None:
-    apply(bed, proxy_uid="1337,1000650000", proxy_gid="4242", proxy_mark="0x539/0xfff")
+    bed.apply(proxy_uid="1337,1000650000", proxy_gid="4242", proxy_mark="0x539/0xfff")
     far = Attempt(FAR[family], 80)
     answers = connect(
         bed.app,
@@ -99,13 +61,13 @@ def test_the_proxys_uid_gid_and_mark_are_direct(bed: Bed, family: Family) -> Non
 
 
 def test_a_socket_made_before_becoming_the_proxy_is_not_exempt(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     assert one(bed, Attempt(FAR[family], 80, uid=1337, made_as=0)).listener == "egress"
     assert one(bed, Attempt(FAR[family], 80, uid=1000, made_as=1337)).listener == "direct"
 
 
 def test_loopback_and_calls_to_oneself_are_direct_for_everyone(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     for uid in (1000, 1337):
         for host in (LOOPBACK[family], bed.app.address(family)):
             assert one(bed, Attempt(host, 8080, uid=uid)).listener == "direct"
@@ -121,14 +83,14 @@ def test_an_interface_is_matched_by_its_whole_name(bed: Bed, family: Family) -> 
             end.run("ip", "addr", "add", v4, "dev", "bond0")
             end.run("ip", "addr", "add", v6, "dev", "bond0", "nodad")
             end.run("ip", "link", "set", "bond0", "up")
-        apply(bed)
+        bed.apply()
         assert one(bed, Attempt({4: "10.10.0.1", 6: "fd0a::1"}[family], 80)).listener == "egress"
     finally:
         bed.app.run("ip", "link", "del", "bond0")
 
 
 def test_all_of_127_is_loopback(bed: Bed) -> None:
-    apply(bed)
+    bed.apply()
     assert [
         a.listener for a in connect(bed.app, [Attempt("127.0.0.53", 8080), Attempt("127.9.9.9", 80)])
     ] == [
@@ -138,14 +100,14 @@ def test_all_of_127_is_loopback(bed: Bed) -> None:
 
 
 def test_a_peer_is_captured_on_ingress_with_its_own_address(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     own = bed.app.address(family)
     (answer,) = connect(bed.peer, [Attempt(own, 8080)])
     assert answer == Answer("ingress", printed(own, 8080), bed.peer.address(family))
 
 
 def test_the_proxys_own_ports_are_reached_directly(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     own = bed.app.address(family)
     answers = connect(bed.peer, [Attempt(own, 15020), Attempt(own, 15001), Attempt(own, 15006)])
     assert [answer.listener for answer in answers] == ["direct", "egress", "ingress"]
@@ -157,7 +119,7 @@ def test_what_is_only_forwarded_is_not_the_apps(bed: Bed) -> None:
     bed.app.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     bed.app.run("ip", "route", "add", "unreachable", "203.0.113.0/24")
     try:
-        apply(bed)
+        bed.apply()
         assert connect(bed.peer, [Attempt("203.0.113.5", 80)]) == [Answer("unreachable")]
     finally:
         bed.app.run("ip", "route", "del", "unreachable", "203.0.113.0/24")
@@ -182,7 +144,7 @@ def test_what_is_only_forwarded_is_not_the_apps(bed: Bed) -> None:
 def test_what_is_excluded_or_not_included_is_direct_on_egress(
     bed: Bed, family: Family, flags: dict[str, str]
 ) -> None:
-    apply(bed, **flags)
+    bed.apply(**flags)
     assert one(bed, Attempt(FAR[family], 80)).listener == "direct"
 
 
@@ -199,7 +161,7 @@ def test_what_is_excluded_or_not_included_is_direct_on_egress(
 def test_what_is_included_and_not_excluded_is_captured_on_egress(
     bed: Bed, family: Family, flags: dict[str, str]
 ) -> None:
-    apply(bed, **flags)
+    bed.apply(**flags)
     assert one(bed, Attempt(FAR[family], 80)).listener == "egress"
 
 
@@ -217,13 +179,13 @@ def test_what_is_included_and_not_excluded_is_captured_on_egress(
     ids=str,
 )
 def test_ingress_selection(bed: Bed, family: Family, flags: dict[str, str], listener: str) -> None:
-    apply(bed, **flags)
+    bed.apply(**flags)
     (answer,) = connect(bed.peer, [Attempt(bed.app.address(family), 8080)])
     assert answer.listener == listener
 
 
 def test_twenty_ports_need_more_than_one_rule(bed: Bed, family: Family) -> None:
-    apply(bed, exclude_egress_ports=",".join(str(port) for port in range(1000, 1040, 2)) + ",80")
+    bed.apply(exclude_egress_ports=",".join(str(port) for port in range(1000, 1040, 2)) + ",80")
     assert one(bed, Attempt(FAR[family], 80)).listener == "direct"
 
 
@@ -246,9 +208,9 @@ MANY_FLAGS = {
 
 def test_the_kernel_has_exactly_what_the_plan_prints(bed: Bed, family: Family) -> None:
     if bed.backend is Backend.LEGACY:
-        tables_are_as_printed(bed, family, apply(bed, **MANY_FLAGS).ruleset)
+        tables_are_as_printed(bed, family, bed.apply(**MANY_FLAGS).ruleset)
     else:
-        table_is_as_printed(bed, apply(bed, **MANY_FLAGS, ipv6={4: "on", 6: "block"}[family]).ruleset)
+        table_is_as_printed(bed, bed.apply(**MANY_FLAGS, ipv6={4: "on", 6: "block"}[family]).ruleset)
 
 
 def tables_are_as_printed(bed: Bed, family: Family, ruleset: Ruleset) -> None:
@@ -272,14 +234,14 @@ def table_is_as_printed(bed: Bed, ruleset: Ruleset) -> None:
 
 
 def test_ipv6_off_leaves_ipv6_alone_and_captures_ipv4(bed: Bed) -> None:
-    applied = apply(bed, ipv6="off")
+    applied = bed.apply(ipv6="off")
     assert [chain.families for chain in applied.ruleset.chains] == [(4,), (4,)]
     assert one(bed, Attempt(FAR[6], 80)).listener == "direct"
     assert one(bed, Attempt(FAR[4], 80)).listener == "egress"
 
 
 def test_ipv6_block_refuses_what_it_would_have_captured(bed: Bed) -> None:
-    apply(bed, ipv6="block", exclude_egress_ports="8080")
+    bed.apply(ipv6="block", exclude_egress_ports="8080")
     own, far = bed.app.address(6), Attempt(FAR[6], 80)
     answers = connect(
         bed.app,
@@ -294,12 +256,12 @@ def test_ipv6_block_refuses_what_it_would_have_captured(bed: Bed) -> None:
 
 
 def test_udp_is_not_captured_and_ipv6_block_refuses_it(bed: Bed) -> None:
-    apply(bed)
+    bed.apply()
     before = {family: hits(bed, family) for family in FAMILIES}
     for family in FAMILIES:
         assert send_datagram(bed.app, FAR[family]) == "ConnectionRefusedError"  # by the peer: nobody listens
     assert {family: hits(bed, family) for family in FAMILIES} == before
-    apply(bed, ipv6="block")
+    bed.apply(ipv6="block")
     assert send_datagram(bed.app, FAR[6]) == "PermissionError"  # a local refusal: send() says EPERM
     assert hits(bed, 6)["block-egress-everything-other"] == 1
 
@@ -310,7 +272,7 @@ def hits(bed: Bed, family: Family) -> dict[str, int]:
 
 
 def test_status_counts_the_connections_each_rule_decided(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     connect(bed.app, [Attempt(FAR[family], 80)] * 3 + [Attempt(FAR[family], 80, uid=1337)])
     counted = hits(bed, family)
     assert (counted["egress-everything"], counted["egress-proxy-uid-1337"]) == (3, 1)

@@ -38,12 +38,6 @@ def app() -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture(params=Backend, ids=lambda backend: backend.value)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
-
-
 def everything(where: Namespace) -> str:
     """All rules and policy routing of both families."""
     return "".join(

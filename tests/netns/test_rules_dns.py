@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Backend, from_command_line
-from interceptor.config.redirect_flags import parse
+from interceptor.config.redirect import Backend
 from interceptor.kernel import rules
-from interceptor.kernel.users import NAMES
-from interceptor.redirect.rules import FAMILIES, Family
-from tests.support.netns import Topology, topology
+from interceptor.redirect.rules import Family
 from tests.support.reporters import Attempt, connect, listening
 from tests.support.resolvers import Query, ask, ask_at_once, resolving
+from tests.support.rule_bed import FAR, Bed, rule_bed
 from tests.support.tampering import flush
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("clean")]
 
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
 LOCAL = {4: "127.0.0.53", 6: "::1"}  # a resolver on the app's host, as systemd's
 DOCKER = "127.0.0.11"
 PROXY = 1337
 
 
-@dataclass(frozen=True)
-class Bed(Topology):
-    """The two namespaces, and the backend that all rules in here are of."""
-
-    backend: Backend
-
-
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
-    with topology() as made:
-        for address in FAR.values():
-            made.peer.run("ip", "addr", "add", address, "dev", "lo")
+@pytest.fixture(scope="module")
+def bed(backend: Backend) -> Iterator[Bed]:
+    with rule_bed(backend) as made:
         near = {("127.0.0.1", 15053): "proxy", ("::1", 15053): "proxy", (DOCKER, 40053): "docker"}
         near |= {(host, 53): "local" for host in LOCAL.values()}
         far = {(host, 53): "upstream" for host in (*FAR.values(), made.peer.v4, made.peer.v6)}
@@ -46,24 +33,11 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
             listening(made.app, {"proxy": [15053], "local": [53], "egress": [15001]}),
             listening(made.peer, {"upstream": [53], "direct": [80]}),
         ):
-            yield Bed(made.app, made.peer, request.param)
+            yield made
 
 
-@pytest.fixture(autouse=True)
-def clean(bed: Bed) -> Iterator[None]:
-    yield
-    rules.remove(bed.app.path)
-
-
-@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
-def family(request: pytest.FixtureRequest) -> Family:
-    found: Family = request.param
-    return found
-
-
-def apply(bed: Bed, **flags: str) -> None:
-    texts = {name.replace("_", "-"): [text] for name, text in {"dns": "capture", **flags}.items()}
-    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
+def apply(bed: Bed, **flags: str) -> rules.Applied:
+    return bed.apply(**{"dns": "capture", **flags})
 
 
 def iptables(bed: Bed, family: Family, *arguments: str) -> None:

@@ -59,12 +59,6 @@ def everything(where: Namespace) -> str:
 Act = Callable[[Namespace, Callable[[Step], None]], None]
 
 
-@pytest.fixture(params=Backend, ids=lambda backend: backend.value)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
-
-
 def install(backend: Backend) -> Act:
     def act(where: Namespace, before_commit: Callable[[Step], None]) -> None:
         rules.apply(EVERYTHING, where.path, backend=backend, before_commit=before_commit)

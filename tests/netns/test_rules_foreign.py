@@ -27,12 +27,6 @@ def app() -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture(params=Backend, ids=lambda backend: backend.value)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
-
-
 def everything(where: Namespace) -> list[str]:
     """All rules of both backends, with counters."""
     return [*(where.save(family) for family in FAMILIES), where.ruleset()]

@@ -5,58 +5,27 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Backend, from_command_line
-from interceptor.config.redirect_flags import parse
+from interceptor.config.redirect import Backend
 from interceptor.kernel import rules
-from interceptor.kernel.users import NAMES
 from interceptor.redirect.rules import FAMILIES, Family
-from tests.support.netns import Topology, topology
 from tests.support.reporters import Attempt, connect, listening, send_datagram
+from tests.support.rule_bed import FAR, LOOPBACK, Bed, rule_bed
 from tests.support.tampering import flush
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("clean")]
 
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 SERVERS = {"direct": [80, 8080, 9090, 15020]}
 PROXY = {"egress": [15001], "ingress": [15006]}
 
 
-@dataclass(frozen=True)
-class Bed(Topology):
-    """The two namespaces, and the backend that all rules in here are of."""
-
-    backend: Backend
-
-
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
-    with topology() as made:
-        for address in FAR.values():
-            made.peer.run("ip", "addr", "add", address, "dev", "lo")
+@pytest.fixture(scope="module")
+def bed(backend: Backend) -> Iterator[Bed]:
+    with rule_bed(backend) as made:
         with listening(made.app, {**PROXY, **SERVERS}), listening(made.peer, SERVERS):
-            yield Bed(made.app, made.peer, request.param)
-
-
-@pytest.fixture(autouse=True)
-def clean(bed: Bed) -> Iterator[None]:
-    yield
-    rules.remove(bed.app.path)
-
-
-@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
-def family(request: pytest.FixtureRequest) -> Family:
-    found: Family = request.param
-    return found
-
-
-def apply(bed: Bed, **flags: str) -> None:
-    texts = {name.replace("_", "-"): [text] for name, text in flags.items()}
-    rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
+            yield made
 
 
 def egress(bed: Bed, *attempts: Attempt) -> list[str]:
@@ -76,7 +45,7 @@ def ping(bed: Bed, family: Family) -> None:
 
 
 def test_what_is_captured_exempt_or_loopback_works_as_without(bed: Bed, family: Family) -> None:
-    apply(bed, strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
+    bed.apply(strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
     far = Attempt(FAR[family], 80)
     own = Attempt(bed.app.address(family), 8080)
     assert egress(
@@ -87,14 +56,14 @@ def test_what_is_captured_exempt_or_loopback_works_as_without(bed: Bed, family: 
 
 
 def test_flushed_nat_rules_are_a_leak_without_the_guard(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     flush(bed.app, bed.backend, family)
     assert egress(bed, Attempt(FAR[family], 80)) == ["direct"]
     assert ingress(bed, family, 8080) == ["direct"]
 
 
 def test_flushed_nat_rules_are_a_refusal_with_the_guard(bed: Bed, family: Family) -> None:
-    apply(bed, strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
+    bed.apply(strict="yes", exclude_egress_ports="8080", exclude_ingress_ports="9090")
     flush(bed.app, bed.backend, family)
     far = Attempt(FAR[family], 80)
     assert egress(bed, far, far._replace(uid=0, gid=0)) == ["refused", "refused"]
@@ -114,7 +83,7 @@ def test_flushed_nat_rules_are_a_refusal_with_the_guard(bed: Bed, family: Family
 
 
 def test_established_flows_outlive_the_flush(bed: Bed, family: Family) -> None:
-    apply(bed, strict="yes", egress_port="16001", ingress_port="16006")
+    bed.apply(strict="yes", egress_port="16001", ingress_port="16006")
     for port, where, host in ((16001, bed.app, FAR[family]), (16006, bed.peer, bed.app.address(family))):
         with bed.app.call(lambda port=port: listener(port)) as server:  # type: ignore[misc]  # binds the loop's value
             flow = where.call(lambda host=host: socket.create_connection((host, 80), timeout=5))  # type: ignore[misc]
@@ -126,7 +95,7 @@ def test_established_flows_outlive_the_flush(bed: Bed, family: Family) -> None:
                 accepted.sendall(b"and back")
                 assert flow.recv(8) == b"and back"
         rules.remove(bed.app.path)
-        apply(bed, strict="yes", egress_port="16001", ingress_port="16006")
+        bed.apply(strict="yes", egress_port="16001", ingress_port="16006")
 
 
 def listener(port: int) -> socket.socket:
@@ -136,9 +105,9 @@ def listener(port: int) -> socket.socket:
 
 
 def test_the_proxys_listeners_are_out_of_reach_from_outside(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     assert ingress(bed, family, 15001, 15006) == ["egress", "ingress"]
-    apply(bed, strict="yes", exclude_interfaces="eth0", exclude_ingress_cidrs="10.9.0.1,fd09::1")
+    bed.apply(strict="yes", exclude_interfaces="eth0", exclude_ingress_cidrs="10.9.0.1,fd09::1")
     assert ingress(bed, family, 15001, 15006) == ["refused", "refused"]
     assert ingress(bed, family, 8080, 15020) == ["direct", "direct"]
     assert egress(bed, Attempt(bed.app.address(family), 15006)) == [
@@ -147,7 +116,7 @@ def test_the_proxys_listeners_are_out_of_reach_from_outside(bed: Bed, family: Fa
 
 
 def test_a_foreign_redirect_that_wins_is_a_refusal(bed: Bed, family: Family) -> None:
-    apply(bed, strict="yes")
+    bed.apply(strict="yes")
     with foreign_redirect(bed, family):
         assert egress(bed, Attempt(FAR[family], 7)) == ["refused"]
         assert egress(bed, Attempt(FAR[family], 7, uid=1337)) == ["direct"]
@@ -176,9 +145,9 @@ REFUSED_THERE = "ConnectionRefusedError"  # the peer has nobody at the port
 
 
 def test_quic_is_refused_where_asked_and_tcp_goes_on(bed: Bed, family: Family) -> None:
-    apply(bed)
+    bed.apply()
     assert send_datagram(bed.app, FAR[family]) == REFUSED_THERE
-    apply(bed, quic="block")
+    bed.apply(quic="block")
     assert send_datagram(bed.app, FAR[family]) == REFUSED_HERE
     assert egress(bed, Attempt(FAR[family], 80)) == ["egress"]
     for exempt in (
@@ -188,12 +157,12 @@ def test_quic_is_refused_where_asked_and_tcp_goes_on(bed: Bed, family: Family) -
         {"exclude_egress_cidrs": "192.0.2.0/24,2001:db8::/32"},
         {"include_egress_ports": "80"},
     ):
-        apply(bed, quic="block", **exempt)
+        bed.apply(quic="block", **exempt)
         assert send_datagram(bed.app, FAR[family]) == REFUSED_THERE, exempt
 
 
 def test_strict_with_blocked_ipv6_guards_both_families(bed: Bed) -> None:
-    apply(bed, strict="yes", quic="block", ipv6="block")
+    bed.apply(strict="yes", quic="block", ipv6="block")
     assert egress(bed, Attempt(FAR[4], 80), Attempt(FAR[6], 80)) == ["egress", "refused"]
     for family in FAMILIES:
         assert send_datagram(bed.app, FAR[family]) == REFUSED_HERE

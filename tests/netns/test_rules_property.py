@@ -46,12 +46,6 @@ class Bed(Topology):
         return {From.APP: self.app, From.PEER: self.peer, From.GUEST: self.guest}[case.by]
 
 
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
-
-
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Bed]:
     with topology() as made, guest_of(made) as guest, ExitStack() as stack:

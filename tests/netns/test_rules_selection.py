@@ -6,44 +6,32 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Backend, from_command_line
-from interceptor.config.redirect_flags import parse
+from interceptor.config.redirect import Backend
 from interceptor.errors import ConfigError
 from interceptor.kernel import child, rules
-from interceptor.kernel.users import NAMES
-from interceptor.redirect.rules import FAMILIES, Family
-from tests.support.netns import BRIDGE, GUEST, Namespace, Topology, guest_of, topology
+from interceptor.redirect.rules import Family
+from tests.support.netns import BRIDGE, GUEST, Namespace, guest_of
 from tests.support.processes import sidecar_setup
 from tests.support.reporters import Answer, Attempt, connect, listening, send_datagram
 from tests.support.resolvers import Query, ask, resolving
+from tests.support.rule_bed import FAR, Bed, rule_bed
 from tests.support.tampering import flush
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("clean")]
 
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
 BIG = 4294967294  # the largest id there is
 GROUP = 4242
 
 
-@dataclass(frozen=True)
-class Bed(Topology):
-    """The two namespaces, and the backend that all rules in here are of."""
-
-    backend: Backend
-
-
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
-    with topology() as made:
-        for address in FAR.values():
-            made.peer.run("ip", "addr", "add", address, "dev", "lo")
+@pytest.fixture(scope="module")
+def bed(backend: Backend) -> Iterator[Bed]:
+    with rule_bed(backend) as made:
         near = {"egress": [15001], "ingress": [15006], "direct": [80, 8080]}
         with listening(made.app, near), listening(made.peer, {"direct": [80, 443, 8443], "upstream": [53]}):
-            yield Bed(made.app, made.peer, request.param)
+            yield made
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +40,8 @@ def guest(bed: Bed) -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def clean(bed: Bed) -> Iterator[None]:
-    yield
-    rules.remove(bed.app.path)
-
-
-@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
-def family(request: pytest.FixtureRequest) -> Family:
-    found: Family = request.param
-    return found
-
-
-def apply(bed: Bed, **flags: str) -> rules.Applied:
-    texts = {name.replace("_", "-"): [text] for name, text in flags.items()}
-    return rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
-
-
 def test_ports_are_exempt_for_their_users_alone(bed: Bed, family: Family) -> None:
-    apply(bed, exclude_egress_ports_for_uids=f"443:1000,8000-9000:{BIG},80:{BIG}")
+    bed.apply(exclude_egress_ports_for_uids=f"443:1000,8000-9000:{BIG},80:{BIG}")
     https = Attempt(FAR[family], 443)
     answers = connect(
         bed.app,
@@ -94,8 +65,8 @@ def test_ports_are_exempt_for_their_users_alone(bed: Bed, family: Family) -> Non
 
 
 def test_more_ports_of_a_user_than_fit_a_rule(bed: Bed, family: Family) -> None:
-    apply(
-        bed, exclude_egress_ports_for_uids=",".join(f"{port}:1000" for port in (*range(2000, 2040, 2), 8443))
+    bed.apply(
+        exclude_egress_ports_for_uids=",".join(f"{port}:1000" for port in (*range(2000, 2040, 2), 8443))
     )
     attempt = Attempt(FAR[family], 8443)
     answers = connect(bed.app, [attempt, attempt._replace(uid=1001), attempt._replace(port=443)])
@@ -114,37 +85,37 @@ def connect_in_groups(host: str, gid: int, groups: list[int]) -> str:
 def test_supplementary_groups_count_when_asked(bed: Bed, family: Family) -> None:
     if bed.backend is Backend.NFT:
         with pytest.raises(ConfigError, match="--supplementary-groups cannot be had with nftables"):
-            apply(bed, exclude_gids=f"{GROUP}", supplementary_groups="yes")
+            bed.apply(exclude_gids=f"{GROUP}", supplementary_groups="yes")
         return
 
     def listener(gid: int, *groups: int) -> str:
         return child.call(bed.app.path, connect_in_groups, FAR[family], gid, list(groups))
 
     for flag in ("exclude_gids", "proxy_gid"):
-        apply(bed, **{flag: f"{GROUP}"})
+        bed.apply(**{flag: f"{GROUP}"})
         assert listener(1000, GROUP) == "egress"
         assert listener(GROUP) == "direct"
-        apply(bed, **{flag: f"{GROUP}"}, supplementary_groups="yes")
+        bed.apply(**{flag: f"{GROUP}"}, supplementary_groups="yes")
         assert listener(1000, 5, GROUP) == "direct"
         assert listener(GROUP) == "direct"
         assert listener(1000, 5) == "egress"
 
 
 def test_several_proxies_and_the_largest_ids(bed: Bed, family: Family) -> None:
-    apply(bed, proxy_uid=f"1337,1338,{BIG}", proxy_gid=f"7,{BIG}", strict="yes")
+    bed.apply(proxy_uid=f"1337,1338,{BIG}", proxy_gid=f"7,{BIG}", strict="yes")
     far = Attempt(FAR[family], 80)
     asked = [far._replace(uid=uid) for uid in (1337, 1338, BIG)] + [far._replace(gid=gid) for gid in (7, BIG)]
     assert [answer.listener for answer in connect(bed.app, [*asked, far])] == ["direct"] * 5 + ["egress"]
 
 
 def test_guests_pass_by_unless_asked(bed: Bed, guest: Namespace, family: Family) -> None:
-    apply(bed, strict="yes")
+    bed.apply(strict="yes")
     assert connect(guest, [Attempt(FAR[family], 80)])[0].listener == "direct"
 
 
 def test_what_guests_open_to_other_hosts_is_egress(bed: Bed, guest: Namespace, family: Family) -> None:
     for flags in ({"strict": "no"}, {"strict": "yes"}, {"strict": "yes", "mode": "tproxy"}):
-        apply(bed, virtual_interfaces="vnet+", exclude_egress_ports="443", **flags)
+        bed.apply(virtual_interfaces="vnet+", exclude_egress_ports="443", **flags)
         host = FAR[family]
         printed = f"[{host}]:80" if family == 6 else f"{host}:80"
         captured, excluded = connect(guest, [Attempt(host, 80), Attempt(host, 443)])
@@ -153,20 +124,20 @@ def test_what_guests_open_to_other_hosts_is_egress(bed: Bed, guest: Namespace, f
 
 
 def test_what_guests_open_to_this_host_is_ingress(bed: Bed, guest: Namespace, family: Family) -> None:
-    apply(bed, virtual_interfaces="vnet0", exclude_egress_ports="8080")
+    bed.apply(virtual_interfaces="vnet0", exclude_egress_ports="8080")
     assert connect(guest, [Attempt(BRIDGE[family], 8080)])[0].listener == "ingress"
     assert connect(bed.app, [Attempt(FAR[family], 80)])[0].listener == "egress"
 
 
 def test_guests_do_not_leak_when_strict(bed: Bed, guest: Namespace, family: Family) -> None:
-    apply(bed, virtual_interfaces="vnet0", exclude_egress_ports="443", strict="yes")
+    bed.apply(virtual_interfaces="vnet0", exclude_egress_ports="443", strict="yes")
     flush(bed.app, bed.backend, family)
     answers = connect(guest, [Attempt(FAR[family], 80), Attempt(FAR[family], 443)])
     assert [answer.listener for answer in answers] == ["refused", "direct"]
 
 
 def test_an_excluded_interface_is_not_virtual(bed: Bed, guest: Namespace, family: Family) -> None:
-    apply(bed, virtual_interfaces="vnet+", exclude_interfaces="vnet0", strict="yes", dns="capture")
+    bed.apply(virtual_interfaces="vnet+", exclude_interfaces="vnet0", strict="yes", dns="capture")
     answers = connect(guest, [Attempt(FAR[family], 80), Attempt(FAR[family], 53)])
     assert [answer.listener for answer in answers] == ["direct", "upstream"]
 
@@ -176,7 +147,7 @@ def test_quic_of_guests_is_refused_where_asked(bed: Bed, guest: Namespace, famil
         chains = rules.status(bed.app.path).of(family)
         return sum(hit.packets for chain in chains for hit in chain.rules if hit.tag and hit.tag.rule == name)
 
-    apply(bed, virtual_interfaces="vnet0", quic="block")
+    bed.apply(virtual_interfaces="vnet0", quic="block")
     assert send_datagram(guest, FAR[family]) == "ConnectionRefusedError"
     assert hits("guard-forward-quic-vnet0-everything") == 1
 
@@ -187,19 +158,19 @@ def test_name_queries_of_guests_go_to_the_proxy(bed: Bed, guest: Namespace, fami
         resolving(bed.peer, {(FAR[family], 53): "upstream"}),
         listening(bed.app, {"proxy": [15053]}),
     ):
-        apply(bed, virtual_interfaces="vnet0", dns="capture", strict="yes")
+        bed.apply(virtual_interfaces="vnet0", dns="capture", strict="yes")
         far = Query(FAR[family], source_port=40010)
         assert ask(guest, far, Query(BRIDGE[family]), far) == ["proxy"] * 3
         assert connect(guest, [Attempt(FAR[family], 53)])[0].listener == "proxy"
-        apply(bed, virtual_interfaces="vnet0", dns="capture", exclude_egress_cidrs=FAR[family], strict="yes")
+        bed.apply(virtual_interfaces="vnet0", dns="capture", exclude_egress_cidrs=FAR[family], strict="yes")
         assert ask(guest, far) == ["upstream"]
-        apply(bed, virtual_interfaces="vnet0", dns="capture", strict="yes")
+        bed.apply(virtual_interfaces="vnet0", dns="capture", strict="yes")
         flush(bed.app, bed.backend, family)
         assert ask(guest, far._replace(source_port=40011)) == ["ConnectionRefusedError"]
 
 
 def test_blocked_ipv6_blocks_guests(bed: Bed, guest: Namespace) -> None:
-    apply(bed, virtual_interfaces="vnet0", ipv6="block")
+    bed.apply(virtual_interfaces="vnet0", ipv6="block")
     answers = connect(guest, [Attempt(FAR[4], 80), Attempt(FAR[6], 80)])
     assert [answer.listener for answer in answers] == ["egress", "refused"]
     guest.run("ping", "-6", "-c1", "-W2", FAR[6])
@@ -232,13 +203,13 @@ def what_nft_makes_of_the_rendering_is_ours(bed: Bed) -> None:
     for what in ({}, {"ipv6": "block"}):
         text = printed(bed, "nft", {**flags, **what})
         subprocess.run(bed.app.command("nft", "-f", "-"), input=text, text=True, check=True)
-        changes = apply(bed, **{**flags, **what}).changes
+        changes = bed.apply(**{**flags, **what}).changes
         assert [change for change in changes if change.startswith("nft")] == []
         rules.remove(bed.app.path)
 
 
 def what_iptables_makes_of_the_rendering_is_ours(bed: Bed, family: Family) -> None:
-    apply(bed, **FLAGS)
+    bed.apply(**FLAGS)
     ours = saved(bed, family)
     rules.remove(bed.app.path)
     text = printed(bed, "iptables", FLAGS).partition("# IPv6")[0 if family == 4 else 2].partition("\n")[2]

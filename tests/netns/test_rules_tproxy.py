@@ -5,66 +5,36 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from interceptor.config.redirect import Backend, from_command_line
-from interceptor.config.redirect_flags import parse
+from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import rules
-from interceptor.kernel.users import NAMES
-from interceptor.redirect.rules import FAMILIES, Family
-from tests.support.netns import Namespace, Topology, topology
+from interceptor.redirect.rules import Family
+from tests.support.netns import Namespace
 from tests.support.reporters import Answer, Attempt, connect, listening
+from tests.support.rule_bed import FAR, LOOPBACK, Bed, printed, rule_bed
 from tests.support.transparent import transparent_proxy
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("clean")]
 
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}  # the peer's, reached by the default route
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 SERVERS = {"direct": [80, 8080, 9090, 15020]}
 
 
-@dataclass(frozen=True)
-class Bed(Topology):
-    """The two namespaces, and the backend that all rules in here are of."""
-
-    backend: Backend
-
-
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
-def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
-    with topology() as made:
-        for address in FAR.values():
-            made.peer.run("ip", "addr", "add", address, "dev", "lo")
+@pytest.fixture(scope="module")
+def bed(backend: Backend) -> Iterator[Bed]:
+    with rule_bed(backend) as made:
         with listening(made.app, {"egress": [15001], **SERVERS}), listening(made.peer, SERVERS):
-            yield Bed(made.app, made.peer, request.param)
-
-
-@pytest.fixture(autouse=True)
-def clean(bed: Bed) -> Iterator[None]:
-    yield
-    rules.remove(bed.app.path)
-
-
-@pytest.fixture(params=FAMILIES, ids=["v4", "v6"])
-def family(request: pytest.FixtureRequest) -> Family:
-    found: Family = request.param
-    return found
+            yield made
 
 
 def apply(bed: Bed, **flags: str) -> rules.Applied:
-    texts = {name.replace("_", "-"): [text] for name, text in {"mode": "tproxy", **flags}.items()}
-    return rules.apply(parse([from_command_line(texts)], NAMES).settings, bed.app.path, backend=bed.backend)
+    return bed.apply(**{"mode": "tproxy", **flags})
 
 
 def from_peer(bed: Bed, family: Family, port: int) -> Answer:
     return connect(bed.peer, [Attempt(bed.app.address(family), port)])[0]
-
-
-def printed(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def routing(where: Namespace) -> str:

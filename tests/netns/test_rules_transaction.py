@@ -46,12 +46,6 @@ def app() -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture(params=Backend, ids=lambda backend: backend.value)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    return found
-
-
 def iptables(where: Namespace, family: Family, arguments: str, *, lock: str = "/run/xtables.lock") -> None:
     """iptables as another program would run it; with a lock of its own it goes on while we hold ours."""
     tool = "iptables-legacy" if family == 4 else "ip6tables-legacy"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from interceptor.kernel import child
+from tests.support.in_child import served
 from tests.support.netns import Namespace
 
 SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST has the same number
@@ -53,22 +53,8 @@ def listening(where: Namespace, listeners: Mapping[str, Iterable[int]]) -> Itera
         for name, ports in listeners.items()
         for port in ports
     ]
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(writer)
-        try:
-            _serve(reader, made)
-        finally:
-            os._exit(0)
-    os.close(reader)
-    for listener, _ in made:
-        listener.close()
-    try:
+    with served(made, _report):
         yield
-    finally:
-        os.close(writer)
-        os.waitpid(pid, 0)
 
 
 def connect(where: Namespace, attempts: Sequence[Attempt]) -> list[Answer]:
@@ -104,20 +90,11 @@ def _listener(name: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(until: int, listeners: Sequence[tuple[socket.socket, str]]) -> None:
-    with selectors.DefaultSelector() as selector:
-        selector.register(until, selectors.EVENT_READ)
-        for listener, name in listeners:
-            selector.register(listener, selectors.EVENT_READ, (listener, name))
-        while True:
-            for key, _ in selector.select():
-                if key.fd == until:
-                    return
-                listener, name = key.data
-                with contextlib.suppress(OSError):
-                    accepted, _ = listener.accept()
-                    with accepted:
-                        accepted.sendall(json.dumps(_seen(accepted, name)).encode())
+def _report(listener: socket.socket, name: str) -> None:
+    with contextlib.suppress(OSError):
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(json.dumps(_seen(accepted, name)).encode())
 
 
 def _seen(accepted: socket.socket, name: str) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from interceptor.kernel import child
+from tests.support.in_child import served
 from tests.support.netns import Namespace
 
 
@@ -29,22 +29,8 @@ def resolving(where: Namespace, resolvers: Mapping[tuple[str, int], str]) -> Ite
         (where.call(lambda place=place: _bound(*place)), name)  # type: ignore[misc]  # a default binds the loop's value
         for place, name in resolvers.items()
     ]
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(writer)
-        try:
-            _serve(reader, made)
-        finally:
-            os._exit(0)
-    os.close(reader)
-    for server, _ in made:
-        server.close()
-    try:
+    with served(made, _reply):
         yield
-    finally:
-        os.close(writer)
-        os.waitpid(pid, 0)
 
 
 def ask(where: Namespace, *queries: Query) -> list[str]:
@@ -100,15 +86,6 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _serve(until: int, servers: list[tuple[socket.socket, str]]) -> None:
-    with selectors.DefaultSelector() as selector:
-        selector.register(until, selectors.EVENT_READ)
-        for server, name in servers:
-            selector.register(server, selectors.EVENT_READ, (server, name))
-        while True:
-            for key, _ in selector.select():
-                if key.fd == until:
-                    return
-                server, name = key.data
-                _, sender = server.recvfrom(512)
-                server.sendto(name.encode(), sender)
+def _reply(server: socket.socket, name: str) -> None:
+    _, sender = server.recvfrom(512)
+    server.sendto(name.encode(), sender)

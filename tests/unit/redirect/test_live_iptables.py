@@ -15,26 +15,9 @@ from interceptor.redirect.plan import plan
 from interceptor.redirect.render import iptables
 from interceptor.redirect.rules import Protocol, Ruleset
 from interceptor.redirect.simulate import Connection
+from tests.support.connections import IN, OUT
 
 PORTS = {15001: Direction.EGRESS, 15006: Direction.INGRESS}
-OUT = Connection(
-    direction=Direction.EGRESS,
-    source=ip_address("10.9.0.2"),
-    destination=ip_address("192.0.2.7"),
-    port=443,
-    interface="eth0",
-    local=False,
-    uid=1000,
-    gid=1000,
-)
-IN = Connection(
-    direction=Direction.INGRESS,
-    source=ip_address("10.9.0.1"),
-    destination=ip_address("10.9.0.2"),
-    port=8080,
-    interface="eth0",
-    local=True,
-)
 
 
 def saved(*rules: str, table: str = "nat", policy: str = "ACCEPT", chains: str = "") -> str:

@@ -14,7 +14,8 @@ from interceptor.redirect import live, live_nft, simulate
 from interceptor.redirect.nft_layout import NOTHING, commands, wanted
 from interceptor.redirect.plan import plan
 from interceptor.redirect.simulate import Connection
-from tests.unit.redirect.test_live_iptables import CONNECTIONS, IN, OUT, PORTS
+from tests.support.connections import IN, OUT
+from tests.unit.redirect.test_live_iptables import CONNECTIONS, PORTS
 
 HOOKS = {"OUT": "output", "PRE": "prerouting", "IN": "input"}
 

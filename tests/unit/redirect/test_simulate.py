@@ -7,31 +7,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from interceptor.config.redirect import Dns, Mark, Mode, PortRange, Quic, RedirectSettings
-from interceptor.model.connection import Direction
 from interceptor.model.record import replace
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
 from interceptor.redirect.rules import Match, Protocol
 from interceptor.redirect.simulate import Connection, Explanation, explain, matches
+from tests.support.connections import IN, OUT
 
-OUT = Connection(
-    direction=Direction.EGRESS,
-    source=ip_address("10.9.0.2"),
-    destination=ip_address("192.0.2.7"),
-    port=443,
-    interface="eth0",
-    local=False,
-    uid=1000,
-    gid=1000,
-)
-IN = Connection(
-    direction=Direction.INGRESS,
-    source=ip_address("10.9.0.1"),
-    destination=ip_address("10.9.0.2"),
-    port=8080,
-    interface="eth0",
-    local=True,
-)
 V6 = {"source": ip_address("fd09::2"), "destination": ip_address("2001:db8::7")}
 
 
