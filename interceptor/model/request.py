@@ -21,6 +21,16 @@ class Passing(Protocol):
         """It is over, and is recorded next."""
 
 
+class Messages(Protocol):
+    """How many messages of gRPC have passed; they grow while the request lasts."""
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def responses(self) -> int: ...
+
+
 class Destination(NamedTuple):
     """Where a request went, when it was routed by itself and not with its flow."""
 
@@ -38,7 +48,7 @@ class RequestRecord:
 
     __slots__ = (
         "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
-        "logged", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local",
+        "logged", "messages", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, head: RequestHead, started_at: float, began: float) -> None:
@@ -61,4 +71,5 @@ class RequestRecord:
         self.fields: dict[str, str] | None = None  # what filters add to the log
         self.destination: Destination | None = None  # None: the flow's
         self.passing: Passing | None = None  # where it meets filters
+        self.messages: Messages | None = None  # where they are counted
         self.logged = True  # where filters do not keep it out of the log

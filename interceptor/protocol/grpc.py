@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2, as far as a gateway has to know it: whose answers are gRPC's, with which status."""
+"""gRPC over HTTP/2, as far as a gateway has to know it: whose answers are gRPC's, with which status, how many messages pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.model.http import get
 
 if TYPE_CHECKING:
-    from interceptor.model.http import Headers, LocalReply
+    from interceptor.model.http import Headers, LocalReply, ResponseHead
 
 UNKNOWN: Final = 2
 LAST_STATUS: Final = 16  # UNAUTHENTICATED; a status is 0 to 16
@@ -21,8 +21,72 @@ _REPLY: Final = _HTTP | {413: 8, 429: 8, 431: 8, 501: 12, 504: 4}
 _ENCODED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")  # gRPC's doc/PROTOCOL-HTTP2.md, Percent-Encoded
 
 
+_PREFIX: Final = 5  # bytes before each message: whether it is compressed, and its length
+
+
+class _Messages:
+    """Counts the messages of a body, however it is cut into pieces."""
+
+    __slots__ = ("_left", "_prefix", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # of those whose length is known
+        self._left = 0  # bytes of the message under way
+        self._prefix = b""  # of the next one, where only a part of its prefix has come
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        at = self._left
+        if self._prefix:
+            data = self._prefix + data
+            self._prefix = b""
+        size = len(data)
+        while at + _PREFIX <= size:
+            self.count += 1
+            at += _PREFIX + int.from_bytes(data[at + 1 : at + _PREFIX], "big")
+        if at < size:
+            self._prefix = data[at:]
+            self._left = 0
+        else:
+            self._left = at - size
+
+
+class Messages:
+    """The messages of one call, both ways."""
+
+    __slots__ = ("_requests", "_responses")
+
+    def __init__(self) -> None:
+        self._requests = _Messages()
+        self._responses: _Messages | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many came from the client."""
+        return self._requests.count
+
+    @property
+    def responses(self) -> int:
+        """How many came back."""
+        return 0 if self._responses is None else self._responses.count
+
+    def asked(self, data: bytes) -> None:
+        """Some of the request's body passed."""
+        self._requests.feed(data)
+
+    def answer(self, head: ResponseHead) -> None:
+        """The response begins: what follows are messages, unless it is an error page."""
+        if head.status == 200 and is_grpc(head.headers):
+            self._responses = _Messages()
+
+    def answered(self, data: bytes) -> None:
+        """Some of the response's body passed."""
+        if self._responses is not None:
+            self._responses.feed(data)
+
+
 def is_grpc(headers: Headers) -> bool:
-    """Whether a request is gRPC's, by its Content-Type; gRPC-Web is not, it is read by browsers."""
+    """Whether a request or a response is gRPC's, by its Content-Type; gRPC-Web is not, it is read by browsers."""
     content_type = (get(headers, b"content-type") or b"").lower()
     return content_type[:16] == b"application/grpc" and content_type[16:17] in {b"", b"+", b";", b" "}
 

@@ -28,6 +28,9 @@ class Recorder(Protocol):
     def request(self, record: RequestRecord) -> None:
         """A request is over; its flow goes on, or not."""
 
+    def call(self, record: RequestRecord) -> None:
+        """A request whose messages are counted while it lasts has begun."""
+
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
 

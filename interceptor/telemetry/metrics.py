@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from interceptor.model.connection import Direction
 from interceptor.telemetry.connection_metrics import ConnectionMetrics
 from interceptor.telemetry.labels import UNKNOWN
+from interceptor.telemetry.message_metrics import MessageMetrics
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.plaintext import Plaintext
 from interceptor.telemetry.request_metrics import RequestMetrics
@@ -56,6 +57,8 @@ class Metrics:
         self._create_own(registry)
         self._requests = RequestMetrics(sidecar)
         registry.register(self._requests)
+        self._messages = MessageMetrics(sidecar)
+        registry.register(self._messages)
         ProcessCollector(registry=registry)
 
     def _create_own(self, registry: CollectorRegistry) -> None:
@@ -134,6 +137,12 @@ class Metrics:
     def request(self, record: RequestRecord) -> None:
         """A request is over."""
         self._requests.observe(record)
+        if record.messages is not None:
+            self._messages.ended(record)
+
+    def call(self, record: RequestRecord) -> None:
+        """A request whose messages are counted while it lasts has begun."""
+        self._messages.begun(record)
 
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""

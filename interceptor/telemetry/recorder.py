@@ -37,6 +37,10 @@ class Recorder:
         if record.logged:
             self.access_log.write_line(REQUEST_LINES[self.access_log.format], record)
 
+    def call(self, record: RequestRecord) -> None:
+        """A request whose messages are counted while it lasts has begun."""
+        self.metrics.call(record)
+
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
         self.metrics.detected(flow, result)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import Queue
 
 import grpc
 import pytest
 import trio
 
 from interceptor.model.address import SocketAddress
+from interceptor.model.request import RequestRecord
 from interceptor.policy.policies import compiled
+from interceptor.telemetry.message_metrics import MessageMetrics
 from tests.flow.test_policy import READ_ONLY
 from tests.support.documents import configuration
-from tests.support.flows import FixedView, Running, running_proxy, wait_until
+from tests.support.flows import FixedView, Records, Running, running_proxy, settings, wait_until
 from tests.support.stacks import stack
 
 OWN = "{name: own, use: 'tests.support.own_middleware:passing'}"
@@ -72,6 +75,60 @@ async def test_a_rate_limit_is_resource_exhausted(items: str) -> None:
             assert refused[1] is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "rate limit 'limit' is exceeded" in refused[2]
             assert [each.grpc_status for each in running.records.requests] == ["0", "0", "8"]
+            counted = [each.messages for each in running.records.requests]
+            assert [(each.requests, each.responses) for each in counted[:2] if each is not None] == [
+                (3, 3)
+            ] * 2
+            assert counted[2] is not None
+            assert counted[2].responses == 0
+
+
+class Counting(Records):
+    """Counts messages as the proxy's own recorder does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = MessageMetrics(settings())
+
+    def call(self, record: RequestRecord) -> None:
+        self.metrics.begun(record)
+
+    def request(self, record: RequestRecord) -> None:
+        self.metrics.ended(record)
+        super().request(record)
+
+    def totals(self) -> tuple[float, float]:
+        """What a scrape would read."""
+        requests, responses = (
+            sum(sample.value for sample in family.samples) for family in self.metrics.collect()
+        )
+        return requests, responses
+
+
+@pytest.mark.parametrize("items", [None, OWN])
+async def test_messages_are_counted_while_their_call_lasts(items: str | None) -> None:
+    said = [b"x" * 200_000, b"", b"end"]
+    records = Counting()
+
+    def converse(port: int) -> list[tuple[float, float]]:
+        more: Queue[bytes | None] = Queue()
+        seen = []
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answers = channel.stream_stream("/test.Echo/Do")(iter(more.get, None), timeout=10)
+            for message in said:
+                more.put(message)
+                assert next(answers) == message
+                seen.append(trio.from_thread.run_sync(records.totals))
+            more.put(None)
+            assert list(answers) == []
+        return seen
+
+    with serving() as address:
+        middleware = None if items is None else stack(items)
+        async with running_proxy(FixedView((address,)), records=records, middleware=middleware) as running:
+            assert await trio.to_thread.run_sync(converse, running.address.port) == [(1, 1), (2, 2), (3, 3)]
+            await wait_until(lambda: len(records.requests) == 1)
+            assert records.totals() == (3, 3)
 
 
 @pytest.mark.parametrize("items", [None, OWN])

@@ -183,6 +183,8 @@ async def test_grpc_keeps_its_trailers_and_its_status_is_recorded() -> None:
         assert (await client.fields(1))[b"grpc-status"] == b"5"
         record = await only(bed)
     assert (record.grpc_status, record.status, record.bytes_sent) == ("5", 200, 6)
+    assert record.messages is not None
+    assert (record.messages.requests, record.messages.responses) == (1, 1)
 
 
 async def test_a_grpc_status_that_the_policy_names_is_tried_again() -> None:

@@ -128,16 +128,19 @@ def test_grpc(bed: Topology, tmp_path: Path, direction: str) -> None:
         lines = proxy.flows(200)
         failed = next(line for line in lines if line["path"] == "/test.Service/fail")
         assert failed["response_code"] == 200
-        series = [
-            line
-            for line in proxy.get(15020, "/metrics")[1].splitlines()
-            if line.startswith("istio_requests_total{")
-        ]
+        scraped = proxy.get(15020, "/metrics")[1].splitlines()
+        series = [line for line in scraped if line.startswith("istio_requests_total{")]
         statuses = {
             match[1] for line in series if (match := re.search(r'grpc_response_status="(\d+)"', line))
         }
         assert {"0", "5", "12"} <= statuses
         assert all('request_protocol="grpc"' in line for line in series)
+        counted = {
+            name: sum(float(line.rsplit(" ", 1)[1]) for line in scraped if line.startswith(name + "{"))
+            for name in ("istio_request_messages_total", "istio_response_messages_total")
+        }
+        assert counted["istio_response_messages_total"] == 1205
+        assert counted["istio_request_messages_total"] >= 1205  # and perhaps those that nobody answered
         server.kill()
         server.wait()
         again = run(python(caller, "client", called.v4, "8080"))

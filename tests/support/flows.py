@@ -59,6 +59,8 @@ class Records:
     def request(self, record: RequestRecord) -> None:
         self.requests.append(record)
 
+    def call(self, record: RequestRecord) -> None: ...
+
     def detected(self, flow: Flow, result: str) -> None:
         self.detections.append(result)
 

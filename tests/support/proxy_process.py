@@ -41,6 +41,9 @@ class Printer:
     def request(self, record: RequestRecord) -> None:
         pass
 
+    def call(self, record: RequestRecord) -> None:
+        pass
+
     def detected(self, flow: Flow, result: str) -> None:
         pass
 

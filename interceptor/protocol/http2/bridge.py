@@ -190,8 +190,10 @@ class Bridge:
         """The upstream's final response."""
         call.response = head
         call.status = head.status
-        if end and call.grpc:
-            call.grpc_status = grpc.status(head.headers)
+        if call.messages is not None:
+            call.messages.answer(head)
+            if end:
+                call.grpc_status = grpc.status(head.headers)
         self._hooks.response(call, head)
         self.downstream.writer.headers(call.downstream, heads.response_fields(head), end=end)
 
@@ -243,6 +245,8 @@ class _Requests:
         call = stream.call
         assert call is not None
         call.bytes_received += len(data)
+        if call.messages is not None:
+            call.messages.asked(data)
         if call.upstream.out_closed and call.client is None:
             stream.source.consumed(stream, len(data))
         elif call.body_limit is not None and call.bytes_received > call.body_limit:
@@ -322,6 +326,8 @@ class _Responses:
             way.take(data, end=end)
             return
         call.bytes_sent += len(data)
+        if call.messages is not None:
+            call.messages.answered(data)
         self._bridge.downstream.writer.data(call.downstream, data, end=end)
 
     def reset(self, stream: Stream, code: int, *, complete: bool) -> None:

@@ -109,6 +109,8 @@ class Client:
             return
         self._call.response = head
         self._call.status = head.status
+        if self._call.messages is not None:
+            self._call.messages.answer(head)
         if end:
             self._ending(head.headers)
         self._bridge.downstream.writer.headers(self._stream, heads.response_fields(head), end=end)
@@ -117,6 +119,8 @@ class Client:
         """Some of its body."""
         if not self._stream.out_closed:
             self._call.bytes_sent += len(data)
+            if self._call.messages is not None:
+                self._call.messages.answered(data)
             self._bridge.downstream.writer.data(self._stream, data, end=False)
 
     def end(self, trailers: Headers) -> None:

@@ -98,6 +98,7 @@ class Call:
             "grpc",
             "grpc_status",
             "informational",
+            "messages",
             "protocol",
             "request",
             "response",
@@ -122,6 +123,7 @@ class Call:
         self.status = 0  # of what the client got
         self.grpc = grpc.is_grpc(request.headers)
         self.grpc_status: str | None = None
+        self.messages = grpc.Messages() if self.grpc else None
         self.bytes_received = 0  # of the bodies
         self.bytes_sent = 0
         self.body_limit: int | None = None  # a longer request body is answered with 413

@@ -113,6 +113,7 @@ class Apart(Exchange):
         self._requests = requests
         self._call = call
         self._grpc = call.grpc
+        self.messages = call.messages
         self.reset_code = INTERNAL_ERROR
 
     def begin(self) -> None:

@@ -51,6 +51,7 @@ class Request(RequestRecord):
         self._scope: trio.CancelScope | None = None  # of the task that waits for something
         self._carrier: Carrier | None = None  # where the user's own has it
         self._client: Client | None = None  # then
+        self.messages = call.messages
         self.over = False
 
     @property
@@ -213,11 +214,11 @@ class Requests:
         concerned = router is not None and router.concerns(service.flow, call.request, service.decision)
         if (concerned or not service.multiplexed) and call.protocol is None:
             apart = call.context = Apart(service, self, call)
-            self._live.add(apart)
+            self._begun(apart)
             apart.begin()
             return WAIT
         record = call.context = Request(self, call)
-        self._live.add(record)
+        self._begun(record)
         denied = prepare(service, record)
         if denied is not None:
             return denied
@@ -228,6 +229,11 @@ class Requests:
             return None
         every.filters.start(record)  # which answers or forwards it, now or later
         return WAIT
+
+    def _begun(self, record: Request | Apart) -> None:
+        self._live.add(record)
+        if record.messages is not None:
+            self.service.all.recorder.call(record)
 
     def touch(self, apart: Apart) -> None:
         """Something of a request came."""

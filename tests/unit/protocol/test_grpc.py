@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, strategies as st
 
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.http import LocalReply
+from interceptor.model.http import LocalReply, ResponseHead
 from interceptor.protocol import grpc
+
+GRPC_HEADERS = [(b"content-type", b"application/grpc+proto")]
 
 
 @pytest.mark.parametrize(
@@ -96,3 +100,52 @@ def test_a_message_is_printable_and_can_be_read_back(message: bytes) -> None:
             out.append(encoded[at])
             at += 1
     assert bytes(out) == message.strip(b" ")
+
+
+def messages(*bodies: bytes) -> bytes:
+    return b"".join(b"\0" + len(body).to_bytes(4, "big") + body for body in bodies)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[low:high] for low, high in pairwise(edges)]
+
+
+@given(
+    asked=st.lists(st.binary(max_size=20)),
+    told=st.lists(st.binary(max_size=20)),
+    cuts=st.lists(st.integers(min_value=0), max_size=30),
+)
+def test_messages_are_counted_however_they_are_cut(
+    asked: list[bytes], told: list[bytes], cuts: list[int]
+) -> None:
+    counted = grpc.Messages()
+    counted.answer(ResponseHead(200, b"OK", GRPC_HEADERS))
+    for piece in pieces(messages(*asked), cuts):
+        counted.asked(piece)
+    for piece in pieces(messages(*told), cuts):
+        counted.answered(piece)
+    assert (counted.requests, counted.responses) == (len(asked), len(told))
+
+
+def test_a_message_counts_once_its_length_is_known() -> None:
+    counted = grpc.Messages()
+    seen = []
+    for byte in messages(b"ab", b"", b"c")[:-1]:
+        counted.asked(bytes((byte,)))
+        seen.append(counted.requests)
+    assert seen == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ResponseHead(503, b"", [(b"content-type", b"application/grpc")]),
+        ResponseHead(200, b"", [(b"content-type", b"text/html")]),
+    ],
+)
+def test_an_error_page_has_no_messages(head: ResponseHead) -> None:
+    counted = grpc.Messages()
+    counted.answer(head)
+    counted.answered(messages(b"a", b"b"))
+    assert counted.responses == 0

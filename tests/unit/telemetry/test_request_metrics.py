@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from interceptor.model.connection import ResponseFlag
 from interceptor.telemetry.request_metrics import BUCKETS, RequestMetrics
@@ -11,7 +12,7 @@ from tests.support.flows import settings
 from tests.unit.telemetry.test_request_lines import record
 
 
-def scraped(metrics: RequestMetrics) -> dict[str, list[tuple[dict[str, str], float]]]:
+def scraped(metrics: Collector) -> dict[str, list[tuple[dict[str, str], float]]]:
     registry = CollectorRegistry()
     registry.register(metrics)
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
