@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from interceptor.admin import app as admin
-from interceptor.admin.push import Door, PushEndpoint
+from interceptor.admin.push import Door, PushEndpoint, by_name, by_token
 from interceptor.admin.server import serve
 from interceptor.discovery import pushed
 from interceptor.discovery.asking import hold_modules
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
-    from interceptor.config.sidecar import Dns, Sidecar
+    from interceptor.config.sidecar import Dns, Remote, Sidecar
     from interceptor.config.xds import Xds
     from interceptor.discovery.dns import DnsListener
     from interceptor.discovery.verdict import Start
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.transport import Credentials
     from interceptor.state.store import Store
     from interceptor.telemetry.plaintext import Peers
+    from interceptor.tls.rotation import Keeper
 
 logger: Final = logging.getLogger(__name__)
 
@@ -105,13 +106,14 @@ def run_proxy(  # noqa: PLR0913 (what the command line gives, each by its name)
     )
     # Read as who will read them again: a certificate that only root can read could not be rotated.
     credentials = read_credentials()
+    pusher = None if spec.discovery.push.remote is None else _pusher(spec.discovery.push.remote, credentials)
     if workers == 1:
         serving: Serving = Worker(
             configuration, bound.listeners(0), metrics, access_log, credentials=credentials
         )
     else:
         serving = _supervise(configuration, bound, metrics, access_log, control, credentials)
-    certificates = Certificates(credentials, metrics)
+    certificates = Certificates(credentials, metrics, pusher)
     beside = () if spec.dns is None else (_dns_listener(spec.dns, namespace, bound, serving.store, metrics),)
     gateway = Gateway(configuration, bound, serving, control, certificates, beside)
     if start is not None:
@@ -132,6 +134,8 @@ def _preload(configuration: Configuration, workers: int) -> None:
         build.preload(spec.middleware)
     if workers > 1:
         from interceptor.workers import supervisor  # noqa: F401, PLC0415 (one worker needs none)
+    if spec.discovery.push.remote is not None:
+        from interceptor.admin import remote  # noqa: F401, PLC0415 (ssl and cryptography are 15 MB)
     if spec.dns is not None:
         from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
     if spec.discovery.xds is not None:
@@ -176,17 +180,37 @@ def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credent
     return lambda: transport.Credentials(configuration, time.time)  # noqa: TID251 (certificates live by the wall clock)
 
 
+def _pusher(asked: Remote, credentials: Credentials | None) -> Keeper:
+    """The certificates that pushes from other machines are taken with: of their own, or the workload's."""
+    from interceptor.tls.rotation import Keeper  # noqa: PLC0415 (as above)
+
+    if asked.tls is not None:
+        return Keeper(asked.tls.files, trust_domain=None, wall_clock=time.time)  # noqa: TID251 (as above)
+    assert credentials is not None
+    assert credentials.workload is not None  # the Sidecar was refused without
+    return credentials.workload
+
+
 @dataclass(frozen=True, slots=True)
 class Certificates:
     """What the main process does about them: it shows and measures them; without workers it takes new versions too."""
 
     credentials: Credentials | None
     metrics: Metrics
+    pusher: Keeper | None = None  # whose certificates pushes from other machines are taken with
+
+    @property
+    def keepers(self) -> tuple[Keeper, ...]:
+        """All of them, each once."""
+        named = () if self.credentials is None else self.credentials.keepers
+        return named if self.pusher is None or self.pusher in named else (*named, self.pusher)
 
     async def watch(self) -> None:
         """Until cancelled, where there are any."""
-        if self.credentials is not None:
-            await self.credentials.watch(self.metrics.certificate_expiry)
+        if self.keepers:
+            from interceptor.tls import rotation  # noqa: PLC0415 (loaded where there are certificates)
+
+            await rotation.watch(self.keepers, self.metrics.certificate_expiry)
 
     def admit(self, configuration: Configuration) -> None:
         """Raises ConfigError where a new configuration needs certificates that were not read at the start."""
@@ -202,7 +226,7 @@ class Certificates:
 
     def dump(self) -> list[dict[str, object]]:
         """For ``/certs``."""
-        return [] if self.credentials is None else [each.dump() for each in self.credentials.keepers]
+        return [each.dump() for each in self.keepers]
 
 
 def _dns_listener(
@@ -235,7 +259,7 @@ def _supervise(
     """Several workers as processes; this one, which serves no connections, then needs no capability."""
     from interceptor.workers.supervisor import Supervisor  # noqa: PLC0415 (as above)
 
-    forget = (bound.admin, bound.telemetry, *bound.dns, *(() if control is None else (control,)))
+    forget = (bound.admin, bound.telemetry, *bound.dns, *bound.push, *(() if control is None else (control,)))
     listeners = [bound.listeners(worker) for worker in range(len(bound.ingress))]
     supervisor = Supervisor(configuration, listeners, metrics, access_log, forget, credentials)
     if os.geteuid() != 0:
@@ -299,6 +323,7 @@ class _Bound:
     admin: socket.socket
     telemetry: socket.socket
     dns: list[socket.socket]  # none where no name query is answered
+    push: list[socket.socket]  # none where nothing is pushed from other machines
     addresses: Mapping[str, str]
 
     def listeners(self, worker: int) -> tuple[tuple[Direction, socket.socket], ...]:
@@ -318,6 +343,8 @@ def _bind(sidecar: Sidecar, workers: int) -> _Bound:
     }
     if (dns := spec.dns) is not None:
         wanted["dns"] = lambda: sockets.open_dns_listeners(dns.port)
+    if (remote := spec.discovery.push.remote) is not None:
+        wanted["push"] = lambda: [sockets.open_endpoint(remote.listen)]
     opened: dict[str, list[socket.socket]] = {}
     problems: list[str] = []
     for name, bind in wanted.items():
@@ -334,6 +361,7 @@ def _bind(sidecar: Sidecar, workers: int) -> _Bound:
     return _Bound(
         *(opened["ingress"], opened["egress"], opened["admin"][0], opened["telemetry"][0]),
         opened.get("dns", []),
+        opened.get("push", []),
         addresses,
     )
 
@@ -376,9 +404,7 @@ class Gateway:
         live = self._live = Live(start, configuration, self._adopt, outcome=outcome)
         asked = self._spec.discovery.push
         if asked.enabled:
-            assert asked.tokenFile is not None
             self._door = Door(
-                token_file=asked.tokenFile,
                 etag=lambda: live.etag,
                 shown=lambda: pushed.shown(live.pushed),
                 types=pushed.TYPES,
@@ -398,7 +424,8 @@ class Gateway:
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""
-        endpoint = PushEndpoint(self._door)
+        token_file = self._spec.discovery.push.tokenFile
+        endpoint = PushEndpoint(None if token_file is None else self._door, by_token(token_file or ""))
         controls = admin.Controls(
             collect=self._serving.collect,
             connections=self._serving.connections,
@@ -423,6 +450,8 @@ class Gateway:
                     nursery.start_soon(self._watch_launcher, self._control)
                 await nursery.start(serve, admin.admin_app(controls), self._bound.admin, endpoint.wants)
                 await nursery.start(serve, telemetry, self._bound.telemetry)
+                if (remote := self._spec.discovery.push.remote) is not None:
+                    await nursery.start(self._take_pushes, remote)
                 await nursery.start(self._resolver.run)
                 if self._live is not None:
                     nursery.start_soon(self._live.watch)
@@ -439,6 +468,16 @@ class Gateway:
                 nursery.cancel_scope.cancel()
         if self._serving.failure is not None:
             raise KernelError(self._serving.failure)
+
+    async def _take_pushes(self, asked: Remote, *, task_status: trio.TaskStatus[None]) -> None:
+        """From other machines."""
+        from interceptor.admin.remote import Greeter  # noqa: PLC0415 (loaded before root was given up)
+
+        assert self._certificates.pusher is not None
+        endpoint = PushEndpoint(self._door, by_name(asked.subjectAltNames))
+        greet = Greeter(self._certificates.pusher, asked.subjectAltNames)
+        app, (listener,) = admin.push_app(endpoint.answer), self._bound.push
+        await serve(app, listener, endpoint.wants, greet, task_status=task_status)
 
     async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         await self._serving.run(task_status=task_status)

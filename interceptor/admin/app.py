@@ -120,6 +120,11 @@ def telemetry_app(
     )
 
 
+def push_app(pushed: App) -> App:
+    """The app for pushes from other machines: it shows and takes pushed documents, and nothing else."""
+    return _routed(_Endpoint("GET", "/config", pushed, also=("PUT",)))
+
+
 def _routed(*endpoints: _Endpoint) -> App:
     """Each path with its one method; HEAD is a GET whose body nobody wants."""
     by_path = {each.path: each for each in endpoints}

@@ -1,6 +1,7 @@
-"""``/config``: the pushed documents, for whoever has the token. What it does is handed in: nothing here knows discovery.
+"""``/config``: the pushed documents, for whoever may push. What it does is handed in: nothing here knows discovery.
 
-The app shares the loopback interface, so the address alone says nothing about who asks.
+The app shares the loopback interface, so the address alone says nothing about who asks: it has the token of a file, or,
+from another machine, a certificate of the right name.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import trio
 from interceptor.admin.server import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from typing import TypeAlias
+
+    Refusal: TypeAlias = Callable[[Request], Response | None]  # why whoever asks may not
 
 MAX_BODY: Final = 16 << 20  # bytes: some 200 000 endpoints
 MAX_WAITING: Final = 4  # pushes at a time, with their bodies; one is judged after the other
 MIN_TOKEN: Final = 16  # characters: 64 bits as hexadecimal digits; shorter ones are guessed
 _MAX_TOKEN: Final = 4096
 DISABLED: Final = (
-    "pushes are off; to allow them, set spec.discovery.push {enabled: true, tokenFile: FILE} in the Sidecar and restart "
+    "pushes to this port are off; to allow them, set spec.discovery.push {enabled: true, tokenFile: FILE} in the Sidecar and restart "
     "the proxy\n"
 )
 
@@ -32,7 +36,6 @@ DISABLED: Final = (
 class Door:
     """What pushes can do. ``push`` raises what it finds wrong as one of the two errors given."""
 
-    token_file: str
     etag: Callable[[], str]
     shown: Callable[[], str]
     types: Sequence[str]
@@ -45,21 +48,24 @@ class Door:
 class PushEndpoint:
     """GET and PUT of ``/config``."""
 
-    def __init__(self, door: Door | None) -> None:
+    def __init__(self, door: Door | None, refusal: Refusal) -> None:
         self._door = door
+        self._refusal = refusal
         self._waiting = trio.CapacityLimiter(MAX_WAITING)
 
-    def wants(self, request: Request) -> int:
-        """How large a body is kept: of nobody's but who has the token."""
-        if request.path != "/config" or request.method != "PUT" or self._door is None:
+    def wants(self, request: Request) -> int | Response:
+        """How large a body is kept: of nobody's but who may push."""
+        if request.path != "/config" or request.method != "PUT":
             return 0
-        return MAX_BODY if _refusal(self._door, request) is None else 0
+        if self._door is None:
+            return Response(DISABLED, 403)
+        return self._refusal(request) or MAX_BODY
 
     async def answer(self, request: Request) -> Response:
         """What is pushed, or what came of a push."""
         if self._door is None:
             return Response(DISABLED, 403)
-        if (refusal := _refusal(self._door, request)) is not None:
+        if (refusal := self._refusal(request)) is not None:
             return refusal
         if request.method != "PUT":
             return Response(
@@ -98,23 +104,40 @@ def _json(value: Mapping[str, object], status: int, etag: str) -> Response:
     return Response(text, status, content_type="application/json", headers=(("ETag", etag),))
 
 
-def _refusal(door: Door, request: Request) -> Response | None:
-    """Why whoever asks may not; the token is read each time, so that it can be replaced."""
-    try:
-        with Path(door.token_file).open("rb") as file:
-            token = file.read(_MAX_TOKEN).strip()
-    except OSError as error:
-        return Response(f"the token file {door.token_file} cannot be read: {error.strerror}\n", 403)
-    if len(token) < MIN_TOKEN:
-        message = (
-            f"the token in {door.token_file} is shorter than {MIN_TOKEN} characters; write a longer one\n"
+def by_token(token_file: str) -> Refusal:
+    """Who has the token of a file may push; it is read each time, so that it can be replaced."""
+
+    def refusal(request: Request) -> Response | None:
+        try:
+            with Path(token_file).open("rb") as file:
+                token = file.read(_MAX_TOKEN).strip()
+        except OSError as error:
+            return Response(f"the token file {token_file} cannot be read: {error.strerror}\n", 403)
+        if len(token) < MIN_TOKEN:
+            message = (
+                f"the token in {token_file} is shorter than {MIN_TOKEN} characters; write a longer one\n"
+            )
+            return Response(message, 403)
+        given = "".join(request.values(b"authorization")).partition(" ")
+        if given[0].lower() == "bearer" and hmac.compare_digest(given[2].strip().encode("latin-1"), token):
+            return None
+        return Response(
+            "send the token of the token file as 'Authorization: Bearer TOKEN'\n",
+            401,
+            headers=(("WWW-Authenticate", "Bearer"),),
         )
+
+    return refusal
+
+
+def by_name(names: Collection[str]) -> Refusal:
+    """Who proved one of these names by a certificate may push."""
+
+    def refusal(request: Request) -> Response | None:
+        if not set(request.names).isdisjoint(names):
+            return None
+        shown = ", ".join(map(ascii, request.names)) or "nobody"
+        message = f"the client's certificate is of {shown}, which is none of spec.discovery.push.remote.subjectAltNames\n"
         return Response(message, 403)
-    given = "".join(request.values(b"authorization")).partition(" ")
-    if given[0].lower() == "bearer" and hmac.compare_digest(given[2].strip().encode("latin-1"), token):
-        return None
-    return Response(
-        "send the token of the token file as 'Authorization: Bearer TOKEN'\n",
-        401,
-        headers=(("WWW-Authenticate", "Bearer"),),
-    )
+
+    return refusal

@@ -19,6 +19,9 @@ MAX_REQUEST: Final = (
     8 * 1024
 )  # bytes of a head, and of a body that nobody reads: no caller of ours has cookies
 IDLE_SECONDS: Final = 5.0  # between requests, and for a request to be complete
+BODY_SECONDS: Final = 30.0  # more where its body is wanted: 16 MiB by 4.5 Mbit/s
+MAX_BODIES: Final = 4  # read at a time
+LINGER_SECONDS: Final = 2.0  # for a client that is answered before it said everything to read that
 WRITE_SECONDS: Final = 10.0  # Prometheus gives a scrape 10 s by default: whoever reads slower has given up
 
 _CHUNK: Final = 256 * 1024
@@ -37,6 +40,7 @@ class Request:
     query: dict[str, str] = field(default_factory=dict)
     headers: tuple[tuple[bytes, bytes], ...] = ()  # names in lower case
     body: bytes = b""
+    names: tuple[str, ...] = ()  # that the client proved by a certificate
 
     def values(self, name: bytes) -> list[str]:
         """Every value of a header."""
@@ -54,10 +58,20 @@ class Response:
     then: Callable[[], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """A connection that may speak: what carries it, and who its client proved to be."""
+
+    stream: trio.abc.Stream
+    names: tuple[str, ...] = ()
+    trusted: bool = False  # no other client may take its place
+    holds: Callable[[], bool] = lambda: True  # whether what it proved still counts
+
+
 App: TypeAlias = Callable[[Request], Awaitable[Response]]
-Wants: TypeAlias = Callable[
-    [Request], int
-]  # how large a body is kept, by a request's head; 0: none is wanted
+# How large a body is kept, by a request's head; 0: none is wanted. Or the answer, and no body is read.
+Wants: TypeAlias = Callable[[Request], int | Response]
+Greet: TypeAlias = Callable[[trio.SocketStream], Awaitable[Greeted | None]]  # None: it is to be closed
 
 
 def wants_none(_: Request) -> int:
@@ -65,31 +79,45 @@ def wants_none(_: Request) -> int:
     return 0
 
 
+async def greet_anybody(stream: trio.SocketStream) -> Greeted:
+    """For clients of whom no proof is asked, in the clear."""
+    return Greeted(stream)
+
+
 async def serve(
     app: App,
     sock: socket.socket,
     wants: Wants = wants_none,
+    greet: Greet = greet_anybody,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, and then end at once. The socket is bound and listening; it is closed here."""
-    live: dict[trio.SocketStream, None] = {}  # oldest first
+    strangers: dict[trio.SocketStream, None] = {}  # oldest first
+    trusted: dict[trio.SocketStream, None] = {}
+    bodies = trio.CapacityLimiter(MAX_BODIES)
 
     async def handle(stream: trio.SocketStream) -> None:
-        if len(live) >= MAX_CONNECTIONS:
-            # The oldest makes room: whoever holds many connections open cannot keep a probe from its answer.
-            oldest = next(iter(live))
-            del live[oldest]
-            oldest.socket.close()
-        live[stream] = None
+        _seat(strangers, stream)
         try:
-            await _converse(app, stream, wants)
+            greeted = None
+            with trio.move_on_after(IDLE_SECONDS):
+                greeted = await greet(stream)
+            if greeted is None:
+                return
+            if greeted.trusted:
+                strangers.pop(stream, None)
+                _seat(trusted, stream)
+            await _Conversation(app, wants, bodies, stream, greeted).run()
+            with trio.move_on_after(LINGER_SECONDS):
+                await greeted.stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, or made room
         except Exception:  # noqa: BLE001 (the last resort: such a fault must not end the proxy)
             _log.exception("an HTTP connection was closed by a fault of the server")
         finally:
-            live.pop(stream, None)
+            strangers.pop(stream, None)
+            trusted.pop(stream, None)
             stream.socket.close()
 
     sock.setblocking(False)  # noqa: FBT003 (stdlib's signature)
@@ -100,55 +128,109 @@ async def serve(
         await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
 
 
-async def _converse(app: App, stream: trio.SocketStream, wants: Wants = wants_none) -> None:
-    """Answer one request after another until the client has no more, is too slow or makes no sense."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
-    while True:
-        request = None
+def _seat(seats: dict[trio.SocketStream, None], stream: trio.SocketStream) -> None:
+    """The oldest makes room: whoever holds many connections open cannot keep a probe from its answer."""
+    if len(seats) >= MAX_CONNECTIONS:
+        oldest = next(iter(seats))
+        del seats[oldest]
+        oldest.socket.close()
+    seats[stream] = None
+
+
+@dataclass(slots=True, eq=False)
+class _Conversation:
+    """One connection: request after request, until the client has no more, is too slow or makes no sense."""
+
+    app: App
+    wants: Wants
+    bodies: trio.CapacityLimiter
+    raw: trio.SocketStream
+    greeted: Greeted
+    connection: h11.Connection = field(
+        default_factory=lambda: h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
+    )
+
+    async def run(self) -> None:
+        """Answer until there is nothing more to answer."""
+        connection = self.connection
+        while True:
+            asked: Request | Response | None = None
+            try:
+                with trio.move_on_after(IDLE_SECONDS) as patience:
+                    asked = await self._read(patience)
+            except h11.RemoteProtocolError as error:
+                asked = Response(f"{error}\n", error.error_status_hint)
+            if asked is None or not self.greeted.holds():
+                return
+            response = asked if isinstance(asked, Response) else await _answer(self.app, asked)
+            wanted = not isinstance(asked, Request) or asked.method != "HEAD"
+            await _write(connection, self.greeted.stream, response, body=wanted)
+            if response.then is not None:
+                response.then()
+            if (connection.our_state, connection.their_state) != (h11.DONE, h11.DONE):
+                break
+            connection.start_next_cycle()
+        if connection.their_state in (h11.SEND_BODY, h11.ERROR):
+            await self._linger()
+
+    async def _read(self, patience: trio.CancelScope) -> Request | Response | None:
+        """The next request, whole, or what is answered without more of it; None where the client has finished."""
+        event = await self._event(accepted=False)
+        if not isinstance(event, h11.Request):
+            return None
+        request = replace(_request(event), names=self.greeted.names)
+        wanted = self.wants(request)
+        if isinstance(wanted, Response):
+            return wanted
+        if not wanted:
+            return request if await self._body(0) is not None else None
         try:
-            with trio.move_on_after(IDLE_SECONDS):
-                request = await _read(connection, stream, wants)
-        except h11.RemoteProtocolError as error:
-            await _write(connection, stream, Response(f"{error}\n", error.error_status_hint), body=True)
-            return
-        if request is None:
-            return
-        response = await _answer(app, request)
-        await _write(connection, stream, response, body=request.method != "HEAD")
-        if response.then is not None:
-            response.then()
-        if (connection.our_state, connection.their_state) != (h11.DONE, h11.DONE):
-            return
-        connection.start_next_cycle()
+            self.bodies.acquire_on_behalf_of_nowait(self)
+        except trio.WouldBlock:
+            return Response("others send already; try again later\n", 503, headers=(("Retry-After", "1"),))
+        try:
+            patience.deadline += BODY_SECONDS
+            body = await self._body(wanted)
+        finally:
+            self.bodies.release_on_behalf_of(self)
+        return None if body is None else replace(request, body=body)
 
-
-async def _read(connection: h11.Connection, stream: trio.SocketStream, wants: Wants) -> Request | None:
-    """The next request, whole; None where the client has finished."""
-    request = None
-    wanted = size = 0
-    body: list[bytes] = []
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            if connection.they_are_waiting_for_100_continue:
-                if not wanted:
-                    return request  # the answer can come at once
-                head = h11.InformationalResponse(status_code=100, headers=[])
-                await stream.send_all(connection.send(head) or b"")
-            connection.receive_data(await stream.receive_some(_CHUNK if wanted else MAX_REQUEST))
-        elif isinstance(event, h11.Request):
-            request = _request(event)
-            wanted = wants(request)
-        elif isinstance(event, h11.Data):
+    async def _body(self, wanted: int) -> bytes | None:
+        """The body as far as it is wanted; None where the client left in the middle."""
+        size = 0
+        body: list[bytes] = []
+        while True:
+            event = await self._event(accepted=bool(wanted))
+            if event is None or isinstance(event, h11.EndOfMessage):
+                return b"".join(body)
+            if not isinstance(event, h11.Data):
+                return None
             size += len(event.data)
             if wanted:
                 body.append(bytes(event.data))
             if size > max(wanted, MAX_REQUEST):
                 raise h11.RemoteProtocolError("no request here has so large a body", error_status_hint=413)
-        else:
-            if request is None or not isinstance(event, h11.EndOfMessage):
-                return None
-            return replace(request, body=b"".join(body)) if body else request
+
+    async def _event(self, *, accepted: bool) -> object:
+        """What the client says next; None where it waits for leave to go on and the answer can come at once."""
+        connection, stream = self.connection, self.greeted.stream
+        while True:
+            event = connection.next_event()
+            if event is h11.PAUSED or isinstance(event, h11.Event):
+                return event
+            if connection.they_are_waiting_for_100_continue:
+                if not accepted:
+                    return None
+                head = h11.InformationalResponse(status_code=100, headers=[])
+                await stream.send_all(connection.send(head) or b"")
+            connection.receive_data(bytes(await stream.receive_some(_CHUNK if accepted else MAX_REQUEST)))
+
+    async def _linger(self) -> None:
+        """Take what the client still says: closed with that unread, the answer would be lost in a reset."""
+        with trio.move_on_after(LINGER_SECONDS):
+            await self.raw.send_eof()
+            while await self.raw.receive_some(_CHUNK):
+                pass
 
 
 def _request(event: h11.Request) -> Request:
@@ -172,7 +254,7 @@ async def _answer(app: App, request: Request) -> Response:
 
 
 async def _write(
-    connection: h11.Connection, stream: trio.SocketStream, response: Response, *, body: bool
+    connection: h11.Connection, stream: trio.abc.Stream, response: Response, *, body: bool
 ) -> None:
     """Send an answer; raises BrokenResourceError where the client does not take it in time."""
     content = response.body.encode() if isinstance(response.body, str) else response.body

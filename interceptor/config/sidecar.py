@@ -166,11 +166,25 @@ class Dns(Strict):
     nameservers: tuple[Annotated[str, AfterValidator(ip_address)], ...] = Field(default=(), strict=False)
 
 
+class Remote(Strict):
+    """Pushes from other machines, by mutual TLS: where they come in, and whose certificates may push."""
+
+    address: ListenAddress
+    subjectAltNames: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, strict=False)  # noqa: N815 (the document's spelling)
+    tls: Tls | None = None  # None: the workload's own certificate and trust bundle
+
+    @property
+    def listen(self) -> SocketAddress:
+        """The address, parsed."""
+        return socket_address(self.address)
+
+
 class Push(Strict):
-    """Whether documents may be pushed to the admin endpoint, and the file of the token that a pusher must have."""
+    """Whether documents may be pushed: to the admin endpoint by the token of a file, from elsewhere by mutual TLS."""
 
     enabled: bool = False
     tokenFile: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling)
+    remote: Remote | None = None
 
 
 class Discovery(Strict):
@@ -246,18 +260,35 @@ class Sidecar(Document):
                 message = f"port {app.port} is taken by {taken[app.port]}; an app's port must be another one"
                 yield Fault(location, message)
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
-        push = self.spec.discovery.push
-        if push.enabled and push.tokenFile is None:
-            message = "is required where pushes are enabled: the app could push as well; name a file that it cannot read"
-            yield Fault(("spec", "discovery", "push", "tokenFile"), message)
+        yield from self._push_faults()
         yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
+
+    def _push_faults(self) -> Iterator[Fault]:
+        push, location = self.spec.discovery.push, ("spec", "discovery", "push")
+        if push.enabled and push.tokenFile is None and push.remote is None:
+            message = "is required where pushes are enabled: the app could push as well; name a file that it cannot read"
+            yield Fault((*location, "tokenFile"), message)
+        if push.remote is not None and not push.enabled:
+            yield Fault((*location, "remote"), "pushes are off; set spec.discovery.push.enabled to true")
+        if push.remote is not None and push.remote.tls is None and self.spec.tls is None:
+            message = (
+                "is required where the Sidecar has no spec.tls: give certificate, privateKey and trustBundle"
+            )
+            yield Fault((*location, "remote", "tls"), message)
 
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:
         spec = self.spec
+        remote = spec.discovery.push.remote
+        pushes = (
+            ()
+            if remote is None
+            else ((("spec", "discovery", "push", "remote", "address"), remote.listen.port),)
+        )
         return (
             (("spec", "dns", "port"), DNS_PORT if spec.dns is None else spec.dns.port),
             (("spec", "ingress", "port"), spec.ingress.port),
             (("spec", "egress", "port"), spec.egress.port),
             (("spec", "admin", "address"), spec.admin.listen.port),
             (("spec", "telemetry", "address"), spec.telemetry.listen.port),
+            *pushes,
         )

@@ -6,10 +6,12 @@ import os
 import pickle
 import subprocess  # noqa: TID251 (for the name of a pipe: trio starts the process)
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+import interceptor
 from interceptor.discovery.verdict import LENGTH, Verdict, framed
 
 if TYPE_CHECKING:
@@ -27,8 +29,14 @@ _held: Final[list[int]] = []
 
 def hold_modules() -> None:
     """Keep the directories of modules open, for when they are below one that this user may not enter any more."""
-    for path in filter(os.path.isdir, sys.path):
+    for path in filter(os.path.isdir, _directories()):
         _held.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
+
+
+def _directories() -> list[str]:
+    """Where modules are found; of an editable installation that is not in ``sys.path``."""
+    package = Path(interceptor.__file__).parent.parent
+    return list(filter(None, dict.fromkeys((str(package), *sys.path))))
 
 
 class UnjudgedError(Exception):
@@ -108,7 +116,7 @@ class Judge:
 
 async def _started(command: tuple[str, ...]) -> trio.Process:
     # With the modules that this program found, and out of reach of a terminal's Ctrl-C.
-    modules = [f"/proc/self/fd/{each}" for each in _held] or list(filter(None, sys.path))
+    modules = [f"/proc/self/fd/{each}" for each in _held] or _directories()
     return await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE,

@@ -61,7 +61,7 @@ class FakeRuntime:
             quit=self.quit.set,
             set_level=logs.set_level,
             remark=lambda: self.remark,
-            pushed=push.PushEndpoint(None).answer,
+            pushed=push.PushEndpoint(None, push.by_token("")).answer,
         )
 
     def explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:

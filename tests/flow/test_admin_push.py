@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from interceptor.admin.push import MAX_BODY, MAX_WAITING, Door, PushEndpoint
-from interceptor.admin.server import Request
+from interceptor.admin.push import MAX_BODY, MAX_WAITING, Door, PushEndpoint, by_name, by_token
+from interceptor.admin.server import Request, Response
 
 TOKEN = "0123456789abcdef"
 PATCH = "application/merge-patch+json"
@@ -34,7 +34,6 @@ class Pushes:
         self.gate.set()
         self.endpoint = PushEndpoint(
             Door(
-                token_file=str(token_file),
                 etag=lambda: '"e"',
                 shown=lambda: "{}",
                 types=("application/yaml", PATCH),
@@ -42,7 +41,8 @@ class Pushes:
                 push=self.push,
                 refused=RefusedError,
                 stale=StaleError,
-            )
+            ),
+            by_token(str(token_file)),
         )
 
     async def push(self, content_type: str, body: bytes, expected: str | None) -> tuple[str, str]:
@@ -96,8 +96,10 @@ async def test_who_has_not_gets_nothing_in_and_no_body_read(
     pushes: Pushes, given: str | None, method: str
 ) -> None:
     request = put(given, method=method)
-    assert pushes.endpoint.wants(request) == 0
-    answer = await pushes.endpoint.answer(request)
+    wanted = pushes.endpoint.wants(request)
+    assert wanted == 0 if method == "GET" else isinstance(wanted, Response)
+    answer = await pushes.endpoint.answer(request) if method == "GET" else wanted
+    assert isinstance(answer, Response)
     assert (answer.status, answer.headers) == (401, (("WWW-Authenticate", "Bearer"),))
     assert pushes.taken == []
 
@@ -122,10 +124,21 @@ async def test_without_a_good_token_nobody_may(pushes: Pushes, token: Path, text
 
 
 async def test_where_pushes_are_off_the_remedy_is_said() -> None:
-    answer = await PushEndpoint(None).answer(put())
-    assert answer.status == 403
-    assert "spec.discovery.push" in str(answer.body)
-    assert PushEndpoint(None).wants(put()) == 0
+    closed = PushEndpoint(None, by_token("/nowhere"))
+    for answer in (await closed.answer(put()), closed.wants(put())):
+        assert isinstance(answer, Response)
+        assert answer.status == 403
+        assert "spec.discovery.push" in str(answer.body)
+
+
+def test_a_certificate_of_another_name_is_told_whose_it_is() -> None:
+    refusal = by_name(("spiffe://a/b", "ops.example"))
+    assert refusal(Request(method="PUT", path="/config", names=("x", "ops.example"))) is None
+    for names, shown in ((("x", "y\n"), r"'x', 'y\n'"), ((), "nobody")):
+        answer = refusal(Request(method="PUT", path="/config", names=names))
+        assert answer is not None
+        assert answer.status == 403
+        assert f"is of {shown}, which" in str(answer.body)
 
 
 async def test_what_is_wrong_with_a_push_is_said_by_its_status(pushes: Pushes) -> None:

@@ -131,8 +131,10 @@ async def test_an_idle_or_dribbling_client_is_closed(monkeypatch: pytest.MonkeyP
 async def test_a_client_that_does_not_read_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in _connected())
     await theirs.send_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+    bodies = trio.CapacityLimiter(1)
+    conversation = server._Conversation(app, server.wants_none, bodies, ours, server.Greeted(ours))
     with pytest.raises(trio.BrokenResourceError):
-        await server._converse(app, ours)  # a half-written answer is never continued
+        await conversation.run()  # a half-written answer is never continued
     assert trio.current_time() >= server.WRITE_SECONDS
     await ours.aclose()
     await theirs.aclose()

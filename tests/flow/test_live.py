@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import interceptor
 from interceptor.config.configuration import Configuration
 from interceptor.discovery.asking import Judge, UnjudgedError
 from interceptor.discovery.judge import start
@@ -146,3 +147,15 @@ async def test_a_judge_that_dies_is_told_and_replaced(file: Path) -> None:
     verdict, documents = await judge.ask(Ask((str(file),), None, (), {}, None))
     assert (verdict.problems, len(documents)) == ((), 1)
     await judge.end()
+
+
+async def test_changes_are_judged_wherever_the_program_was_started(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable installation is not in ``sys.path``, and its checkout not the directory that one is in."""
+    root = str(Path(interceptor.__file__).parent.parent)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in {"", root}])
+    monkeypatch.chdir(tmp_path)
+    async with watching(file) as bed:
+        await bed.live.push(YAML, entry("b").encode(), None)
+        assert bed.names() == ["b"]

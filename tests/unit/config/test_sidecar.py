@@ -76,6 +76,24 @@ def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> N
                 "name a file that it cannot read"
             ),
         ),
+        (
+            "{discovery: {push: {enabled: true, remote: {address: '[::]:15010', subjectAltNames: [a]}}}}",
+            "spec.discovery.push.remote.tls: is required where the Sidecar has no spec.tls",
+        ),
+        (
+            (
+                "{discovery: {push: {remote: {address: '[::]:15010', subjectAltNames: [a], "
+                "tls: {certificate: a, privateKey: b, trustBundle: c}}}}}"
+            ),
+            "spec.discovery.push.remote: pushes are off; set spec.discovery.push.enabled to true",
+        ),
+        (
+            (
+                "{discovery: {push: {enabled: true, remote: {address: '[::]:15020', subjectAltNames: [a], "
+                "tls: {certificate: a, privateKey: b, trustBundle: c}}}}}"
+            ),
+            "spec.discovery.push.remote.address: port 15020 is taken by spec.telemetry.address",
+        ),
         ("{limits: {connections: 0}}", "spec.limits.connections: 0 is out of bounds; it must be at least 1"),
         ("{timeouts: {connect: 0s}}", "spec.timeouts.connect: 0s is out of bounds; it must be more than 0"),
         ("{accessLog: {path: ''}}", "spec.accessLog.path: must not be empty"),
