@@ -26,6 +26,7 @@ MAX_BYTES: Final = max(client_hello.MAX_BYTES, MAX_LINE + 4)
 _METHOD: Final = re.compile(rb"[A-Z_-]{1,32}")
 # The head of a SETTINGS frame: RFC 9113 section 6.5.
 _SETTINGS: Final = re.compile(rb"\0..\x04\0\0\0\0\0", re.DOTALL)
+_BINARY: Final = re.compile(rb"[\x00-\x0c\x0e-\x1f]")
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} [!-~\x80-\xff]+ HTTP/1\.[0-9]\r?")
 
 
@@ -77,6 +78,6 @@ def _http1(data: bytes) -> Detected | None:
     after = data[method.end() : method.end() + 1]
     if after not in {b"", b" "}:
         return OPAQUE
-    if any(byte < 0x20 and byte != 0x0D for byte in data):  # binary, which has lines by chance only
+    if _BINARY.search(data):  # which has lines by chance only
         return OPAQUE
     return None if len(data) < MAX_LINE else HTTP1

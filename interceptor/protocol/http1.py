@@ -100,12 +100,17 @@ class Response:
     switched: bool = False  # what follows is no HTTP: 101, or CONNECT accepted
 
 
-def check_incomplete(data: bytes) -> None:
-    """Refuse what cannot become a head, instead of waiting for its end."""
+def check_incomplete(data: bytes, looked: int = 0) -> int:
+    """Refuse what cannot become a head, instead of waiting for its end; from where to look for that when there is more.
+
+    What this answered for the bytes so far is given again with more of them: nothing is looked at twice, however small
+    the pieces in which a sender lets them come.
+    """
     if len(data) > MAX_HEAD:
         raise MalformedError("headers_too_large", 431)
-    if _BARE.search(data):
+    if _BARE.search(data, looked):
         raise MalformedError("bare_cr_lf_or_nul")
+    return max(0, len(data) - len(HEAD_END) + 1)
 
 
 def parse_request(block: bytes) -> Request:

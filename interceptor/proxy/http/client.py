@@ -76,7 +76,7 @@ class Connection(Half):
     """The upstream side of exchanges, one after the other."""
 
     __slots__ = (
-        "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_paused",
+        "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_looked", "_paused",
         "_replay", "_started", "_taken", "_unread", "address", "idle_since", "key", "local", "waits",
     )  # fmt: skip
 
@@ -97,6 +97,7 @@ class Connection(Half):
     def _begin(self) -> None:
         """Make ready for a response."""
         self._buffer = b""
+        self._looked = 0  # bytes of it in which there is no end of a head
         self._started = False  # the response's head has come
         self._left = 0  # of its body: bytes, or CHUNKED or UNTIL_CLOSE
         self._chunks: Chunks | None = None
@@ -289,11 +290,12 @@ class Connection(Half):
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         while not self._started:
-            end = data.find(HEAD_END)
+            end = data.find(HEAD_END, self._looked)
             if end < 0:
-                http1.check_incomplete(data)
+                self._looked = http1.check_incomplete(data, self._looked)
                 self._buffer = data
                 return
+            self._looked = 0
             response = http1.parse_response(data[: end + 2], exchange.head.method, exchange.upgrade)
             data = data[end + 4 :]
             if response.switched:

@@ -64,7 +64,7 @@ class Session(Half):
 
     __slots__ = (
         "_advancing", "_buffer", "_chunked", "_chunks", "_closing", "_complete", "_exchange", "_flow", "_head_at",
-        "_idle_at", "_left", "_linger_at", "_paused", "_request", "_service", "_task", "_unread", "slot",
+        "_idle_at", "_left", "_linger_at", "_looked", "_paused", "_request", "_service", "_task", "_unread", "slot",
     )  # fmt: skip
 
     def __init__(self, service: Service, downstream: Leg) -> None:
@@ -77,6 +77,7 @@ class Session(Half):
         self._exchange: Exchange | None = None
         self._request = http1.Request(_NO_REQUEST, 0, keep_alive=False)
         self._buffer = b""  # received, and not understood yet
+        self._looked = 0  # bytes of it in which there is no end of a head
         self._complete = True  # the request that is served has been received as a whole
         self._left = 0  # of its body: bytes, or CHUNKED
         self._chunks: Chunks | None = None
@@ -335,14 +336,15 @@ class Session(Half):
         for _ in range(BATCH):
             if self._exchange is not None or not self._buffer or self._blocked is not None or self._closing:
                 break
-            end = self._buffer.find(HEAD_END)
+            end = self._buffer.find(HEAD_END, self._looked)
             try:
                 if end < 0:
-                    http1.check_incomplete(self._buffer)
+                    self._looked = http1.check_incomplete(self._buffer, self._looked)
                     if self._head_at is None:
                         self._head_at = self._hub.now
                     break
                 self._head_at = None
+                self._looked = 0
                 start = 2 if self._buffer[:2] == b"\r\n" else 0  # RFC 9112 section 2.2
                 request = http1.parse_request(self._buffer[start : end + 2])
             except MalformedError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import example, given, strategies as st
@@ -10,6 +11,7 @@ from hypothesis import example, given, strategies as st
 from interceptor.model.http import RequestHead, ResponseHead
 from interceptor.protocol.http1 import (
     CHUNKED,
+    HEAD_END,
     MAX_HEAD,
     MAX_HEADERS,
     MAX_TARGET,
@@ -350,6 +352,28 @@ def test_what_cannot_become_a_head_is_not_waited_for() -> None:
     for data in (b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\rX", b"\x00", b"a" * (MAX_HEAD + 1)):
         with pytest.raises(MalformedError):
             check_incomplete(data)
+
+
+@given(st.text("ab:\r\n\0", max_size=40).map(str.encode), st.lists(st.integers(0, 40)))
+def test_a_head_in_pieces_is_refused_where_all_of_it_would_be(data: bytes, cuts: list[int]) -> None:
+    """As a caller does it: with what came before in front, and from where it was told to look."""
+
+    def outcome(edges: list[int]) -> int | None:
+        looked = 0
+        for edge in edges:
+            if (end := data.find(HEAD_END, looked, edge)) >= 0:
+                return end
+            looked = check_incomplete(data[:edge], looked)
+        return -1
+
+    edges = sorted(cut for cut in cuts if cut < len(data))
+    malformed = re.search(rb"(?<!\r)\n|\r[^\n]|\0", data)
+    end = data.find(HEAD_END)
+    if malformed is not None and (end < 0 or malformed.start() < end):
+        with contextlib.suppress(MalformedError):
+            assert outcome([*edges, len(data)]) == end >= 0  # only where what is bad came with the end
+        return
+    assert outcome([*edges, len(data)]) == end
 
 
 @pytest.mark.parametrize(
