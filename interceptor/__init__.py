@@ -65,6 +65,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     plan                  the Ruleset that settings ask for
     proxy ids             the uids, gids and mark by which the rules know the proxy's own traffic
     registry              the services named by ServiceEntry documents
+    prober                what makes active health checks, for all workers; the board has which endpoints are unhealthy
     pushed set            the documents that came by push; files are the base below them
     relay                 moving bytes between the two sides of a flow, and the way it is done: copy or splice
     response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong

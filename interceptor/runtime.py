@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import logging
 import os
+import random  # noqa: TID251 (this is where it is passed in)
 import signal
 import socket
 import time
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from interceptor.discovery.dns import DnsListener
     from interceptor.discovery.verdict import Start
     from interceptor.discovery.xds.client import Client
-    from interceptor.proxy.transport import Credentials
+    from interceptor.proxy.transport import Credentials, Transport
+    from interceptor.proxy.waits import Waits
+    from interceptor.state.health import Board
     from interceptor.state.store import Store
     from interceptor.telemetry.plaintext import Peers
     from interceptor.tls.rotation import Keeper
@@ -224,6 +227,10 @@ class Certificates:
                     "restart the proxy, or take the change back"
                 )
 
+    def transport(self, waits: Waits) -> Transport | None:
+        """What connections of the main process's own speak TLS by."""
+        return None if self.credentials is None else self.credentials.transport(waits)
+
     def dump(self) -> list[dict[str, object]]:
         """For ``/certs``."""
         return [each.dump() for each in self.keepers]
@@ -272,6 +279,9 @@ class Serving(Protocol):
 
     @property
     def store(self) -> Store: ...
+
+    @property
+    def health(self) -> Board: ...
 
     @property
     def failure(self) -> str | None:
@@ -458,6 +468,7 @@ class Gateway:
                 if self._xds is not None:
                     await nursery.start(self._xds.run)
                 nursery.start_soon(self._certificates.watch)
+                nursery.start_soon(self._check_health)
                 for service in self._beside:
                     await nursery.start(service.run)
                 await nursery.start(self._serve)
@@ -478,6 +489,19 @@ class Gateway:
         greet = Greeter(self._certificates.pusher, asked.subjectAltNames)
         app, (listener,) = admin.push_app(endpoint.answer), self._bound.push
         await serve(app, listener, endpoint.wants, greet, task_status=task_status)
+
+    async def _check_health(self) -> None:
+        """Check endpoints, once a configuration says that any are to be checked."""
+        store = self._serving.store
+        while not store.current.configuration.sidecar.spec.healthChecks:
+            await store.wait_changed(store.current.version)
+        from interceptor.proxy.health import Prober  # noqa: PLC0415 (for those who have such checks)
+        from interceptor.proxy.waits import TrioWaits  # noqa: PLC0415
+
+        chance = random.Random()  # noqa: S311 (when a check is due is no secret)
+        certificates = self._certificates
+        transport, counts = certificates.transport(TrioWaits()), certificates.metrics.health()
+        await Prober(store, self._serving.health, counts, chance, transport).run()
 
     async def _serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         await self._serving.run(task_status=task_status)
@@ -554,7 +578,7 @@ class Gateway:
     def _explain(self, given: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         from interceptor.state.explain import answer  # noqa: PLC0415 (costs nothing until somebody asks)
 
-        return answer(self._serving.store.current, given).as_mapping()
+        return answer(self._serving.store.current, given, self._serving.health.current).as_mapping()
 
     async def _readiness(self) -> list[dict[str, object]]:
         return plaintext.report(await self._serving.plaintext())
@@ -565,7 +589,12 @@ class Gateway:
         for state in await self._serving.clusters():
             used.setdefault(state.pop("name"), []).append(state)
         known = self._serving.store.current.registry.dump()
+        unhealthy = {
+            f"outbound|{port}||{host}": {str(address): why for address, why in found.items()}
+            for (host, port), found in self._serving.health.current.items()
+        }
         for each in known:
+            each["unhealthy"] = unhealthy.get(str(each["name"]), {})
             each["workers"] = used.pop(each["name"], [])
         return [*known, *({"name": name, "workers": states} for name, states in used.items())]
 

@@ -19,6 +19,7 @@ LIVE: Final = (
     "spec.rootNamespace",
     "spec.pathNormalization",
     "spec.gatewayTopology",
+    "spec.healthChecks",
     "metadata.annotations",
     "metadata.creationTimestamp",
 )

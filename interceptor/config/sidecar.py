@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import ip_address, is_loopback, socket_address
 from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
+from interceptor.config.health_check import HealthCheck, faults as health_check_faults
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.config.xds import Xds  # noqa: TC001 (pydantic reads it)
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
@@ -219,6 +220,7 @@ class SidecarSpec(Strict):
     middleware: tuple[AnyItem, ...] = Field(default=(), strict=False)
     dns: Dns | None = None  # None: no name query is answered
     discovery: Discovery = Discovery()
+    healthChecks: tuple[HealthCheck, ...] = Field(default=(), strict=False)  # noqa: N815
 
 
 class Sidecar(Document):
@@ -247,7 +249,7 @@ class Sidecar(Document):
         return self.spec.serviceName or self.metadata.name
 
     def faults(self) -> Iterator[Fault]:
-        """No two listeners on one port, none of them declared as the app's; and the middleware's own."""
+        """No two listeners on one port, none of them declared as the app's; and those of the middleware and the checks."""
         taken: dict[int, str] = {}
         for location, port in self._listeners():
             if port in taken:
@@ -262,6 +264,7 @@ class Sidecar(Document):
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
         yield from self._push_faults()
         yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
+        yield from health_check_faults(self.spec.healthChecks, ("spec", "healthChecks"))
 
     def _push_faults(self) -> Iterator[Fault]:
         push, location = self.spec.discovery.push, ("spec", "discovery", "push")

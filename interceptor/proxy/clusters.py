@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from interceptor.model.address import UpstreamAddress
+    from interceptor.model.health import Unhealthy
     from interceptor.routing.balance import Balancer, Endpoint
     from interceptor.routing.clusters import Cluster
 
@@ -198,7 +199,9 @@ class ClusterState:
 
     def judge(self, unhealthy: frozenset[UpstreamAddress], now: float) -> None:
         """What active checks say of the endpoints. One that is healthy again warms up."""
-        for address in self._unhealthy - unhealthy:
+        if unhealthy == self._unhealthy:
+            return
+        for address in (self._unhealthy - unhealthy) & self.cluster.decisions.keys():
             self._since[address] = now
         self._unhealthy, self._groups = unhealthy, None
 
@@ -233,6 +236,7 @@ class ClusterStates:
     def __init__(self, seed: int | None = None) -> None:
         self.chance: Final = Random(seed)  # noqa: S311 (as above)
         self._states: dict[str, ClusterState] = {}
+        self._unhealthy: Unhealthy = {}
         self._forget_at = 0.0
 
     def of(self, cluster: Cluster, now: float) -> ClusterState:
@@ -242,9 +246,18 @@ class ClusterStates:
             if now >= self._forget_at:
                 self._forget(now)
             state = self._states[cluster.name] = ClusterState(cluster, self.chance)
+            if found := self._unhealthy.get((cluster.base.service, cluster.port)):
+                state.judge(frozenset(found), now)
         elif state.cluster is not cluster:
             state.follow(cluster, now)
         return state
+
+    def judge(self, unhealthy: Unhealthy, now: float) -> None:
+        """What active checks say of the endpoints of all clusters."""
+        self._unhealthy = unhealthy
+        for state in self._states.values():
+            service = state.cluster.base.service, state.cluster.port
+            state.judge(frozenset(unhealthy.get(service, ())), now)
 
     def dump(self) -> dict[str, dict[str, object]]:
         """Every cluster that is used, by its name."""

@@ -136,7 +136,7 @@ class Loop:
         """As trio's, for a socket that no flow has yet, and without a turn of trio's own epoll."""
         await self._wait(sock.fileno(), select.EPOLLIN)
 
-    async def wait_writable(self, sock: socket.socket) -> None:
+    async def wait_writable(self, sock: Leg) -> None:
         """The same for a dial."""
         await self._wait(sock.fileno(), select.EPOLLOUT)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interceptor.middleware.build import Stack
     from interceptor.model.address import OriginalDestination, PeerAddress
     from interceptor.model.connection import Flow
+    from interceptor.model.health import Unhealthy
     from interceptor.model.http import LocalReply
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.roles import Filters
@@ -198,6 +199,10 @@ class Proxy:
         """The live flows, oldest first, with their byte counts as of now."""
         self.count()
         return self._services.tracker.flows()
+
+    def judge(self, unhealthy: Unhealthy) -> None:
+        """What active checks say of the endpoints: those get no new flow or request."""
+        self._states.judge(unhealthy, trio.current_time())
 
     def clusters(self) -> dict[str, dict[str, object]]:
         """Every cluster that is used, by its name: its endpoints, their health, what is under way."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.model.identity import CertificateFiles
-    from interceptor.proxy.hub import Hub
+    from interceptor.proxy.waits import Waits
     from interceptor.routing.security import UpstreamTls
     from interceptor.tls.certificates import Material
     from interceptor.tls.contexts import Contexts
@@ -63,7 +63,7 @@ class Transport:
     workload: Keeper | None  # our own: None where only others' are verified
     others: Mapping[CertificateFiles, Keeper]  # that DestinationRules name
     trust_domains: Mapping[str, str]  # each with the primary that it is written as
-    hub: Hub
+    hub: Waits
     timeout: float
 
     async def accept(self, flow: Flow, sock: socket.socket) -> TlsStream:
@@ -244,7 +244,7 @@ class Credentials:
         """Take new versions of the files, until cancelled."""
         await rotation.watch(self.keepers, expiries)
 
-    def transport(self, hub: Hub) -> Transport:
+    def transport(self, hub: Waits) -> Transport:
         """What the path does handshakes with."""
         return Transport(self.workload, self.others, self._trust_domains, hub, self._timeout)
 

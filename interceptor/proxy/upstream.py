@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
-    from interceptor.proxy.hub import Hub
     from interceptor.proxy.loop import Leg
     from interceptor.proxy.transport import Transport
+    from interceptor.proxy.waits import Waits
     from interceptor.routing.destinations import Decision
 
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
@@ -52,7 +52,7 @@ def begin(address: UpstreamAddress, sources: Iterator[SocketAddress] | None = No
 
 async def dial(
     upstreams: Sequence[UpstreamAddress],
-    hub: Hub,
+    hub: Waits,
     *,
     timeout: float,
     hint: str = "-",
@@ -98,7 +98,7 @@ async def secured(
     return await transport.connect(flow, sock, address, decision.tls, protocol)
 
 
-async def _complete(dial: Dial, hub: Hub, deadline: float) -> socket.socket:
+async def _complete(dial: Dial, hub: Waits, deadline: float) -> socket.socket:
     number = dial.errno
     try:
         if number in {errno.EINPROGRESS, errno.EALREADY}:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Subset,
         TrafficPolicy,
     )
+    from interceptor.config.health_check import HealthCheck
     from interceptor.config.service_entry import ServiceEntry, ServicePort
     from interceptor.model.connection import ProtocolName
     from interceptor.routing.locality import Locality
@@ -80,6 +81,7 @@ class Traffic:
     panic_below: float = 0.0
     near: Nearness | None = None
     slow_start: SlowStart | None = None
+    check: HealthCheck | None = None  # by which endpoints are found to be healthy
 
 
 DEFAULT: Final = Traffic()
@@ -96,6 +98,7 @@ class Cluster:
     decisions: Mapping[UpstreamAddress, Decision]
     traffic: Traffic
     base: Decision  # without an upstream
+    port: int  # of the service
     given: bool = False  # the endpoints are a document's own, not its addresses nor what a name resolves to
     original: bool = False  # a connection goes where its sender sent it (the resolution NONE)
 
@@ -118,8 +121,10 @@ class Clusters:
         resolved: Mapping[str, Sequence[str]],
         security: Security | None,
         own: Locality = (),
+        checks: Iterable[HealthCheck] = (),
     ) -> None:
         self._own = own
+        self._checks = {(check.host, check.port): check for check in checks}
         self._by_host: dict[str, list[ServiceEntry]] = {}
         for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
             for host in entry.spec.hosts:
@@ -145,12 +150,28 @@ class Clusters:
     def managed(self, host: str, dialled: int) -> Cluster | None:
         """The cluster of a service of which a DestinationRule says how its endpoints are used."""
         rule = self.rule(host)
-        if rule is None:
-            return None
-        policy = _general(rule, dialled)
-        if not (policy.loadBalancer or policy.connectionPool or policy.outlierDetection):
+        policy = None if rule is None else _general(rule, dialled)
+        said = policy and (policy.loadBalancer or policy.connectionPool or policy.outlierDetection)
+        if not said and self.check(host, dialled) is None:
             return None
         return self.find(host, dialled, None, dialled)
+
+    def check(self, host: str, port: int) -> HealthCheck | None:
+        """The active check of a service's port: its host's, else that of the longest ``*.`` that it ends in."""
+        if not self._checks:
+            return None
+        labels = host.split(".")
+        names = (host, *(f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels))))
+        tried = (self._checks.get((name, number)) for name in names for number in (port, None))
+        return next(filter(None, tried), None)
+
+    def checked(self) -> Iterator[Cluster]:
+        """Every cluster whose endpoints are checked actively; not its subsets, which have the same endpoints."""
+        for host, entries in self._by_host.items() if self._checks else ():
+            for number in dict.fromkeys(each.number for entry in entries for each in entry.spec.ports):
+                cluster = None if self.check(host, number) is None else self.find(host, number, None, number)
+                if cluster is not None and not cluster.original:
+                    yield cluster
 
     def rule(self, host: str) -> DestinationRule | None:
         """The rule about a host: its own, else that of the longest ``*.`` that it ends in."""
@@ -206,9 +227,9 @@ class Clusters:
                 tls=tls,
             )
         named = None if rule is None else f"DestinationRule {rule.full_name}"
-        traffic = _traffic(rule, chosen, port.number, self._own)
+        traffic = _traffic(rule, chosen, port.number, self._own, self.check(host, port.number))
         return Cluster(
-            *(name, base.policy, named, tuple(endpoints), decisions, traffic, base),
+            *(name, base.policy, named, tuple(endpoints), decisions, traffic, base, port.number),
             given=bool(entry.spec.endpoints),
             original=entry.spec.resolution == "NONE",
         )
@@ -248,9 +269,16 @@ def _general(rule: DestinationRule, port: int) -> TrafficPolicy | PortPolicy:
     return next((each for each in policy.portLevelSettings if each.port.number == port), policy)
 
 
-def _traffic(rule: DestinationRule | None, subset: Subset | None, port: int, own: Locality) -> Traffic:
+def _traffic(
+    rule: DestinationRule | None,
+    subset: Subset | None,
+    port: int,
+    own: Locality,
+    check: HealthCheck | None,
+) -> Traffic:
+    panic = None if check is None else check.healthyPanicThreshold
     if rule is None:
-        return DEFAULT
+        return DEFAULT if check is None else Traffic(check=check, panic_below=(panic or 0) / 100)
     general, special = _general(rule, port), None if subset is None else subset.trafficPolicy
     balancer: LoadBalancer | None = (special and special.loadBalancer) or general.loadBalancer
     pool = _pool(rule, subset, port)
@@ -271,11 +299,12 @@ def _traffic(rule: DestinationRule | None, subset: Subset | None, port: int, own
         max_retries=None if pool is None else pool.http.maxRetries,
         connect_timeout=None if pool is None else pool.tcp.connectTimeout,
         outliers=None if outliers is None else _outliers(outliers),
-        panic_below=0.0 if outliers is None else outliers.minHealthPercent / 100,
-        near=_nearness(balancer, own, ejects=outliers is not None),
+        panic_below=(panic if panic is not None else outliers.minHealthPercent if outliers else 0) / 100,
+        near=_nearness(balancer, own, ejects=outliers is not None or check is not None),
         slow_start=None
         if warm is None
         else SlowStart(warm.duration, warm.minimumPercent / 100, warm.aggression),
+        check=check,
     )
 
 

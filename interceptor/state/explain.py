@@ -16,7 +16,7 @@ from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_addre
 from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
-from interceptor.state.explain_route import flow_reason, route_reason
+from interceptor.state.explain_route import flow_reason, left_out, route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from interceptor.config.service_entry import ServiceEntry
+    from interceptor.model.health import Unhealthy
     from interceptor.routing.destinations import Decision
     from interceptor.state.explain_route import RouteReason
     from interceptor.state.question import Question
@@ -119,9 +120,17 @@ class _Case:
         return Direction.INGRESS if self.question.to is None else Direction.EGRESS
 
 
-def answer(snapshot: Snapshot, given: Mapping[str, Sequence[str]]) -> Explanation:
-    """The same for a question as it is typed; raises ConfigError with everything that is wrong with it."""
-    return explain(snapshot, read(given))
+def answer(
+    snapshot: Snapshot, given: Mapping[str, Sequence[str]], unhealthy: Unhealthy | None = None
+) -> Explanation:
+    """The same for a question as it is typed; raises ConfigError with everything that is wrong with it.
+
+    ``unhealthy``: what a running proxy knows by its health checks.
+    """
+    made = explain(snapshot, read(given))
+    if made.routed is None or not unhealthy:
+        return made
+    return replace(made, notes=(*made.notes, *left_out(made.routed, unhealthy)))
 
 
 def explain(snapshot: Snapshot, question: Question) -> Explanation:

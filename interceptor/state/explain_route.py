@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.virtual_service import Destination
     from interceptor.model.address import OriginalDestination
+    from interceptor.model.health import Unhealthy
     from interceptor.model.http import RequestHead
     from interceptor.routing.clusters import Cluster
     from interceptor.routing.destinations import Decision
@@ -72,7 +73,7 @@ def route_reason(
         return None
     because = list(_host(found, head, decision))
     if found.cluster is not None:
-        because.append("no VirtualService is about the host; a DestinationRule is")
+        because.append(f"no VirtualService is about the host; {_balanced_by(found.cluster)}")
         return RouteReason(
             document=found.cluster.rule,
             route=None,
@@ -222,6 +223,25 @@ def _cluster(cluster: Cluster, share: float) -> Mapping[str, object]:
     }
 
 
+def _balanced_by(cluster: Cluster) -> str:
+    """What has a cluster's endpoints chosen among where no route leads to it."""
+    if cluster.rule is not None:
+        return "a DestinationRule is"
+    if cluster.traffic.check is not None:
+        return "its endpoints are chosen among, for spec.healthChecks is about it"
+    return "its endpoints are chosen among, for the address that was dialled stands for them"
+
+
+def left_out(routed: RouteReason, unhealthy: Unhealthy) -> Iterator[str]:
+    """The endpoints on a request's way that get nothing now, for their checks fail."""
+    for cluster in routed.clusters:
+        _, port, _, host = str(cluster["name"]).split("|")
+        down = unhealthy.get((host, int(port)), {})
+        for address, why in down.items():
+            if str(address) in cluster["endpoints"]:  # type: ignore[operator]  # a list of them
+                yield f"{address} of {cluster['name']} is left out: its health check fails: {why}"
+
+
 def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterator[str]:
     if not cluster.endpoints:
         yield f"{cluster.document} has no endpoint for it: {'a reset' if question is None else '503'}"
@@ -246,6 +266,8 @@ def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterat
         groups = locality.priorities(cluster.endpoints, near)
         first = ", ".join(str(each.address) for each in groups[0])
         yield f"the nearest of them to {'/'.join(near.own)} first, as long as they are healthy: {first}"
+    if traffic.check is not None:
+        yield "without those whose health check fails; a running proxy, asked, names them"
     if traffic.outliers is not None:
         yield "without those that are left out for failing; /clusters of the running proxy shows them"
 

@@ -131,6 +131,7 @@ def _routing(
     answers_names = configuration.sidecar.spec.dns is not None
     if (
         not configuration.virtual_services
+        and not configuration.sidecar.spec.healthChecks
         and not any(map(manages, configuration.destination_rules))
         and not any(stands_for_others(entry, answers_names=answers_names) for entry in entries)
     ):
@@ -148,7 +149,8 @@ def _routing(
     else:
         table, flows = known.table, known.flows
     rules = [rule for rule in configuration.destination_rules if visible(rule, metadata.namespace)]
-    clusters = Clusters(entries, rules, resolved, security, own_locality(metadata.labels))
+    checks = configuration.sidecar.spec.healthChecks
+    clusters = Clusters(entries, rules, resolved, security, own_locality(metadata.labels), checks)
     return Routing(table, flows, clusters, entries, resolved)
 
 

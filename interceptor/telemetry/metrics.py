@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from interceptor.model.connection import Direction
 from interceptor.telemetry.connection_metrics import ConnectionMetrics
+from interceptor.telemetry.health_metrics import HealthMetrics
 from interceptor.telemetry.labels import UNKNOWN
 from interceptor.telemetry.message_metrics import MessageMetrics
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
@@ -129,6 +130,10 @@ class Metrics:
     def middleware(self) -> MiddlewareMetrics:
         """The series of the middleware, for a proxy that has any."""
         return MiddlewareMetrics(self._registry)
+
+    def health(self) -> HealthMetrics:
+        """The series of active health checks, for a proxy that makes some."""
+        return HealthMetrics(self._registry)
 
     def xds(self) -> XdsMetrics:
         """The series of a control plane, for a proxy that follows one."""

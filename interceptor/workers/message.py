@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration
 
 Kind: TypeAlias = Literal[
-    "publish", "collect", "connections", "clusters", "plaintext", "drain", "abort", "log_level", "reopen_log"
+    "publish",
+    "health",
+    "collect",
+    "connections",
+    "clusters",
+    "plaintext",
+    "drain",
+    "abort",
+    "log_level",
+    "reopen_log",
 ]
 
 

@@ -40,6 +40,9 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
             case "publish":
                 await _publish(worker, message)
                 channel.post(Message("publish"))
+            case "health":
+                worker.health.publish(message.value)  # type: ignore[arg-type]  # what the main process's board has
+                channel.post(Message("health"))
             case "collect" | "connections" | "clusters" | "plaintext" as kind:
                 channel.post(Message(kind, await getattr(worker, kind)()))
             case "drain":

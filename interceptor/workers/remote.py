@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
+    from interceptor.state.health import Board
     from interceptor.state.store import Store
     from interceptor.workers.channel import Channel
 
@@ -53,13 +54,14 @@ class Remote:
         await answered.wait()
         return self._answers.get(kind)
 
-    async def run(self, store: Store) -> None:
+    async def run(self, store: Store, board: Board) -> None:
         """Talk to it until ``end``."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._channel.run)
                     nursery.start_soon(self._hand_over, store)
+                    nursery.start_soon(self._tell_health, board)
                     while (message := await self._channel.receive()) is not None:
                         self._answered(message)
                     nursery.cancel_scope.cancel()
@@ -86,6 +88,14 @@ class Remote:
             answered.set()
         self._asked.clear()
         self.ready.set()
+
+    async def _tell_health(self, board: Board) -> None:
+        """Which endpoints are unhealthy; a state that is no more by then is skipped for the last one."""
+        await self.ready.wait()
+        known = board.current
+        while True:
+            await self.ask("health", known)
+            known = await board.wait_changed(known)
 
     async def _hand_over(self, store: Store) -> None:
         """Each snapshot that comes into force, one at a time: what is published meanwhile is skipped for the last one."""

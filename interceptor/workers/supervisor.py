@@ -23,6 +23,7 @@ from interceptor.kernel.shared_memory import SharedMemory
 from interceptor.policy import shared_buckets
 from interceptor.policy.shared_buckets import SharedBuckets
 from interceptor.proxy.share import PartialShare, Shares
+from interceptor.state.health import Board
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
 from interceptor.telemetry import logs, merge
@@ -66,6 +67,7 @@ class Supervisor:
         credentials: Credentials | None = None,
     ) -> None:
         self.store = Store(take(configuration))
+        self.health = Board()
         self._configuration = configuration  # what a worker is forked with
         self.failure: str | None = None
         self._metrics = metrics
@@ -143,7 +145,7 @@ class Supervisor:
             socket.send_fds(self._control, [json.dumps({"start": slot}).encode()], [theirs.fileno()])
         if self._level is not None:
             remote.tell("log_level", self._level)
-        self._nursery.start_soon(remote.run, self.store)
+        self._nursery.start_soon(remote.run, self.store, self.health)
 
     async def _listen(self, control: trio.socket.SocketType) -> None:
         while data := await control.recv(starter.LARGEST):

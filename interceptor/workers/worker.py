@@ -15,6 +15,7 @@ import trio
 from interceptor.admin import connections
 from interceptor.proxy.server import Proxy
 from interceptor.state import snapshot
+from interceptor.state.health import Board
 from interceptor.state.store import Store
 from interceptor.telemetry import logs
 from interceptor.telemetry.recorder import Recorder
@@ -85,6 +86,8 @@ class Worker:
             middleware=stack(configuration, metrics, store),
         )
         self.store.watch(self._reconsider)
+        self.health = Board()
+        self.health.watch(self._proxy.judge)
         self.reopen_log = access_log.reopen
         self.stop_accepting = self._proxy.stop_accepting
         self.wait_drained = self._proxy.wait_drained

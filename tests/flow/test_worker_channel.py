@@ -12,7 +12,9 @@ import pytest
 import trio
 
 from interceptor.kernel import sockets
+from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.model.connection import Direction
+from interceptor.state.health import Board
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
 from interceptor.telemetry.access_log import AccessLog
@@ -47,6 +49,7 @@ class Both:
     address: tuple[str, int]
     obeyed: trio.Event
     channel: Channel
+    board: Board
 
 
 @asynccontextmanager
@@ -58,6 +61,7 @@ async def both() -> AsyncIterator[Both]:
     worker = Worker(GIVEN, [(Direction.EGRESS, listener)], metrics, log)
     ours, theirs = socket.socketpair()
     store, obeyed = Store(take(GIVEN)), trio.Event()
+    board = Board()
     channel = Channel(ours)
     remote = Remote(0, channel, GIVEN)
     end = Channel(theirs)
@@ -71,10 +75,10 @@ async def both() -> AsyncIterator[Both]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        nursery.start_soon(remote.run, store)
+        nursery.start_soon(remote.run, store, board)
         with trio.fail_after(10):
             await remote.ready.wait()
-        yield Both(worker, remote, store, address, obeyed, channel)
+        yield Both(worker, remote, store, address, obeyed, channel, board)
         nursery.cancel_scope.cancel()
 
 
@@ -98,6 +102,15 @@ async def test_a_worker_serves_by_what_it_was_handed_and_follows_what_is_publish
             assert current.configuration is GIVEN, (
                 "other addresses are no new configuration: no flow is judged again"
             )
+
+
+async def test_what_checks_find_unhealthy_is_handed_over_also_what_was_found_before() -> None:
+    one = UpstreamAddress(SocketAddress("192.0.2.1", 80))
+    async with both() as made:
+        made.board.publish({("shop.example", 80): {one: "it answered 503"}})
+        await until(lambda: made.worker.health.current == made.board.current)
+        made.board.publish({})
+        await until(lambda: made.worker.health.current == {})
 
 
 async def test_another_configuration_is_handed_over_whole() -> None:

@@ -22,6 +22,7 @@ def test_the_same_needs_none() -> None:
         "egress: {policy: REGISTRY_ONLY}",
         "ingress: {ports: [{port: 80}]}",
         "rootNamespace: mesh",
+        "healthChecks: [{host: a.example, tcp: {}}]",
         "pathNormalization: {normalization: BASE}",
         "gatewayTopology: {numTrustedProxies: 1}",
     ],

@@ -142,3 +142,43 @@ def test_what_endpoints_are_spoken_to_in(pool: str, spoken: str) -> None:
     text = rule(f"host: shop.example\ntrafficPolicy: {{connectionPool: {{http: {pool}}}}}")
     cluster = found(clusters(shop(80, ("10.1.0.1", "v1")), text).managed("shop.example", 80))
     assert {cluster.base.protocol, *(each.protocol for each in cluster.decisions.values())} == {spoken}
+
+
+CHECKED = """
+apiVersion: interceptor/v1
+kind: Sidecar
+metadata: {name: app}
+spec:
+  healthChecks:
+  - {host: '*.example', healthyPanicThreshold: 40, tcp: {}}
+  - {host: db.example, port: 80, http: {path: /healthz}}
+"""
+
+
+def test_a_health_check_is_that_of_the_port_the_host_or_the_longest_wildcard() -> None:
+    given = plain(configuration(CHECKED, shop(80, ("10.1.0.1", "v1")), DB, VIP, rule("host: db.example")))
+    made = Clusters(given.service_entries, (), RESOLVED, None, checks=given.sidecar.spec.healthChecks)
+    assert {cluster.name for cluster in made.checked()} == {
+        "outbound|80||shop.example",
+        "outbound|80||db.example",
+    }, "and not those of the resolution NONE, which have no endpoints"
+    database = made.managed("db.example", 80)
+    assert database is not None
+    assert database.traffic.check is not None
+    assert database.traffic.check.http is not None
+    other = made.check("db.example", 81)
+    assert other is not None
+    assert other.tcp is not None
+    shopping = found(made.managed("shop.example", 80))
+    assert shopping.traffic.panic_below == 0.4
+    assert made.check("example", 80) is None
+    assert list(Clusters(given.service_entries, (), RESOLVED, None).checked()) == []
+
+
+def test_a_check_and_a_rule_hold_together() -> None:
+    limits = rule("host: db.example\ntrafficPolicy: {outlierDetection: {minHealthPercent: 30}}")
+    given = plain(configuration(CHECKED, DB, limits))
+    rules = given.destination_rules
+    made = Clusters(given.service_entries, rules, RESOLVED, None, checks=given.sidecar.spec.healthChecks)
+    assert found(made.managed("db.example", 80)).traffic.panic_below == 0.3
+    assert found(made.managed("db.example", 80)).traffic.check is not None

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from interceptor.config.plain import plain
+from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.state.explain import answer
 from interceptor.state.snapshot import take
-from tests.support.documents import configuration
+from tests.support.documents import SIDECAR, configuration
 from tests.support.routed import DENY_BANK, document, shop
 
 SUBSETS = document(
@@ -210,3 +212,22 @@ def test_a_header_that_a_hash_goes_by_and_that_is_not_there() -> None:
     assert "it has no header x-user, so it goes to any one" in explained("", rule)[1]
     said = explained("", rule, header="x-user: me")[1]
     assert "by its header x-user that is 10.1.0." in said
+
+
+def test_endpoints_that_a_running_proxy_leaves_out_are_named() -> None:
+    documents = [
+        f"{SIDECAR}spec: {{healthChecks: [{{host: shop.example, tcp: {{}}}}]}}\n",
+        shop(80, ("10.1.0.1", "v1"), ("10.1.0.2", "v2")),
+    ]
+    down = {("shop.example", 80): {UpstreamAddress(SocketAddress("10.1.0.2", 80)): "it answered 503"}}
+    given = {"to": ["shop.example:80"], "path": ["/"]}
+    snapshot = take(plain(configuration(*documents)))
+    said = "\n".join(answer(snapshot, given, down).lines())
+    assert "without those whose health check fails; a running proxy, asked, names them" in said
+    assert (
+        "note: 10.1.0.2:80 of outbound|80||shop.example is left out: its health check fails: it answered 503"
+        in said
+    )
+    other = {("shop.example", 81): {UpstreamAddress(SocketAddress("10.1.0.2", 80)): "it answered 503"}}
+    assert "is left out" not in "\n".join(answer(snapshot, given, other).lines())
+    assert answer(snapshot, {"from": ["192.0.2.1"], "to-port": ["80"]}, down).notes == ()
