@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.loop import Leg
 
 LINGER: Final = 5.0  # seconds for a client to read what it was told last: nginx's figure
+LITTLE: Final = 16 * 1024  # bytes that wait for others to be read first
 TICK: Final = 1.0  # seconds between two looks at the time, or an eighth of the shortest timeout
 
 
@@ -70,7 +71,7 @@ class Session:
     """The two sides, and when they end."""
 
     __slots__ = (
-        "_active", "_bridge", "_busy", "_down", "_head_at", "_hub", "_linger_at", "_moved", "_over", "_requests", "_result",
+        "_active", "_bridge", "_busy", "_down", "_due", "_head_at", "_hub", "_linger_at", "_moved", "_over", "_requests", "_result",
         "_service", "_task", "_tick", "_up", "dialling", "slot",
     )  # fmt: skip
 
@@ -89,6 +90,7 @@ class Session:
         self._result: outcome.Outcome[None] = outcome.Value(None)
         self._over = False
         self._busy = False
+        self._due = False  # to be settled when the hub has read all that is ready
         self._up: Side | None = None
         self._active = now
         self._moved = 0
@@ -160,6 +162,21 @@ class Session:
             self._lose_upstream()
         else:
             self._lose_downstream("the client reset the connection")
+
+    def turned(self, side: Side) -> None:
+        """What came of it is sent when the hub has read all that is ready: who waits is woken once for several messages."""
+        other = self._up if side is self._down else self._down
+        senders = self._hub.senders
+        if senders is None or side.backlog + (0 if other is None else other.backlog) > LITTLE:
+            self.settle()
+        elif not self._due:
+            self._due = True
+            senders.append(self)
+
+    def send_due(self) -> None:
+        """All that was ready has been read."""
+        self._due = False
+        self.settle()
 
     def settle(self) -> None:
         """Send what there is to be sent, read on where that was waited for, and see whether it is the end."""

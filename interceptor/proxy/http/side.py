@@ -29,8 +29,8 @@ class Owner(Protocol):
     def broken(self, side: Side) -> None:
         """Its connection is no more."""
 
-    def settle(self) -> None:
-        """The turn is over."""
+    def turned(self, side: Side) -> None:
+        """Its turn is over."""
 
     def fail(self, error: Exception) -> None:
         """A fault of ours."""
@@ -89,7 +89,7 @@ class Side:
                 self.flush()
         if event & ~select.EPOLLOUT or self.drain:
             self._read()
-        self._owner.settle()
+        self._owner.turned(self)
 
     def fail(self, error: Exception) -> None:
         """A fault of ours."""

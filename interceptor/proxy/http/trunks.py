@@ -236,6 +236,10 @@ class Trunk:
 
     # What the hub and the socket call
 
+    def turned(self, _side: Side) -> None:
+        """What came of a turn is sent at once."""
+        self.settle()
+
     def may_read(self, side: Side) -> bool:
         """What comes is bounded by windows; what it makes us say, by reading no more."""
         return room(side, 2 * MARK)
