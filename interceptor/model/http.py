@@ -29,6 +29,7 @@ class RequestHead:
     line: tuple[str, str, str | None, str] | None = field(
         default=None, compare=False, repr=False
     )  # see request_lines
+    onward: object = field(default=None, compare=False, repr=False)  # see http2_requests
 
     def copy(self) -> RequestHead:
         """Another one, to be changed."""
@@ -57,6 +58,7 @@ class ResponseHead:
     written: bytes | None = field(
         default=None, compare=False, repr=False
     )  # of one that is never changed: see http1
+    fields: object = field(default=None, compare=False, repr=False)  # the same: see http2
 
     def copy(self) -> ResponseHead:
         """Another one, to be changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,7 @@ from interceptor.protocol.http2.codes import (
 )
 from interceptor.proxy import listener as listener_module
 from interceptor.proxy.http.roles import Served
+from interceptor.telemetry.request_lines import json_line
 from tests.support.flows import FixedView, listening, reset, running_proxy, settings, wait_until
 from tests.support.http2 import (
     GET,
@@ -108,6 +110,27 @@ async def test_what_a_client_says_of_its_identity_does_not_pass() -> None:
         asked = await app.fields(1)
         assert b"x-forwarded-client-cert" not in asked
         assert asked[b"x-request-id"] == b"kept"
+        await made.client.ask(3, [*GET, (b"x-request-id", b"kept")])
+        assert (await app.fields(3))[b"x-request-id"] == b"kept"
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+async def test_requests_that_say_the_same_get_ids_of_their_own(looked_at: bool) -> None:
+    async with world() as made:
+        made.running.proxy._services.http.looks = lambda _flow: looked_at
+        ids = set()
+        app = None
+        for number in (1, 3, 5):
+            await made.client.ask(number, [*GET, (b"x-forwarded-client-cert", b"By=me")])
+            app = app or await made.accept()
+            asked = await app.fields(number)
+            assert b"x-forwarded-client-cert" not in asked
+            assert asked[b"x-forwarded-proto"] == b"http"
+            ids.add(asked[b"x-request-id"])
+            await app.answer(number)
+        assert len(ids) == 3
+        logged = {json.loads(json_line(record))["request_id"].encode() for record in await made.recorded(3)}
+        assert logged == ids
 
 
 async def test_many_streams_at_once() -> None:
@@ -530,8 +553,9 @@ async def test_a_fault_of_ours_ends_the_connection_and_is_logged(caplog: pytest.
         assert made.running.records.faults == 1
 
 
-async def test_a_denied_request(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_denied_request() -> None:
     async with world() as made:
+        made.running.proxy._services.http.looks = lambda _flow: True
         made.running.proxy._services.http.authorize = lambda _flow, _head: DENIED
         await made.client.ask(1, GRPC)
         answer = await made.client.fields(1)

@@ -140,8 +140,9 @@ class Deciding:
         call.body_limit = self.body_limit
         return self.verdict
 
-    def response(self, call: Call, head: ResponseHead) -> None:
+    def response(self, call: Call, head: ResponseHead) -> ResponseHead:
         self.heads.append(head)
+        return head
 
     def malformed(self, details: str) -> None:
         self.refused.append(details)

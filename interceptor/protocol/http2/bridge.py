@@ -117,7 +117,7 @@ class Bridge:
             self.fail(call, self._gone)
             self.downstream.close_after(NO_ERROR, b"")
         elif self._connected and not self._waiting and self.upstream.can_open:
-            self.upstream.open(call.upstream, heads.request_fields(call.request, call.protocol))
+            self._open(call)
         else:
             self._waiting[call] = None
 
@@ -132,8 +132,7 @@ class Bridge:
             self.downstream.reset(stream, INTERNAL_ERROR)
             return
         head, body = replies.as_response(call, reply)
-        call.response = head
-        self._hooks.response(call, head)
+        call.response = head = self._hooks.response(call, head)
         call.status = head.status
         call.bytes_sent += len(body)
         if not stream.in_closed:  # the rest of the request is of no use (RFC 9113 section 8.1)
@@ -159,7 +158,13 @@ class Bridge:
         while self._waiting and self._connected and self.upstream.can_open:
             call = next(iter(self._waiting))
             del self._waiting[call]
-            self.upstream.open(call.upstream, heads.request_fields(call.request, call.protocol))
+            self._open(call)
+
+    def _open(self, call: Call) -> None:
+        fields = call.fields
+        if fields is None:
+            fields = heads.request_fields(call.request, call.protocol)
+        self.upstream.open(call.upstream, fields, call.more)
 
     def begin(self, stream: Stream, block: Block, *, end: bool) -> None:
         """A new request."""
@@ -188,13 +193,12 @@ class Bridge:
 
     def respond(self, call: Call, head: ResponseHead, *, end: bool) -> None:
         """The upstream's final response."""
-        call.response = head
+        call.response = head = self._hooks.response(call, head)
         call.status = head.status
         if call.messages is not None:
             call.messages.answer(head)
             if end:
                 call.grpc_status = grpc.status(head.headers)
-        self._hooks.response(call, head)
         self.downstream.writer.headers(call.downstream, heads.response_fields(head), end=end)
 
     def upstream_leaves(self, last: int, code: int, debug: bytes) -> None:
@@ -306,7 +310,7 @@ class _Responses:
             return
         call.answered = True
         if (way := call.way) is not None:
-            way.respond(head, length, end=end)
+            way.respond(head.copy(), length, end=end)
         else:
             self._bridge.respond(call, head, end=end)
 

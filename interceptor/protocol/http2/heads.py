@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.http import RequestHead, ResponseHead
 from interceptor.protocol.http2.codes import PROTOCOL_ERROR, StreamError
+from interceptor.protocol.http2.hpack import Again
 
 if TYPE_CHECKING:
     from interceptor.model.http import Headers
@@ -61,15 +62,13 @@ _RESPONSE: Final = frozenset((b":status",))
 
 
 def request(block: Block, *, extended_connect: bool) -> Request:
-    """Read a request; StreamError where it is malformed. The head is the caller's to alter."""
+    """Read a request; StreamError where it is malformed. The head is that of every request which says the same."""
     known = block.meaning
     if not isinstance(known, Request):
         known = _request(block.fields, extended_connect=extended_connect)
         if known.protocol is None:  # else it is valid only where that was offered
             block.meaning = known
-    head = known.head
-    copy = RequestHead(head.method, head.target, head.authority, head.scheme, b"2", head.headers.copy())
-    return Request(copy, known.length, known.protocol)
+    return known
 
 
 def _request(fields: list[Field], *, extended_connect: bool) -> Request:
@@ -101,12 +100,12 @@ def _request(fields: list[Field], *, extended_connect: bool) -> Request:
 
 
 def response(block: Block) -> Response:
-    """Read a response, final or informational; StreamError where it is malformed. The head is the caller's to alter."""
+    """Read a response, final or informational; StreamError where it is malformed. The head is that of all that say the same."""
     known = block.meaning
     if not isinstance(known, Response):
         known = block.meaning = _response(block.fields)
-    head = known.head
-    return Response(ResponseHead(head.status, b"", head.headers.copy()), known.length)
+        known.head.fields = Again(block.fields)
+    return known
 
 
 def _response(fields: list[Field]) -> Response:
@@ -138,7 +137,9 @@ def request_fields(head: RequestHead, protocol: bytes | None = None) -> list[Fie
 
 
 def response_fields(head: ResponseHead) -> list[Field]:
-    """A response as fields, with what filters made of it."""
+    """A response as fields: as it came, or with what filters made of a copy."""
+    if isinstance(head.fields, Again):
+        return head.fields
     return _append([(b":status", b"%d" % head.status)], head.headers)
 
 

@@ -22,10 +22,10 @@ class Hooks(Protocol):
     """Who decides and records what passes."""
 
     def request(self, call: Call) -> LocalReply | Wait | None:
-        """Let a request pass (None), answer it, or hold it. The head may be altered."""
+        """Let a request pass (None), answer it, or hold it. Its head is others' too: a copy may be altered."""
 
-    def response(self, call: Call, head: ResponseHead) -> None:
-        """A final response, also one of ours; the head may be altered."""
+    def response(self, call: Call, head: ResponseHead) -> ResponseHead:
+        """A final response, also one of ours, as the client is to see it. The head is others' too: a copy may be altered."""
 
     def malformed(self, details: str) -> None:
         """A request that cannot be understood was refused."""

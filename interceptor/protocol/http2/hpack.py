@@ -66,19 +66,34 @@ _REMEMBERED_BLOCKS: Final = 32
 class Block:
     """A decoded header block. One that comes again is the same object: what was made of it can be kept with it."""
 
-    __slots__ = ("fields", "fits", "meaning")
+    __slots__ = ("entries", "fields", "fits", "meaning", "size")
 
     def __init__(self, fields: list[Field], *, fits: bool) -> None:
         self.fields = fields  # not to be altered
         self.fits = fits  # the list kept to its limit; one that did not is cut off there
         self.meaning: object = None
+        self.entries: tuple[Field, ...] = ()  # that it adds to the table
+        self.size = 0  # of these
+
+
+class Again(list[Field]):
+    """Fields that are sent again and again, and the block that they were last on the one connection that sends them."""
+
+    __slots__ = ("block", "changes", "encoder")
+
+    def __init__(self, fields: list[Field]) -> None:
+        super().__init__(fields)
+        self.block = b""
+        self.encoder: Encoder | None = None
+        self.changes = 0  # of the encoder's table, then
 
 
 class Decoder:
     """One direction of one connection: what its peer's encoder sends."""
 
     __slots__ = (
-        *("_blocks", "_changes", "_entries", "_limit", "_list_limit", "_size", "_strings", "_table_limit"),
+        *("_alone", "_blocks", "_entries", "_limit", "_list_limit", "_size", "_strings", "_table_limit"),
+        *("_added", "_resized", "_used"),
     )
 
     def __init__(self, list_limit: int) -> None:
@@ -88,24 +103,39 @@ class Decoder:
         self._limit = self._table_limit = DEFAULT_TABLE  # in force, and the most that we allow
         self._strings: dict[bytes, bytes] = {}
         self._blocks: dict[bytes, Block] = {}  # since the table last changed
-        self._changes = 0  # of the table
+        self._alone: dict[bytes, Block] = {}  # those that mean the same whatever is in the table
+        self._added: list[Field] = []  # to the table, by the block that is being decoded
+        self._used = self._resized = False  # the table, by this block
 
     def decode(self, block: bytes) -> Block:
         """What a block says. The table is kept up beyond the limit of a list, so the connection lives. Raises LegError."""
         decoded = self._blocks.get(block)
         if decoded is not None:
             return decoded
-        changes = self._changes
+        decoded = self._alone.get(block)
+        if decoded is not None:  # nginx's blocks are all of this kind
+            if decoded.entries:
+                self._blocks.clear()
+                self._entries.extendleft(decoded.entries)
+                self._size += decoded.size
+                self._evict()
+            return decoded
+        self._added.clear()
+        self._used = self._resized = False
         try:
             decoded = self._decode(block)
         except (IndexError, HPACKDecodingError) as error:
             raise LegError(COMPRESSION_ERROR, "a header block cannot be decoded") from error
-        if changes != self._changes:  # the same bytes mean something else from here on
+        if self._added or self._resized:  # the same bytes mean something else from here on
             self._blocks.clear()
-        elif len(block) <= _SHORT_BLOCK:
-            if len(self._blocks) >= _REMEMBERED_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = decoded
+        if len(block) > _SHORT_BLOCK or self._resized:
+            return decoded
+        if not self._used:
+            decoded.entries = tuple(self._added)
+            decoded.size = sum(OVERHEAD + len(name) + len(value) for name, value in self._added)
+            _remember(self._alone, block, decoded)
+        elif not self._added:
+            _remember(self._blocks, block, decoded)
         return decoded
 
     def _decode(self, block: bytes) -> Block:
@@ -119,7 +149,11 @@ class Decoder:
                 index = first & 0x7F
                 if index == 0x7F:
                     index, at = _integer(block, at, 0x7F)
-                field = STATIC[index - 1] if 0 < index < _DYNAMIC else entries[_checked(index) - _DYNAMIC]
+                if 0 < index < _DYNAMIC:
+                    field = STATIC[index - 1]
+                else:
+                    self._used = True
+                    field = entries[_checked(index) - _DYNAMIC]
             elif 0x20 <= first < 0x40:
                 at = self._resize(block, at, bool(fields))
                 continue
@@ -142,6 +176,7 @@ class Decoder:
         elif index < _DYNAMIC:
             name = STATIC[index - 1][0]
         else:
+            self._used = True
             name = self._entries[index - _DYNAMIC][0]
         value, at = self._string(block, at)
         if first < 0x10:
@@ -149,7 +184,7 @@ class Decoder:
         if first < 0x20:
             return NeverIndexed((name, value)), at
         field = (name, value)
-        self._changes += 1
+        self._added.append(field)
         self._entries.appendleft(field)
         self._size += OVERHEAD + len(name) + len(value)
         self._evict()
@@ -185,7 +220,7 @@ class Decoder:
         if late or size > self._table_limit:
             raise IndexError
         self._limit = size
-        self._changes += 1
+        self._resized = True
         self._evict()
         return at
 
@@ -198,12 +233,13 @@ class Decoder:
 class Encoder:
     """One direction of one connection: what we send its peer."""
 
-    __slots__ = ("_added", "_dynamic", "_entries", "_limit", "_size", "_smallest")
+    __slots__ = ("_added", "_changes", "_dynamic", "_entries", "_limit", "_size", "_smallest")
 
     def __init__(self) -> None:
         self._entries: deque[Field] = deque()  # oldest first
         self._dynamic: dict[Field, int] = {}  # of each entry: how many had been added before it
         self._added = 0
+        self._changes = 0  # of the table, and of what there is to announce
         self._size = 0
         self._limit = DEFAULT_TABLE
         self._smallest: int | None = (
@@ -216,41 +252,46 @@ class Encoder:
         if size != self._limit:
             self._smallest = size if self._smallest is None else min(size, self._smallest)
             self._limit = size
+            self._changes += 1
             self._evict(0)
 
     def encode(self, fields: Iterable[Field]) -> bytes:
         """The block of these fields, in order."""
+        if type(fields) is not Again:
+            return self._encode(fields)
+        if fields.changes == self._changes and fields.encoder is self:
+            return fields.block
+        before = self._changes
+        block = self._encode(fields)
+        if self._changes == before:
+            fields.block, fields.encoder, fields.changes = block, self, before
+        return block
+
+    def _encode(self, fields: Iterable[Field]) -> bytes:
         out = [] if self._smallest is None else self._announce()
         dynamic = self._dynamic
         for field in fields:
             if (code := _STATIC_CODES.get(field)) is not None and type(field) is not NeverIndexed:
                 out.append(code)
             elif type(field) is not tuple:
-                out.append(self._plain(field))
+                out.append(plain(field))
             elif (before := dynamic.get(field)) is not None:
                 out.append(_number(0x80, 0x7F, _DYNAMIC + self._added - before - 1))
             else:
                 out.append(self._indexed(field))
         return b"".join(out)
 
-    def _plain(self, field: Field) -> bytes:
-        """A literal that enters no table. Never-indexed is a promise, the name's place in the static table is not."""
-        name, value = field
-        kind = 0x10 if type(field) is NeverIndexed else 0x00
-        if (index := _STATIC_NAMES.get(name)) is not None:
-            return _number(kind, 0x0F, index) + _text(value)
-        return bytes((kind,)) + _text(name) + _text(value)
-
     def _indexed(self, field: Field) -> bytes:
         """A literal that enters the table, where it has room for it."""
         name, value = field
         size = OVERHEAD + len(name) + len(value)
         if name in _CHANGING or size > self._limit // 2:  # it would drive out others, and not come again
-            return self._plain(Unindexed(field))
+            return plain(Unindexed(field))
         self._evict(size)
         self._entries.append(field)
         self._dynamic[field] = self._added
         self._added += 1
+        self._changes += 1
         self._size += size
         if (index := _STATIC_NAMES.get(name)) is not None:
             return _number(0x40, 0x3F, index) + _text(value)
@@ -265,9 +306,25 @@ class Encoder:
     def _announce(self) -> list[bytes]:
         """Section 4.2: the lowest limit in between, then the one in force."""
         smallest, self._smallest = self._smallest, None
+        self._changes += 1
         assert smallest is not None
         sizes = (self._limit,) if smallest == self._limit else (smallest, self._limit)
         return [_number(0x20, 0x1F, size) for size in sizes]
+
+
+def plain(field: Field) -> bytes:
+    """A literal that enters no table. Never-indexed is a promise, the name's place in the static table is not."""
+    name, value = field
+    kind = 0x10 if type(field) is NeverIndexed else 0x00
+    if (index := _STATIC_NAMES.get(name)) is not None:
+        return _number(kind, 0x0F, index) + _text(value)
+    return _BYTES[kind] + _text(name) + _text(value)
+
+
+def _remember(blocks: dict[bytes, Block], block: bytes, decoded: Block) -> None:
+    if len(blocks) >= _REMEMBERED_BLOCKS:
+        blocks.clear()
+    blocks[block] = decoded
 
 
 def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:

@@ -163,12 +163,12 @@ class Leg:
         """Whether the upstream takes one more stream now."""
         return len(self.streams) < self.peer.streams and not self.leaving
 
-    def open(self, stream: Stream, fields: list[Field]) -> None:
-        """Open a stream to the upstream, with what is pending for it."""
+    def open(self, stream: Stream, fields: list[Field], more: bytes = b"") -> None:
+        """Open a stream to the upstream, with what is pending for it. ``more`` are fields that are encoded."""
         number = self.next
         self.next += 2
         stream.window = self.peer.window
-        self.writer.open(stream, number, fields)
+        self.writer.open(stream, number, fields, more)
 
     def new_stream(self) -> Stream:
         """A stream that has no number yet."""

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 HEADER: Final = 9  # bytes before a frame's payload
 MAX_FRAME: Final = 65_536  # what we take, and tell peers: a quarter of the frames of the default for a bulk
 PIECES: Final = 64  # frames of one header block
-_HEADER: Final = struct.Struct(">BHBBL").unpack_from
+_HEADER: Final = struct.Struct(">BHHL").unpack_from  # a type and its flags as one number
 
-
-# Most frames are what they are: of these flags, DATA have none and HEADERS only the one.
-_AS_IT_IS: Final = {DATA: PADDED, HEADERS: PADDED | PRIORITIZED | END_HEADERS}
-_IS: Final = {DATA: 0, HEADERS: END_HEADERS}
+# Most frames are what they are: whole, without padding and priority.
+_AS_IT_IS: Final = frozenset(
+    kind << 8 | flags | end for kind, flags in ((DATA, 0), (HEADERS, END_HEADERS)) for end in (0, END_STREAM)
+)
 
 
 class Frame(NamedTuple):
@@ -96,7 +96,7 @@ class Reader:
             self._preface = False
             at = len(PREFACE)
         while end - at >= HEADER:
-            high, low, kind, flags, stream = _HEADER(data, at)
+            high, low, what, stream = _HEADER(data, at)
             size = high << 16 | low
             if size > MAX_FRAME:
                 raise LegError(FRAME_SIZE_ERROR, f"a frame of {size} bytes, where {MAX_FRAME} are allowed")
@@ -104,10 +104,10 @@ class Reader:
             if end - begin < size:
                 break
             at = begin + size
-            if self._settled and self._block is None and flags & _AS_IT_IS.get(kind, 0) == _IS.get(kind):
-                yield kind, flags, stream & LARGEST, data[begin:at], size
+            if what in _AS_IT_IS and self._settled and self._block is None:
+                yield what >> 8, what & 0xFF, stream & LARGEST, data[begin:at], size
                 continue
-            frame = self._frame(Frame(kind, flags, stream & LARGEST, data[begin:at], size))
+            frame = self._frame(Frame(what >> 8, what & 0xFF, stream & LARGEST, data[begin:at], size))
             if frame is not None:
                 yield frame
         self._rest = data[at:]

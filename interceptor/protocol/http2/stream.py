@@ -91,14 +91,15 @@ class Call:
             "context",
             "details",
             "downstream",
+            "fields",
             "flag",
             "forwarded",
         ),
         *(
             "grpc",
             "grpc_status",
-            "informational",
             "messages",
+            "more",
             "protocol",
             "request",
             "response",
@@ -115,6 +116,8 @@ class Call:
         self.protocol = protocol  # of an extended CONNECT
         self.downstream = downstream
         self.upstream = upstream
+        self.fields: list[Field] | None = None  # what the upstream gets, where that is not the head
+        self.more = b""  # and behind it, encoded
         self.forwarded = False  # given to the upstream, or waiting for a place there
         self.client: Parted | None = None  # where somebody stands between its streams
         self.way: PartedWay | None = None  # and sends the request on

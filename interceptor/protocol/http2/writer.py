@@ -70,12 +70,12 @@ class Writer:
         self._out.append(data)
         self.size += len(data)
 
-    def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
-        """A head, or trailers behind what is pending."""
+    def headers(self, stream: Stream, fields: list[Field], *, end: bool, more: bytes = b"") -> None:
+        """A head, or trailers behind what is pending. ``more`` are fields that are encoded."""
         if stream.pending or not stream.id:
             stream.trailers = fields
             return
-        block = self.encoder.encode(fields)
+        block = self.encoder.encode(fields) + more
         size = len(block)
         flags = END_STREAM if end else 0
         if size <= self.max_frame:
@@ -108,12 +108,12 @@ class Writer:
     def _room(self, stream: Stream, size: int) -> bool:
         return size <= stream.window and size <= self.window and self.size < MARK
 
-    def open(self, stream: Stream, number: int, fields: list[Field]) -> None:
+    def open(self, stream: Stream, number: int, fields: list[Field], more: bytes = b"") -> None:
         """Give a stream its number; send its head and what was pending for it."""
         stream.id = number
         self.streams[number] = stream
         pending, stream.pending = stream.pending, bytearray()
-        self.headers(stream, fields, end=stream.pending_end and not pending)
+        self.headers(stream, fields, end=stream.pending_end and not pending, more=more)
         if pending:
             stream.pending = pending
             self.grow(stream, 0)

@@ -195,10 +195,12 @@ class Session:
         The upstream first: that it is gone has to be told to the client. What the client takes opens windows of the
         upstream, which has to be told in turn.
         """
+        down = self._down
         while not self._over:
-            if self._up is not None:
-                self._up.flush()
-            self._down.flush()
+            if (up := self._up) is not None and up.due:
+                up.flush()
+            if down.due:
+                down.flush()
             if self._up is None or not self._up.due:
                 break
         return not self._over

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.http import LocalReply, RequestHead, ResponseHead, get
+from interceptor.model.http import LocalReply, RequestHead, ResponseHead, get, remove
 from interceptor.model.request import VIA_UPSTREAM, RequestRecord
 from interceptor.protocol import grpc
 from interceptor.protocol.http1 import CHUNKED
 from interceptor.protocol.http2.diversion import Client, Way
+from interceptor.protocol.http2.heads import request_fields
 from interceptor.protocol.http2.hooks import WAIT
+from interceptor.protocol.http2.hpack import Again, plain
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.http2_apart import UNKNOWN, Apart
 from interceptor.proxy.http.http2_own import Acting
-from interceptor.proxy.http.serve import prepare
+from interceptor.proxy.http.serve import complete, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +38,13 @@ _NOT_ROUTED: Final = replies.reply(
     "routes of a VirtualService take no extended CONNECT; speak HTTP/1.1",
 )
 _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
+
+
+class Onward(NamedTuple):
+    """What the upstream gets of a request that nothing looks at."""
+
+    fields: Again
+    anonymous: bool  # it needs an id
 
 
 class Request(RequestRecord):
@@ -217,6 +226,10 @@ class Requests:
             self._begun(apart)
             apart.begin()
             return WAIT
+        if not every.looks(service.flow) and call.protocol is None:
+            self._pass(call)
+            return None
+        call.request = call.request.copy()
         record = call.context = Request(self, call)
         self._begun(record)
         denied = prepare(service, record)
@@ -235,6 +248,20 @@ class Requests:
         if record.messages is not None:
             self.service.all.recorder.call(record)
 
+    def _pass(self, call: Call) -> None:
+        """Let a request go on that nothing looks at: what it becomes is found out once for all that have the same head."""
+        record = call.context = Request(self, call)
+        self._begun(record)
+        head = call.request
+        onward = head.onward
+        if not isinstance(onward, Onward):
+            onward = head.onward = _onward(head)
+        call.fields = onward.fields
+        if onward.anonymous:
+            record.request_id = request_id = self.service.all.request_id()
+            call.more = plain((b"x-request-id", request_id))
+        self.wanted.set()
+
     def touch(self, apart: Apart) -> None:
         """Something of a request came."""
         self._touched[apart] = None
@@ -245,7 +272,7 @@ class Requests:
         for apart in touched:
             apart.pass_on()
 
-    def response(self, call: Call, head: ResponseHead) -> None:
+    def response(self, call: Call, head: ResponseHead) -> ResponseHead:
         """Note the response, and show it to the filters."""
         record, every = call.context, self.service.all
         assert isinstance(record, Request)
@@ -254,7 +281,9 @@ class Requests:
             record.service_seconds = every.hub.now - record.began
             self.note_upstream(record)
         if every.filters is not None:
+            head = head.copy()
             every.filters.respond(record, head)
+        return head
 
     def note_upstream(self, record: Request) -> None:
         """Who answered."""
@@ -282,3 +311,11 @@ class Requests:
         """Answer the requests that took too long."""
         for record in tuple(self._live):
             record.check_time(now)
+
+
+def _onward(head: RequestHead) -> Onward:
+    copy = head.copy()
+    anonymous = complete(copy, lambda: b"") is None
+    if anonymous:
+        remove(copy.headers, b"x-request-id")
+    return Onward(Again(request_fields(copy)), anonymous)

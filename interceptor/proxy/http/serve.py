@@ -101,20 +101,20 @@ def pool_key(decision: Decision, alone: int | None = None) -> object:
 def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
     """Make a head into what the upstream is to see, and ask the policies about it; the answer where they refuse it."""
     every = service.all
-    _complete(record.head, every.request_id)
+    complete(record.head, every.request_id)
     return None if every.authorize is None else every.authorize(record, service.decision)
 
 
 def onward(request: http1.Request) -> http1.Onward:
     """The same for a request that nothing looks at, once for all that have the same head."""
     head = request.head.copy()
-    request_id = _complete(head, lambda: _MARK)
+    request_id = complete(head, lambda: _MARK)
     before, _, after = http1.request_head(head, request.body, upgrade=request.upgrade).partition(_MARK)
     request.onward = made = http1.Onward(before, request_id, after)
     return made
 
 
-def _complete(head: RequestHead, request_id: Callable[[], bytes]) -> bytes | None:
+def complete(head: RequestHead, request_id: Callable[[], bytes]) -> bytes | None:
     """Add what is missing and take away what nobody may say; the id, where it was there."""
     names = {name.lower(): value for name, value in head.headers}
     if not _IDENTITY_HEADERS.isdisjoint(names):

@@ -98,10 +98,10 @@ class Side:
     def flush(self) -> None:
         """Send what there is, until the kernel has no room."""
         writer = self._writer
-        while writer.size and self._blocked is None and self._send(memoryview(writer.take())):
+        while writer.size and self._blocked is None and self._send(writer.take()):
             pass
 
-    def _send(self, data: memoryview) -> bool:
+    def _send(self, data: bytes | memoryview) -> bool:
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
@@ -112,7 +112,7 @@ class Side:
         self.sent += sent
         if sent == len(data):
             return True
-        self._blocked = data[sent:]
+        self._blocked = memoryview(data)[sent:]
         return False
 
     def _read(self) -> None:

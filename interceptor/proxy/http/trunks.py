@@ -296,6 +296,7 @@ class Trunk:
             branch.rider.informational(head)
             return
         branch.answered = True
+        head = head.copy()
         head.reason = replies.reason(head.status)
         branch.rider.respond(head, 0 if end else CHUNKED if length is None else length)
         if end:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from interceptor.protocol.http2.codes import COMPRESSION_ERROR, LegError
-from interceptor.protocol.http2.hpack import Decoder, Encoder, NeverIndexed, Unindexed
+from interceptor.protocol.http2.hpack import Again, Decoder, Encoder, NeverIndexed, Unindexed
 
 LIMIT = 1 << 16
 
@@ -178,10 +178,66 @@ def test_a_block_means_something_else_once_the_table_has_changed() -> None:
         decoder.decode(b"\xbe")
 
 
+# Blocks that refer to the table, add to it, do neither or both, shrink it, or drive everything out of it.
+BLOCKS = [
+    *("8286", "be", "bfbe", "c0", "4001610131", "40016201324001630133", "7e0134", "0001610131", "823e"),
+    *("400161" + "7f81" + "07" + "61" * 1024, "3f21400164" + "0135", "20", "3fe11f", "8240016101317e0136"),
+]
+
+
+@given(st.lists(st.sampled_from(BLOCKS), max_size=40))
+def test_blocks_that_come_again_mean_what_they_mean_to_the_library(script: list[str]) -> None:
+    ours, theirs = Decoder(LIMIT), hpack.Decoder(LIMIT)
+    for block in map(bytes.fromhex, script):
+        try:
+            expected = list(theirs.decode(block, raw=True))
+        except hpack.HPACKError:
+            with pytest.raises(LegError):
+                ours.decode(block)
+            return
+        assert ours.decode(block).fields == expected
+
+
+def test_a_block_that_refers_to_nothing_is_the_same_whatever_the_table_is() -> None:
+    decoder = Decoder(LIMIT)
+    block = b"\x40\x01a\x011"
+    first = decoder.decode(block)
+    decoder.decode(b"\x40\x01b\x012")
+    assert decoder.decode(block) is first
+    assert decoder.decode(b"\xbe\xbf").fields == [(b"a", b"1"), (b"b", b"2")]
+
+
+@given(lists, lists, st.lists(st.sampled_from([0, 1, 2, 64, 4096]), max_size=20))
+def test_fields_that_are_sent_again_are_decoded_by_the_library(
+    one: list[tuple[bytes, bytes]], other: list[tuple[bytes, bytes]], script: list[int]
+) -> None:
+    encoders = [(Encoder(), hpack.Decoder(LIMIT)) for _ in range(2)]
+    again = [Again(one), Again(other)]
+    for turn, what in enumerate(script):
+        encoder, theirs = encoders[turn % 7 == 6]
+        if what > 2:
+            encoder.limit(what)
+            continue
+        fields = other if what == 2 else again[what]
+        assert list(theirs.decode(encoder.encode(fields), raw=True)) == fields
+
+
+def test_fields_that_are_sent_again_are_encoded_once() -> None:
+    encoder, fields = Encoder(), Again([(b"a", b"1")])
+    assert encoder.encode(fields) != encoder.encode(fields) == b"\xbe"
+    assert encoder.encode(fields) is encoder.encode(fields)
+    encoder.limit(0)
+    assert encoder.encode(fields) == b"\x20\x00\x01a\x011"
+
+
 def test_blocks_are_remembered_up_to_a_number_and_a_length() -> None:
     decoder = Decoder(LIMIT)
     for number in range(100):
         decoder.decode(b"\x00\x01a\x02%02d" % number)
+    assert len(decoder._alone) <= 32
+    decoder.decode(bytes.fromhex("4001610131"))
+    for number in range(100):
+        decoder.decode(b"\xbe\x00\x01a\x02%02d" % number)
     assert len(decoder._blocks) <= 32
     long = b"\x00\x01a" + bytes([0x7F, 0xF9, 3]) + b"v" * 632
     assert decoder.decode(long) is not decoder.decode(long)
