@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.middleware.api import Refusal
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply, get
+from interceptor.policy.paths import normalised
 from interceptor.policy.rate_limit import SECOND
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class KeyOf:
             case "principal":
                 return (exchange.principal or "").encode()
             case "pathPrefix":
-                path = exchange.request.path
+                path = _one_form(exchange.request.path)
                 return next((each for each in self.path_prefixes if path.startswith(each)), b"")
             case _:
                 return get(exchange.request.headers, part.removeprefix("header:").encode()) or b""
@@ -66,6 +67,15 @@ def written_key(by: Sequence[str], parts: Sequence[str]) -> Key:
         peer_key(text) if part == "peer" else text.encode() for part, text in zip(by, parts, strict=True)
     )
     return tuple(map(_bounded, encoded))
+
+
+def _one_form(path: bytes) -> bytes:
+    """A path as most apps will read it, so that no other way of writing it has a limit of its own."""
+    path = path.partition(b"?")[0]
+    try:
+        return normalised(path, "DECODE_AND_MERGE_SLASHES")
+    except ValueError:  # an app may take it all the same
+        return path
 
 
 def _peer(flow: Flow) -> bytes:

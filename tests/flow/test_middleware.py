@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import socket
 from collections.abc import AsyncIterator
@@ -11,14 +12,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import Direction, ResponseFlag
 from tests.support import own_middleware
 from tests.support.echo import Client, Echo, Got, echoing
 from tests.support.exchanges import Observed
 from tests.support.flows import FixedView, Running, listening, running_proxy, wait_until
+from tests.support.jwts import ISSUER, jwk, jwks, token
 from tests.support.stacks import stack
 
 OWN = "tests.support.own_middleware"
+TENANTS = "perKey: {by: ['header:x-tenant'], rate: 1/h}, overrides: [{key: [big], rate: 2/h}]"
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +31,13 @@ async def _clients() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def serving(items: str, observed: Observed | None = None) -> AsyncIterator[tuple[Running, Echo]]:
+async def serving(
+    items: str, observed: Observed | None = None, direction: Direction = Direction.INGRESS
+) -> AsyncIterator[tuple[Running, Echo]]:
     """A proxy with middleware before an upstream that echoes."""
     async with echoing() as echo:
-        async with running_proxy(FixedView((echo.address,)), middleware=stack(items, observed)) as running:
+        view, made = FixedView((echo.address,)), stack(items, observed)
+        async with running_proxy(view, middleware=made, direction=direction) as running:
             yield running, echo
 
 
@@ -154,10 +160,67 @@ async def test_a_filter_keeps_requests_out_of_the_log() -> None:
         assert not running.records.requests[0].logged
 
 
+def authorization(user: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()}
+
+
+@pytest.mark.parametrize("direction", Direction)
+async def test_every_built_in_stands_in_either_direction(tmp_path: Path, direction: Direction) -> None:
+    """What each lets through, what it refuses and how, and that nothing refused reaches the app."""
+    (tmp_path / "jwks").write_bytes(jwks(jwk("EC")))
+    (tmp_path / "keys").write_text("shop:k-1\n")
+    (tmp_path / "users").write_text(f"ann:{{SHA}}{base64.b64encode(hashlib.sha1(b'pw').digest()).decode()}\n")
+    bearer = {"Authorization": f"Bearer {token('ES256')}"}
+    foreign = {"Authorization": f"Bearer {token('ES256', iss='https://other.example')}"}
+    asked: list[tuple[str, list[tuple[dict[str, str], int]]]] = [
+        (
+            f"use: jwt, config: {{issuer: '{ISSUER}', jwksFile: {tmp_path}/jwks}}",
+            [({}, 401), (bearer, 200), (foreign, 401), (bearer | {"Authorization": bearer["Authorization"] + "x"}, 401)],
+        ),
+        (
+            f"use: basic, config: {{usersFile: {tmp_path}/users}}",
+            [({}, 401), (authorization("ann:pw"), 200), (authorization("ann:no"), 401)],
+        ),
+        (
+            f"use: apiKey, config: {{keysFile: {tmp_path}/keys, header: x-key}}",
+            [({}, 401), ({"x-key": "k-1"}, 200), ({"x-key": "k-2"}, 401)],
+        ),
+        (
+            f"use: rateLimit, config: {{total: {{rate: 4/h}}, {TENANTS}}}",
+            [({"x-tenant": name}, status) for name, status in (
+                ("a", 200), ("a", 429), ("big", 200), ("big", 200), ("big", 429), ("b", 200), ("c", 429),
+            )],
+        ),
+        ("use: bodyLimit, config: {maxRequestBytes: 4}", [({"Content-Length": "0"}, 200), ({"Content-Length": "5"}, 413)]),
+        ("use: headers, config: {request: {remove: [x-key]}}", [({"x-key": "k"}, 200)]),
+        ("use: fault, config: {abort: {httpStatus: 503, percentage: {value: 51}}}", [({}, 503)]),
+        ("use: accessLog, config: {when: [{minStatus: 400}]}", [({}, 200)]),
+    ]  # fmt: skip
+    async with echoing() as echo:
+        view = FixedView((echo.address,))
+        for item, requests in asked:
+            async with running_proxy(
+                view, middleware=stack(f"{{name: one, {item}}}"), direction=direction
+            ) as running:
+                echo.requests.clear()
+                for headers, status in requests:
+                    body = b"x" * int(headers.get("Content-Length", 0))
+                    client = await Client.to(running.address.port)
+                    assert (
+                        await client.ask("POST", "/", headers, (body,) if body else ())
+                    ).status == status, item
+                assert len(echo.requests) == [status for _, status in requests].count(200)
+                assert not any("k-1" in headers.values() for _, _, headers in echo.requests)
+                assert running.records.faults == 0
+                for wire in Client.opened:
+                    await wire.stream.aclose()
+
+
+@pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("name", ["passing", "shouting"])
-async def test_the_users_own_passes_requests_on(name: str) -> None:
+async def test_the_users_own_passes_requests_on(name: str, direction: Direction) -> None:
     observed = Observed()
-    async with serving(own(name), observed) as (running, echo):
+    async with serving(own(name), observed, direction) as (running, echo):
         client = await Client.to(running.address.port)
         expected = b"HELLO WORLD" if name == "shouting" else b"hello world"
         got = await client.ask("POST", "/a", chunks=(b"hello ", b"world"))

@@ -96,6 +96,14 @@ def test_the_longest_prefix_counts() -> None:
     assert of.exchange(an_exchange(target=b"/")) == (b"",)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [b"//api/x", b"/%61pi/x", b"/./api/x", b"/a/../api/x", b"/%2fapi", b"/\\api", b"/api?a=/../b", b"/api%"],
+)
+def test_a_path_written_otherwise_has_no_limit_of_its_own(target: bytes) -> None:
+    assert KeyOf(("pathPrefix",), (b"/api",)).exchange(an_exchange(target=target)) == (b"/api",)
+
+
 def test_a_connections_key_has_peer_and_identity() -> None:
     assert KeyOf(("peer", "identity")).flow(a_flow(identity=ID)) == (
         b"10.0.0.1", b"cluster.local/ns/shop/sa/web"
