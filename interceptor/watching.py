@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import trio
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,6 +29,8 @@ def signature(path: str) -> tuple[int, int, int, int] | None:
 
 async def quiet(look: Callable[[], object]) -> bool:
     """Wait until nothing has been written for a moment; whether that came before the next look is due."""
+    import trio  # noqa: PLC0415 (0.1 s that the process which judges documents does without)
+
     before = look()
     for _ in range(int(LOOK / QUIET)):
         await trio.sleep(QUIET)

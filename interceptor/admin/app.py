@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import trio
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from interceptor.admin.server import App, Request, Response
@@ -149,7 +150,8 @@ class _Admin:
         self._controls = controls
 
     async def config_dump(self, _: Request) -> Response:
-        return _json(self._controls.config_dump())
+        # Aside: written out, thousands of documents take seconds.
+        return await trio.to_thread.run_sync(lambda: _json(self._controls.config_dump()))
 
     async def listeners(self, _: Request) -> Response:
         return _json(self._controls.listeners())

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from interceptor.config.authorization_policy import AuthorizationPolicy
 from interceptor.config.base import Document, Metadata
-from interceptor.config.configuration import Configuration, DocumentStatus
-from interceptor.config.destination_rule import DestinationRule
+from interceptor.config.configuration import Configuration, DocumentStatus, assembled
 from interceptor.config.middleware import ModuleItem
-from interceptor.config.peer_authentication import PeerAuthentication
 from interceptor.config.problems import Problem
-from interceptor.config.request_authentication import RequestAuthentication
 from interceptor.config.sentences import described, did_you_mean, dotted, sentence
-from interceptor.config.service_entry import ServiceEntry
 from interceptor.config.sidecar import Sidecar
 from interceptor.config.tree import Node, parse
-from interceptor.config.virtual_service import VirtualService
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,20 +24,19 @@ if TYPE_CHECKING:
     from interceptor.config.problems import Source
     from interceptor.config.tree import Location
 
-D = TypeVar("D", bound=Document)
-
 _NETWORKING: Final = ("networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3")
 _SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
 
-# Every kind of the contract: the versions it is written in, and its model where this version honours it.
-_KINDS: Final[dict[str, tuple[tuple[str, ...], type[Document] | None]]] = {
-    "Sidecar": (("interceptor/v1",), Sidecar),
-    "ServiceEntry": (_NETWORKING, ServiceEntry),
-    "DestinationRule": (_NETWORKING, DestinationRule),
-    "VirtualService": (_NETWORKING, VirtualService),
-    "PeerAuthentication": (_SECURITY, PeerAuthentication),
-    "AuthorizationPolicy": (_SECURITY, AuthorizationPolicy),
-    "RequestAuthentication": (_SECURITY, RequestAuthentication),
+# Every kind of the contract: the versions it is written in, and the module of its model, read when one comes: a change of
+# one document need not wait for the models of all kinds.
+_KINDS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "Sidecar": (("interceptor/v1",), "sidecar"),
+    "ServiceEntry": (_NETWORKING, "service_entry"),
+    "DestinationRule": (_NETWORKING, "destination_rule"),
+    "VirtualService": (_NETWORKING, "virtual_service"),
+    "PeerAuthentication": (_SECURITY, "peer_authentication"),
+    "AuthorizationPolicy": (_SECURITY, "authorization_policy"),
+    "RequestAuthentication": (_SECURITY, "request_authentication"),
 }
 _API_VERSIONS: Final = tuple(
     dict.fromkeys(version for versions, _ in _KINDS.values() for version in versions)
@@ -65,19 +59,7 @@ class Loaded:
         """The configuration; raises ConfigError with every problem when there are any."""
         if self.problems or self.sidecar is None:
             raise ConfigError(*map(str, self.problems))
-        return Configuration(
-            self.sidecar,
-            self._of(ServiceEntry),
-            self.documents,
-            self._of(PeerAuthentication),
-            self._of(AuthorizationPolicy),
-            self._of(RequestAuthentication),
-            self._of(DestinationRule),
-            self._of(VirtualService),
-        )
-
-    def _of(self, kind: type[D]) -> tuple[D, ...]:
-        return tuple(document for document in self.accepted if isinstance(document, kind))
+        return assembled(zip(self.documents, self.accepted, strict=True))
 
 
 def default_configuration(name: str) -> Configuration:
@@ -138,16 +120,21 @@ def load(
 
 
 class Known(NamedTuple):
-    """Who an accepted document is, and the line it stands on in its source."""
+    """Who an accepted document is, the line it stands on in its source, and whether it needs the workload's identity."""
 
     kind: str
     namespace: str
     name: str
     line: int
+    uses_identity: bool = False
 
     def found(self, source: Source) -> _Found:
         node = Node(source.line + self.line, None)
-        return _Found(source.name, node, [], self.kind, self.namespace, self.name, honoured=True)
+        return _Found(
+            *(source.name, node, [], self.kind, self.namespace, self.name),
+            honoured=True,
+            uses_identity=self.uses_identity,
+        )
 
 
 @dataclass(slots=True)
@@ -162,6 +149,7 @@ class _Found:
     name: str = "?"
     honoured: bool = False  # a kind and version with a model
     value: Document | None = None
+    uses_identity: bool = False  # of the workload, to upstreams
 
     def refuse(self, location: Location, message: str) -> None:
         line = self.node.line_of(location)
@@ -216,13 +204,12 @@ def _model(found: _Found, plain: Mapping[str, object]) -> type[Document] | None:
         found.refuse(("kind",), f"unknown kind '{kind}'{did_you_mean(kind, _KINDS)}")
     if kind not in _KINDS:
         return None
-    versions, model = _KINDS[kind]
+    versions, module = _KINDS[kind]
     if known_version and version not in versions:
         message = f"a {kind} is not of apiVersion '{version}' here; write {versions[0]}"
         found.refuse(("apiVersion",), message)
         return None
-    if model is None:
-        found.refuse(("kind",), f"{kind} is not supported by this version; remove the document")
+    model: type[Document] = getattr(import_module(f"interceptor.config.{module}"), kind)
     return model
 
 
@@ -246,6 +233,7 @@ def _validate(found: _Found, model: type[Document], body: Mapping[str, object]) 
         found.refuse(*fault)
     if not found.problems:
         found.value = document
+        found.uses_identity = getattr(document, "uses_identity", False)
 
 
 def _refuse_duplicates(found: Sequence[_Found]) -> None:
@@ -274,7 +262,7 @@ def _refuse_without_identity(found: Sequence[_Found]) -> None:
     if not sidecars or sidecars[0].spec.tls is not None:
         return
     for each in found:
-        if isinstance(each.value, DestinationRule) and each.value.uses_identity:
+        if each.uses_identity:
             each.refuse(
                 ("spec", "trafficPolicy"),
                 "the mode ISTIO_MUTUAL presents the workload's own certificate; name it in the Sidecar's spec.tls",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import interceptor
-from interceptor.discovery.verdict import LENGTH, Verdict, framed
+from interceptor.discovery.verdict import LENGTH, Verdict, asked
 
 if TYPE_CHECKING:
     from interceptor.discovery.verdict import Ask, Judged
@@ -70,7 +70,8 @@ class Judge:
             await self.end()
             self._process = await _started(self._command)
         assert self._process.stdin is not None
-        await self._process.stdin.send_all(framed(ask))
+        for data in asked(ask):
+            await self._process.stdin.send_all(data)
         documents: list[Judged] = []
         verdict = await self._piece()
         assert isinstance(verdict, Verdict)

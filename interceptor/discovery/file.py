@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from interceptor.config.documents import Known, Loaded, load as load_documents
 from interceptor.config.problems import Problem, Source
-from interceptor.config.request_authentication import FILE, JwtRule, RequestAuthentication, key_set
 from interceptor.config.tree import MAX_CHARACTERS, too_large
 from interceptor.discovery.paths import STDIN, expand
 from interceptor.errors import ConfigError
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration, DocumentStatus
+    from interceptor.config.request_authentication import JwtRule
 
 _MAX_BYTES: Final = MAX_CHARACTERS * 4  # the longest UTF-8 character has four; the text is measured again
 
@@ -121,6 +121,10 @@ def _name(path: str) -> str:
 
 def _with_keys(loaded: Loaded) -> Loaded:
     """The same, with the keys that documents keep in files of their own."""
+    if all(each.kind != "RequestAuthentication" for each in loaded.documents):
+        return loaded
+    from interceptor.config.request_authentication import RequestAuthentication  # noqa: PLC0415 (as in documents)
+
     places = {(each.kind, each.namespace, each.name): each for each in loaded.documents}
     accepted: list[Document] = []
     problems: list[Problem] = []
@@ -139,6 +143,8 @@ def _with_keys(loaded: Loaded) -> Loaded:
 
 
 def _read_keys(rule: JwtRule, index: int, place: DocumentStatus, problems: list[Problem]) -> JwtRule:
+    from interceptor.config.request_authentication import FILE, key_set  # noqa: PLC0415 (as above)
+
     if rule.jwksUri is None:
         return rule
     try:

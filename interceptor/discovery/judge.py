@@ -6,12 +6,11 @@ both as ``interceptor.discovery.verdict`` has them. It ends with its input.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
-import pickle
 import sys
-from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from interceptor.config.documents import Known
 from interceptor.config.plain import plain_document
@@ -19,14 +18,19 @@ from interceptor.config.problems import Source
 from interceptor.config.tree import MAX_CHARACTERS, chunks
 from interceptor.discovery import file, push
 from interceptor.discovery.paths import STDIN, look
-from interceptor.discovery.verdict import BATCH, Ask, Judged, Place, Start, Verdict, framed, read
+from interceptor.discovery.verdict import BATCH, Ask, Judged, Place, Start, Verdict, digest, framed, read_ask
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from interceptor.config.base import Document
     from interceptor.config.documents import Loaded
     from interceptor.config.problems import Problem
+
+
+# Objects between two runs of the collector: documents make many, and cycles only where one is refused.
+COLLECT_AFTER: Final = 200_000
 
 
 def start(paths: tuple[str, ...]) -> Start:
@@ -46,9 +50,10 @@ def judged(ask: Ask) -> Iterator[object]:
     files, unreadable = _files(ask)
     problems: list[Problem] = list(unreadable)
     pushed, sources = ask.pushed, [push.source(key, text) for key, text in ask.pushed.items()]
+    written = ask.written
     if ask.push is not None:
-        made = push.apply(ask.pushed, *ask.push)
-        pushed, sources = made.documents, made.sources
+        made = push.apply(ask.pushed, *ask.push, ask.written)
+        pushed, sources, written = made.documents, made.sources, made.written
         problems += made.problems
     sources += [Source(f"xds/{key}", text) for key, text in ask.supplied.items()]
     # A file that is too large is refused as one.
@@ -58,6 +63,10 @@ def judged(ask: Ask) -> Iterator[object]:
     at = dict(zip(((each.name, each.line) for each in texts), digests, strict=True))
 
     def known(source: Source) -> Known | None:
+        if (
+            source.name == push.BODY
+        ):  # kept in other words: what a file's same text was found to say is of no use
+            return None
         seen = ask.seen.get(at[source.name, source.line])
         return None if seen is None else Known(*seen)
 
@@ -74,15 +83,12 @@ def judged(ask: Ask) -> Iterator[object]:
         yield Verdict(tuple(map(str, problems)), None, None)
     else:
         order = _order(loaded, texts, digests)
+        if ask.push is not None:
+            order = list(_kept(loaded, order, pushed))
         told = None if ask.paths is None else tuple(files)
-        yield Verdict((), told, None if ask.push is None else pushed, tuple(order))
+        yield Verdict((), told, None if ask.push is None else pushed, tuple(order), written)
         yield from _documents(loaded, order, ask.seen)
     yield ()
-
-
-def digest(source: Source) -> bytes:
-    """Of a document's text."""
-    return blake2b(source.text.encode(), digest_size=16).digest()
 
 
 def _files(ask: Ask) -> tuple[Sequence[Source], list[Problem]]:
@@ -103,6 +109,16 @@ def _order(loaded: Loaded, texts: Sequence[Source], digests: Sequence[bytes]) ->
     return order
 
 
+def _kept(loaded: Loaded, order: Sequence[Place], pushed: Mapping[str, str]) -> Iterator[Place]:
+    """Pushed documents as they are kept and judged from then on: each in a text of its own."""
+    for status, place in zip(loaded.documents, order, strict=True):
+        if place.file == push.BODY or place.file.startswith(f"{push.BODY}/"):
+            key = f"{status.kind}/{status.namespace}/{status.name}"
+            yield Place(digest(push.source(key, pushed[key])), 1, push.name(key), 0)
+        else:
+            yield place
+
+
 def _holds(texts: Sequence[Source], index: int, line: int) -> bool:
     text = texts[index]
     after = texts[index + 1] if index + 1 < len(texts) else None
@@ -112,12 +128,14 @@ def _holds(texts: Sequence[Source], index: int, line: int) -> bool:
 def _documents(
     loaded: Loaded, order: Sequence[Place], seen: Mapping[bytes, object]
 ) -> Iterator[tuple[Judged, ...]]:
-    accepted = iter(loaded.accepted)
+    # By name: of what was sent in other words than before there is a text that was seen, and a document all the same.
+    accepted = {(type(each).__name__, *_name(each)): each for each in loaded.accepted}
     batch: list[Judged] = []
     for status, place in zip(loaded.documents, order, strict=True):
         if place.digest in seen:
             continue
-        batch.append(Judged(place.digest, place.line, status, plain_document(next(accepted))))
+        document = accepted[status.kind, status.namespace, status.name]
+        batch.append(Judged(place.digest, place.line, status, plain_document(document)))
         if len(batch) == BATCH:
             yield tuple(batch)
             batch = []
@@ -125,12 +143,17 @@ def _documents(
         yield tuple(batch)
 
 
+def _name(document: Document) -> tuple[str, str]:
+    return document.metadata.namespace, document.metadata.name
+
+
 def main() -> None:
     """Answer until nobody asks any more."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the user's own modules print when they are imported is no verdict
-    while (data := read(sys.stdin.buffer)) is not None:
-        ask = pickle.loads(data)  # noqa: S301 (from the proxy that started this process)
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    while (ask := read_ask(sys.stdin.buffer)) is not None:
         for piece in judged(ask):
             out.write(framed(piece))
         out.flush()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -21,6 +22,7 @@ from interceptor.discovery.asking import Judge, UnjudgedError
 from interceptor.discovery.paths import look
 from interceptor.discovery.verdict import Ask, Seen, by_place, composed
 from interceptor.errors import ConfigError
+from interceptor.state.aside import aside
 from interceptor.watching import LOOK, quiet
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 
     Adopt = Callable[[Configuration], Awaitable[str]]  # puts it into force; the version then
 
-_SEEN_AGAIN: Final = "ServiceEntry"  # of other kinds there are few, and they are compared with each other
+# The Sidecar is compared with others, and a RequestAuthentication may have its keys in a file.
+_SEEN_ONCE: Final = frozenset({"Sidecar", "RequestAuthentication"})
 
 _log: Final = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class _Base:
     supplied: dict[str, str]
     documents: dict[tuple[bytes, int], Judged]
     order: tuple[Place, ...]
+    written: dict[bytes, str]
+    etag: str
 
 
 class Live:
@@ -83,7 +88,10 @@ class Live:
         *,
         outcome: Callable[[bool], None],  # whether a change was accepted
     ) -> None:
-        self._base = _Base(start.verdict.files or (), {}, {}, by_place(start.documents), start.verdict.order)
+        documents = by_place(start.documents)
+        self._base = _Base(
+            start.verdict.files or (), {}, {}, documents, start.verdict.order, {}, pushed.etag({})
+        )
         self._start = start
         self._started = started
         self._looks = start.looks
@@ -101,7 +109,7 @@ class Live:
     @property
     def etag(self) -> str:
         """Of the pushed documents."""
-        return pushed.etag(self._base.pushed)
+        return self._base.etag
 
     @property
     def pushed(self) -> Mapping[str, str]:
@@ -137,7 +145,8 @@ class Live:
             self._looks = self._look()
             base = self._base
             ask = Ask(
-                *(self._start.paths, self._start.stdin, (), base.pushed, None, base.supplied), self._seen()
+                *(self._start.paths, self._start.stdin, (), base.pushed, None, base.supplied),
+                *(base.written, self._seen()),
             )
             try:
                 version = await self._change("the files", ask)
@@ -151,7 +160,16 @@ class Live:
             if expected not in (None, "*", self.etag):
                 raise StaleError
             base = self._base
-            ask = Ask(None, None, base.files, base.pushed, (content_type, body), base.supplied, self._seen())
+            ask = Ask(
+                None,
+                None,
+                base.files,
+                base.pushed,
+                (content_type, body),
+                base.supplied,
+                base.written,
+                self._seen(),
+            )
             version = await self._change("a push", ask)
             _log.info(
                 "configuration %s from a push is in force: %d documents are pushed", version, len(self.pushed)
@@ -162,7 +180,7 @@ class Live:
         """Put the control plane's documents into force, in place of those before; every problem where they are refused."""
         async with self._changing:
             base = self._base
-            ask = Ask(None, None, base.files, base.pushed, None, dict(documents), self._seen())
+            ask = Ask(None, None, base.files, base.pushed, None, dict(documents), base.written, self._seen())
             try:
                 version = await self._change("the control plane", ask)
             except RefusedError as error:
@@ -178,9 +196,12 @@ class Live:
     def _seen(self) -> dict[bytes, Seen]:
         alone = Counter(digest for digest, _ in self._base.documents)
         return {
-            digest: Seen(each.status.kind, each.status.namespace, each.status.name, line)
+            digest: Seen(
+                *(each.status.kind, each.status.namespace, each.status.name, line),
+                getattr(each.document, "uses_identity", False),
+            )
             for (digest, line), each in self._base.documents.items()
-            if each.status.kind == _SEEN_AGAIN and alone[digest] == 1
+            if each.status.kind not in _SEEN_ONCE and alone[digest] == 1
         }
 
     async def _change(self, source: str, ask: Ask) -> str:
@@ -201,7 +222,7 @@ class Live:
         return version
 
     async def _put_into_force(self, base: _Base) -> str:
-        made = composed(base.documents, base.order)
+        made = await aside(partial(composed, base.documents, base.order), len(base.order))
         if problems := restart_needed(self._started, made):
             raise RefusedError(problems)
         return await self._adopt(made)
@@ -216,19 +237,20 @@ class Live:
 
     async def _judged(self, ask: Ask) -> _Base:
         try:
-            verdict, documents = await self._judge.ask(ask)
+            verdict, judged = await self._judge.ask(ask)
         except UnjudgedError as error:
             raise RefusedError((str(error),)) from error
         if verdict.problems:
             raise RefusedError(verdict.problems)
         base = self._base
         kept = base.documents
-        found = by_place(documents)
+        found = by_place(judged)
         keys = [(place.digest, place.line) for place in verdict.order]
-        return _Base(
-            base.files if verdict.files is None else verdict.files,
-            base.pushed if verdict.pushed is None else verdict.pushed,
-            ask.supplied,
-            {key: found.get(key) or kept[key] for key in keys},
-            verdict.order,
-        )
+        files = base.files if verdict.files is None else verdict.files
+        documents = {key: found.get(key) or kept[key] for key in keys}
+        if verdict.pushed is None:
+            return _Base(
+                files, base.pushed, ask.supplied, documents, verdict.order, verdict.written, base.etag
+            )
+        etag = await aside(partial(pushed.etag, verdict.pushed), len(verdict.pushed))
+        return _Base(files, verdict.pushed, ask.supplied, documents, verdict.order, verdict.written, etag)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from interceptor.config.problems import Problem, Source
 from interceptor.config.tree import MAX_DEPTH, chunks, parse
 from interceptor.discovery.pushed import JSON, PATCH, YAML
+from interceptor.discovery.verdict import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,16 +23,19 @@ class Pushed(NamedTuple):
     sources: list[Source]
     documents: dict[str, str]
     problems: list[Problem]
+    written: dict[bytes, str]  # digests of the texts that were sent, with the key of what each says
 
 
-def apply(current: Mapping[str, str], content_type: str, body: bytes) -> Pushed:
-    """What the documents are after a push."""
+def apply(
+    current: Mapping[str, str], content_type: str, body: bytes, written: Mapping[bytes, str] | None = None
+) -> Pushed:
+    """What the documents are after a push. ``written``: texts that the current ones were sent as, which are not read again."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return _refused(body.count(b"\n", 0, error.start) + 1, "this is not UTF-8 text; send UTF-8")
     if content_type in YAML:
-        return _written(Source(BODY, text))
+        return _written(Source(BODY, text), current, written or {})
     try:
         given = json.loads(text)
     except json.JSONDecodeError as error:
@@ -39,31 +43,43 @@ def apply(current: Mapping[str, str], content_type: str, body: bytes) -> Pushed:
     except RecursionError:
         return _refused(1, "values are nested too deep; write the documents flatter")
     if content_type == JSON and not (isinstance(given, dict) and "documents" in given):
-        return _written(Source(BODY, text))
+        return _written(Source(BODY, text), current, written or {})
     if (
         not isinstance(given, dict)
         or given.keys() != {"documents"}
         or not isinstance(given["documents"], dict)
     ):
         return _refused(1, 'must be {"documents": {"Kind/namespace/name": {...}}}, as GET /config answers')
-    return _patched(current if content_type == PATCH else {}, given["documents"])
+    made = _patched(current if content_type == PATCH else {}, given["documents"])
+    same = {digest: key for digest, key in (written or {}).items() if made.documents.get(key) == current[key]}
+    return made._replace(written=same)
 
 
 def _refused(line: int, message: str) -> Pushed:
-    return Pushed([], {}, [Problem(BODY, line, "", message)])
+    return Pushed([], {}, [Problem(BODY, line, "", message)], {})
 
 
-def _written(source: Source) -> Pushed:
+def _written(body: Source, current: Mapping[str, str], before: Mapping[bytes, str]) -> Pushed:
     """Documents as in a file; an empty body is none of them."""
-    pushed = Pushed([], {}, [])
-    for chunk in chunks(source):
+    sources: list[Source] = []
+    documents: dict[str, str] = {}
+    written: dict[bytes, str] = {}
+    for chunk in chunks(body):
+        said = digest(chunk)
+        known = before.get(said)
+        if known is not None and known not in documents:
+            documents[known], written[said] = current[known], known
+            sources.append(source(known, current[known]))
+            continue
         tree = parse(chunk)
         for node, _ in tree.documents:
             plain = node.plain()
-            pushed.documents[_key(plain)] = _text(plain)
+            documents[key := _key(plain)] = _text(plain)
+            if len(tree.documents) == 1:
+                written[said] = key
         if tree.documents or tree.problems:
-            pushed.sources.append(chunk)
-    return pushed
+            sources.append(chunk)
+    return Pushed(sources, documents, [], written)
 
 
 def _patched(current: Mapping[str, str], changes: Mapping[str, object]) -> Pushed:
@@ -83,7 +99,7 @@ def _patched(current: Mapping[str, str], changes: Mapping[str, object]) -> Pushe
         if (own := _key(made)) != key:
             message = f"the document is {own} by its kind and metadata; send it by that key"
             problems.append(Problem(name(key), 0, "", message))
-    return Pushed([source(key, text) for key, text in documents.items()], documents, problems)
+    return Pushed([source(key, text) for key, text in documents.items()], documents, problems, {})
 
 
 def source(key: str, text: str) -> Source:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.configuration import assembled
@@ -16,17 +18,19 @@ if TYPE_CHECKING:
     from interceptor.config.configuration import Configuration, DocumentStatus
     from interceptor.config.problems import Source
 
-BATCH: Final = 100  # documents a piece: reading one in takes some 2 ms
+BATCH: Final = 20  # documents a piece: reading one in takes some 2 ms
+SEEN: Final = 500  # of those seen before a piece: the same
 LENGTH: Final = 8  # bytes before each piece
 
 
 class Seen(NamedTuple):
-    """An accepted document whose text was judged before: who it is, and its line there."""
+    """An accepted document whose text was judged before: who it is, its line there, whether it needs the workload's identity."""
 
     kind: str
     namespace: str
     name: str
     line: int
+    uses_identity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,10 @@ class Ask:
     pushed: dict[str, str]
     push: tuple[str, bytes] | None  # a content type and a body
     supplied: dict[str, str] = field(default_factory=dict)  # the control plane's documents, by key
-    seen: dict[bytes, Seen] = field(default_factory=dict)  # by what ``judge.digest`` makes of a text
+    written: dict[bytes, str] = field(
+        default_factory=dict
+    )  # digests of texts that were pushed, with the keys of what they say
+    seen: dict[bytes, Seen] = field(default_factory=dict)  # by the digest of a text
 
 
 class Place(NamedTuple):
@@ -67,6 +74,7 @@ class Verdict(NamedTuple):
     files: tuple[Source, ...] | None  # None: as before
     pushed: dict[str, str] | None  # None: as before
     order: tuple[Place, ...] = ()  # of each document
+    written: dict[bytes, str] = {}  # noqa: RUF012 (never changed) (as in a question)
 
 
 class Start(NamedTuple):
@@ -77,6 +85,11 @@ class Start(NamedTuple):
     looks: object
     verdict: Verdict
     documents: tuple[Judged, ...]
+
+
+def digest(source: Source) -> bytes:
+    """Of a document's text."""
+    return blake2b(source.text.encode(), digest_size=16).digest()
 
 
 def by_place(documents: Iterable[Judged]) -> dict[tuple[bytes, int], Judged]:
@@ -99,6 +112,29 @@ def framed(value: object) -> bytes:
     """A piece as it is sent."""
     data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     return len(data).to_bytes(LENGTH, "big") + data
+
+
+def asked(ask: Ask) -> Iterator[bytes]:
+    """A question as it is sent, in pieces that are made when they are taken: none holds up the data path for long."""
+    yield framed(replace(ask, seen={}))
+    seen = iter(ask.seen.items())
+    while piece := tuple(islice(seen, SEEN)):
+        yield framed([(digest, tuple(each)) for digest, each in piece])
+    yield framed([])
+
+
+def read_ask(stream: BinaryIO) -> Ask | None:
+    """The next question, waiting for it; None where the other process is gone."""
+    data = read(stream)
+    if data is None:
+        return None
+    ask: Ask = pickle.loads(data)  # noqa: S301 (from the proxy that started this process)
+    while (data := read(stream)) is not None:
+        piece = pickle.loads(data)  # noqa: S301 (as above)
+        if not piece:
+            return ask
+        ask.seen.update((digest, Seen(*each)) for digest, each in piece)
+    return None
 
 
 def read(stream: BinaryIO) -> bytes | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from interceptor.config.configuration import PLACES
 from interceptor.state.snapshot import take
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from interceptor.config.configuration import Configuration
     from interceptor.state.snapshot import Snapshot
+
+T = TypeVar("T")
 
 FEW: Final = 100  # documents: a snapshot of them takes some 5 ms, and a thread for it would only cost memory
 # Seconds for which the thread keeps the interpreter when the data path wants it. Python's own 5 ms are waited for after
@@ -31,7 +34,13 @@ async def take_aside(
 ) -> Snapshot:
     """What ``take`` returns."""
     work = functools.partial(take, configuration, resolved, places=places, before=before)
-    if len(configuration.documents) <= FEW:
+    size = sum(len(getattr(configuration, place)) for place in PLACES.values())
+    return await aside(work, size)
+
+
+async def aside(work: Callable[[], T], size: int) -> T:
+    """What some work over so many documents returns."""
+    if size <= FEW:
         return work()
     usual = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)

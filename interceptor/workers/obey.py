@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from interceptor.state.aside import take_aside
-from interceptor.workers.message import Handover, Message
+from interceptor.workers.message import Handover, Message, changed
 
 if TYPE_CHECKING:
     from interceptor.workers.channel import Channel
@@ -58,7 +58,9 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
 
 async def _publish(worker: Worker, message: Message) -> None:
     assert isinstance(message.value, Handover)
-    configuration = message.value.configuration or worker.store.current.configuration
+    configuration = worker.store.current.configuration
+    if message.value.configuration is not None:
+        configuration = changed(configuration, message.value.configuration)
     before, places = worker.store.current, message.value.places
     worker.store.publish(
         await take_aside(configuration, message.value.resolved, places=places, before=before)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from interceptor.workers.message import Handover, Kind, Message
+from interceptor.workers.message import Handover, Kind, Message, change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,8 +102,8 @@ class Remote:
         current = store.current
         while True:
             known, self._configuration = self._configuration, current.configuration
-            changed = None if known is current.configuration else current.configuration
-            await self.ask("publish", Handover(changed, current.resolved, current.places))
+            made = None if known is current.configuration else change(known, current.configuration)
+            await self.ask("publish", Handover(made, current.resolved, current.places))
             self.version = current.version
             self.ready.set()
             current = await store.wait_changed(current.version)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,17 @@ import pytest
 from interceptor.config import documents as documents_module
 from interceptor.config.configuration import PLACES, Configuration
 from interceptor.discovery.judge import judged, start
-from interceptor.discovery.verdict import Ask, Judged, Seen, Verdict, by_place, composed
+from interceptor.discovery.verdict import (
+    SEEN,
+    Ask,
+    Judged,
+    Seen,
+    Verdict,
+    asked,
+    by_place,
+    composed,
+    read_ask,
+)  # fmt: skip
 from interceptor.errors import ConfigError
 from interceptor.state.snapshot import take
 from tests.support.documents import SIDECAR, service_entry_text
@@ -106,8 +118,8 @@ def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
     assert [(place.file, place.before) for place in verdict.order] == [
         (str(file), 0),
         (str(file), 8),
-        ("push", 0),
-        ("push", 4),
+        ("push/ServiceEntry/default/a", 0),
+        ("push/ServiceEntry/default/n", 0),
     ]
     configuration = composed(by_place(documents), verdict.order)
     assert [(each.metadata.name, *each.spec.addresses) for each in configuration.service_entries] == [
@@ -120,6 +132,67 @@ def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
     again, documents = pieces(ask(file, pushed=verdict.pushed))
     assert again.pushed is None
     assert take(composed(by_place(documents), again.order)).version == take(configuration).version
+    assert again.order == verdict.order
+
+
+def test_a_pushed_document_is_judged_once_however_it_comes_again(file: Path) -> None:
+    sent = [entry("x"), entry("y"), entry("z")]
+    first, documents = pieces(ask(file, "---\n".join(sent)))
+    assert first.pushed is not None
+    seen = {
+        each.digest: Seen("ServiceEntry", "default", each.status.name, each.line)
+        for each in documents
+        if each.status.kind == "ServiceEntry"
+    }
+    known = {"pushed": first.pushed, "written": first.written, "seen": seen}
+    again, documents = pieces(ask(file, "---\n".join([*sent[:2], entry("z", "192.0.2.7")]), **known))  # type: ignore[arg-type]
+    assert names(documents) == ["app", "z"]
+    patch = json.dumps({"documents": {"ServiceEntry/default/y": {"spec": {"addresses": ["192.0.2.9"]}}}})
+    body = ("application/merge-patch+json", patch.encode())
+    patched, documents = pieces(dataclasses.replace(ask(file, **known), push=body))  # type: ignore[arg-type]
+    assert names(documents) == ["app", "y"]
+    assert len(first.written) == len(again.written) == 3
+    assert sorted(patched.written.values()) == ["ServiceEntry/default/x", "ServiceEntry/default/z"]
+    # The other words of what was seen: read, and found to say the same.
+    _, documents = pieces(ask(file, "# x\n" + sent[0], **{**known, "written": {}}))  # type: ignore[arg-type]
+    assert names(documents) == ["app"]
+
+
+def test_what_a_file_says_may_be_pushed_in_the_same_words(file: Path) -> None:
+    _, first = pieces(ask(file))
+    seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
+    words = file.read_text().split("---\n")[1]
+    verdict, documents = pieces(ask(file, words, seen=seen))
+    assert names(documents) == ["app", "a"]
+    assert [each.file for each in verdict.order] == [str(file), str(file), "push/ServiceEntry/default/a"]
+
+
+def test_what_was_judged_before_still_needs_the_workloads_certificate(file: Path) -> None:
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\n"
+        "spec: {host: a.example, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}\n"
+    )
+    tls = "spec: {tls: {certificate: a, privateKey: b, trustBundle: c}}\n"
+    file.write_text(f"{SIDECAR}{tls}---\n{rule}")
+    verdict, documents = pieces(ask(file))
+    assert verdict.problems == ()
+    [found] = [each for each in documents if each.status.kind == "DestinationRule"]
+    assert found.document.uses_identity  # type: ignore[attr-defined]
+    seen = {found.digest: Seen("DestinationRule", "default", "r", found.line, uses_identity=True)}
+    file.write_text(f"{SIDECAR}---\n{rule}")
+    verdict, _ = pieces(ask(file, seen=seen))
+    assert [each.partition(": ")[2][:40] for each in verdict.problems] == [
+        "spec.trafficPolicy: the mode ISTIO_MUTUAL"[:40]
+    ]
+
+
+def test_a_question_goes_in_pieces_and_arrives_whole(file: Path) -> None:
+    seen = {bytes((at // 256, at % 256)): Seen("ServiceEntry", "n", str(at), 1) for at in range(2 * SEEN + 1)}
+    sent = ask(file, "a: 1", seen=seen)
+    data = b"".join(asked(sent))
+    assert read_ask(io.BytesIO(data)) == sent
+    assert read_ask(io.BytesIO(b"")) is None
+    assert read_ask(io.BytesIO(data[:-1])) is None
 
 
 def test_a_pushed_sidecar_takes_the_place_of_the_files_whatever_its_name(file: Path) -> None:
@@ -134,7 +207,7 @@ def test_two_documents_of_one_name_in_a_push_are_refused(file: Path) -> None:
 
 
 def test_every_kind_that_is_honoured_has_a_place() -> None:
-    honoured = {kind for kind, (_, model) in documents_module._KINDS.items() if model is not None}
+    honoured = set(documents_module._KINDS)
     assert honoured == {"Sidecar", *PLACES}
     assert set(PLACES.values()) <= {field.name for field in dataclasses.fields(Configuration)}
 
