@@ -27,6 +27,7 @@ from interceptor.admin.server import serve
 from interceptor.discovery import pushed
 from interceptor.discovery.asking import hold_modules
 from interceptor.discovery.live import Live, RefusedError, StaleError
+from interceptor.discovery.name_servers import Hosts, NameServers
 from interceptor.discovery.resolver import Resolver
 from interceptor.errors import ConfigError, KernelError
 from interceptor.kernel import netns, process, sockets, state_file
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Dns, Remote, Sidecar
     from interceptor.config.xds import Xds
     from interceptor.discovery.dns import DnsListener
+    from interceptor.discovery.resolver import Answer, Lookup
     from interceptor.discovery.verdict import Start
     from interceptor.discovery.xds.client import Client
     from interceptor.proxy.transport import Credentials, Transport
@@ -118,7 +120,9 @@ def run_proxy(  # noqa: PLR0913 (what the command line gives, each by its name)
         serving = _supervise(configuration, bound, metrics, access_log, control, credentials)
     certificates = Certificates(credentials, metrics, pusher)
     beside = () if spec.dns is None else (_dns_listener(spec.dns, namespace, bound, serving.store, metrics),)
-    gateway = Gateway(configuration, bound, serving, control, certificates, beside)
+    gateway = Gateway(
+        configuration, bound, serving, control, certificates, _lookup(spec.dns, namespace), beside
+    )
     if start is not None:
         gateway.watch(start, configuration, metrics)
     trio.run(gateway.run)
@@ -141,6 +145,8 @@ def _preload(configuration: Configuration, workers: int) -> None:
         from interceptor.admin import remote  # noqa: F401, PLC0415 (ssl and cryptography are 15 MB)
     if spec.dns is not None:
         from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
+    if any(host for entry in configuration.service_entries for host in entry.spec.hosts_to_resolve):
+        from interceptor.discovery import lookup  # noqa: F401, PLC0415 (as above)
     if spec.discovery.xds is not None:
         try:
             from interceptor.discovery.xds import client  # noqa: F401, PLC0415 (25 MB: gRPC and Envoy's messages)
@@ -171,7 +177,7 @@ _LATE: Final = tuple(
     f"interceptor.{name}"
     for name in ("admin", "config", "middleware", "policy", "protocol", "proxy", "routing", "state", "tls")
 )
-_LATE_LIBRARIES: Final = ("jwt", "re2")
+_LATE_LIBRARIES: Final = ("jwt", "re2", "interceptor.discovery.lookup")
 
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
@@ -236,11 +242,27 @@ class Certificates:
         return [each.dump() for each in self.keepers]
 
 
+def _lookup(asked: Dns | None, namespace: str | None) -> Lookup:
+    """What asks for the addresses of the registry's names; loaded where there is one, for it is 4 MB."""
+    servers = NameServers(() if asked is None else asked.nameservers, namespace)
+    hosts = Hosts(namespace)
+    made: list[Lookup] = []
+
+    async def lookup(host: str) -> Answer:
+        if not made:
+            from interceptor.discovery.lookup import Lookups  # noqa: PLC0415 (as above)
+
+            made.append(Lookups(servers, hosts))
+        return await made[0](host)
+
+    return lookup
+
+
 def _dns_listener(
     asked: Dns, namespace: str | None, bound: _Bound, store: Store, metrics: Metrics
 ) -> DnsListener:
     """What answers name queries."""
-    from interceptor.discovery.dns import DnsListener, NameServers  # noqa: PLC0415 (loaded before root was given up)
+    from interceptor.discovery.dns import DnsListener  # noqa: PLC0415 (loaded before root was given up)
 
     servers = NameServers(asked.nameservers, namespace)
     return DnsListener(bound.dns, lambda: store.current.names, servers, metrics.name_query)
@@ -379,13 +401,14 @@ def _bind(sidecar: Sidecar, workers: int) -> _Bound:
 class Gateway:
     """The services of one proxy, from start to drained."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what a proxy is made of, each once)
         self,
         configuration: Configuration,
         bound: _Bound,
         serving: Serving,
         control: socket.socket | None,
         certificates: Certificates,
+        lookup: Lookup,
         beside: Sequence[Beside] = (),
     ) -> None:
         self._certificates = certificates
@@ -394,7 +417,7 @@ class Gateway:
         self._bound = bound
         self._serving = serving
         self._control = control
-        self._resolver = Resolver(serving.store)
+        self._resolver = Resolver(serving.store, lookup)
         self._pending: str | None = "starting: the names in the registry are being resolved"
         self._live: Live | None = None  # without files there is nothing to watch
         self._door: Door | None = None

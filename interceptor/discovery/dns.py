@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import dns.exception
@@ -25,13 +23,13 @@ import dns.rdatatype
 import dns.rrset
 import trio
 
-from interceptor.config.addresses import ip_address
-from interceptor.model.address import SocketAddress
+from interceptor.discovery.name_servers import LARGEST, ask_by_tcp, ask_by_udp, read_message
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from interceptor.discovery.name_servers import Upstream
     from interceptor.routing.names import Names
 
 _log: Final = logging.getLogger(__name__)
@@ -41,61 +39,7 @@ QUERIES: Final = 512  # under way at once; each takes a descriptor. More are ans
 CONNECTIONS: Final = 64  # by TCP at once
 PATIENCE: Final = 5.0  # seconds for one name server, glibc's own; then the next one
 IDLE: Final = 10.0  # seconds of silence that a TCP connection may last (RFC 7766, 6.2.3: a few seconds)
-LARGEST: Final = 65_535
 _PLAIN_UDP: Final = 512  # what an answer may be without EDNS (RFC 1035)
-RESOLV_CONF: Final = Path("/etc/resolv.conf")
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Who is asked for what is not ours, and the search domains that the app's resolver appends."""
-
-    servers: tuple[SocketAddress, ...]
-    search: tuple[str, ...] = ()
-
-
-def read_resolv_conf(text: str) -> Upstream:
-    """What resolv.conf says, as glibc reads it: three name servers at most, the last ``search`` or ``domain`` counts."""
-    servers: list[SocketAddress] = []
-    search: tuple[str, ...] = ()
-    for line in text.splitlines():
-        match line.split():
-            case ["nameserver", address, *_]:
-                try:
-                    host = ip_address(address.partition("%")[0])
-                except ValueError:
-                    continue
-                servers.append(SocketAddress(host, 53))
-            case ["search", *domains]:
-                search = tuple(domain.lower().strip(".") for domain in domains)
-            case ["domain", domain]:
-                search = (domain.lower().strip("."),)
-            case _:
-                pass
-    return Upstream(tuple(servers[:3]), tuple(domain for domain in search if domain))
-
-
-class NameServers:
-    """Who is asked now: those of the document, else those of resolv.conf, which is read again when it changes."""
-
-    def __init__(self, given: Sequence[str] = (), namespace: str | None = None) -> None:
-        self._given = tuple(SocketAddress(host, 53) for host in given)
-        # As 'ip netns exec' has it for its commands.
-        own = Path("/etc/netns", namespace or "", "resolv.conf")
-        self._path = own if namespace and own.exists() else RESOLV_CONF
-        self._seen: tuple[int, int] | None = None
-        self._upstream = Upstream(self._given)
-
-    def __call__(self) -> Upstream:
-        """A resolv.conf that cannot be read changes nothing."""
-        with contextlib.suppress(OSError):
-            status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_ino)
-            if seen != self._seen:
-                read = read_resolv_conf(self._path.read_text(encoding="utf-8", errors="replace"))
-                self._upstream = Upstream(self._given or read.servers, read.search)
-                self._seen = seen
-        return self._upstream
 
 
 def answer(query: bytes, names: Names, search: Sequence[str], *, by_udp: bool) -> bytes | None:
@@ -209,7 +153,7 @@ class DnsListener:
             async with stream:
                 while True:
                     with trio.fail_after(IDLE):
-                        query = await _read_message(stream)
+                        query = await read_message(stream)
                     reply = await self._reply(query, by_udp=False)
                     if reply is None:
                         return
@@ -230,7 +174,7 @@ class DnsListener:
         if reply is not None:
             self._count("answered")
             return reply
-        ask = _ask_by_udp if by_udp else _ask_by_tcp
+        ask = ask_by_udp if by_udp else ask_by_tcp
         for server in upstream.servers if failure(query) is not None else ():
             with trio.move_on_after(PATIENCE):
                 try:
@@ -248,36 +192,3 @@ async def _send(sock: trio.socket.SocketType, reply: bytes, client: tuple[object
         await sock.sendto(reply, client)
     except OSError as error:
         _log.debug("an answer to %s could not be sent: %s", client, error.strerror)
-
-
-async def _ask_by_udp(server: SocketAddress, query: bytes) -> bytes:
-    """From a port of its own, and only an answer to this query: what else comes in is dropped."""
-    family = trio.socket.AF_INET6 if server.is_v6 else trio.socket.AF_INET
-    with trio.socket.socket(family, trio.socket.SOCK_DGRAM) as sock:
-        await sock.connect((server.host, server.port))
-        await sock.send(query)
-        while (reply := await sock.recv(LARGEST))[:2] != query[:2]:
-            pass
-        return bytes(reply)
-
-
-async def _ask_by_tcp(server: SocketAddress, query: bytes) -> bytes:
-    async with await trio.open_tcp_stream(server.host, server.port) as stream:
-        await stream.send_all(struct.pack("!H", len(query)) + query)
-        return await _read_message(stream)
-
-
-async def _read_message(stream: trio.SocketStream) -> bytes:
-    """One message with its length before it; EOFError where the stream ends."""
-    length = struct.unpack("!H", await _read_exactly(stream, 2))[0]
-    return await _read_exactly(stream, length)
-
-
-async def _read_exactly(stream: trio.SocketStream, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = await stream.receive_some(size - len(data))
-        if not chunk:
-            raise EOFError
-        data += chunk
-    return bytes(data)

@@ -1,57 +1,79 @@
-"""Resolves the hosts of the registry, at start and again and again, and publishes what changed.
+"""Resolves the hosts of the registry, at start and whenever an answer's time is over, and publishes what changed.
 
-An answer adds addresses at once and removes them slowly: an app goes on using the address it looked up a while ago,
-and a service with more addresses than fit one answer rotates them. A failed lookup removes nothing.
+An answer's addresses are the endpoints from then on. Those before stay the host's for a while: an app goes on using the
+address it looked up a while ago, and a service with more addresses than fit one answer rotates them. A failed lookup
+removes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import trio
 
 from interceptor.config.addresses import ip_address, is_ip_address
+from interceptor.errors import PeerError
 from interceptor.state.aside import take_aside
 from interceptor.state.snapshot import visible_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from interceptor.config.configuration import Configuration
+    from interceptor.state.snapshot import Snapshot
     from interceptor.state.store import Store
 
-    Lookup: TypeAlias = Callable[[str], Awaitable[Iterable[str]]]
-
-INTERVAL: Final = (
-    30.0  # seconds; usual TTLs of services that move are 30 s and 60 s, and getaddrinfo hides them
-)
+SHORTEST: Final = 5.0  # seconds that any answer holds: Envoy's dns_min_refresh_rate
+LONGEST: Final = 300.0  # a record with the TTL of a day may be changed before its time
+FILE_SECONDS: Final = 30.0  # that the hosts file's answers hold, which have no TTL
+RETRY: Final = 10.0  # seconds until a name server that failed is asked again
 ROUND_TIMEOUT: Final = 10.0  # seconds; glibc's own patience with a silent name server is 2 tries of 5 s
 FIRST_TIMEOUT: Final = 2.0  # seconds for the new hosts of a configuration that waits to be in force
-GRACE_ROUNDS: Final = (
-    10  # 5 minutes at the interval above: as long as usual runtimes and pools keep an address
-)
+GRACE: Final = 300.0  # seconds that an address stays the host's: as long as usual runtimes and pools keep one
 MAX_ADDRESSES: Final = 256  # for one host, the ones seen last; far above any one DNS answer
-MAX_LOOKUPS: Final = 8  # at a time: each occupies a thread while it waits
+MAX_LOOKUPS: Final = 32  # at a time: each takes two descriptors while it waits
 LOCALHOST: Final = ("127.0.0.1", "::1")  # RFC 6761: the name is never asked of a name server
 
 _log: Final = logging.getLogger(__name__)
 
-Known: TypeAlias = dict[str, int]  # an address -> how many answers ago it was last seen
+Known: TypeAlias = dict[str, float]  # an address -> when an answer last had it
 
 
-async def system_lookup(host: str) -> list[str]:
-    """Ask the system's resolver for both families. Raises OSError where there is no answer."""
-    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
+class Answer(NamedTuple):
+    """What a host resolves to, and for how many seconds."""
+
+    addresses: tuple[str, ...]
+    ttl: float
 
 
-def merge(known: Known, answer: Iterable[str]) -> Known:
+class Lookup(Protocol):
+    """Who looks hosts up."""
+
+    async def __call__(self, host: str) -> Answer:
+        """Raises UnresolvedError."""
+
+
+class UnresolvedError(PeerError):
+    """A host could not be looked up, or has no addresses; and when it is worth asking again."""
+
+    def __init__(self, reason: str, ttl: float) -> None:
+        super().__init__(reason)
+        self.ttl = ttl
+
+
+def merge(known: Known, answer: Iterable[str], now: float) -> Known:
     """What is known of a host after one more answer: new addresses in, and those long gone from the answers out."""
-    aged = {address: rounds + 1 for address, rounds in known.items() if rounds < GRACE_ROUNDS}
-    merged = {**aged, **dict.fromkeys((ip_address(text.partition("%")[0]) for text in answer), 0)}
-    return dict(sorted(merged.items(), key=lambda item: item[1])[:MAX_ADDRESSES])
+    recent = {address: seen for address, seen in known.items() if now - seen <= GRACE}
+    merged = {**recent, **dict.fromkeys(map(ip_address, answer), now)}
+    return dict(sorted(merged.items(), key=lambda item: -item[1])[:MAX_ADDRESSES])
+
+
+def former(known: Known) -> tuple[str, ...]:
+    """The addresses that the last answer did not have any more."""
+    last = max(known.values(), default=0.0)
+    return tuple(address for address, seen in known.items() if seen < last)
 
 
 def fixed_addresses(host: str) -> tuple[str, ...]:
@@ -59,6 +81,14 @@ def fixed_addresses(host: str) -> tuple[str, ...]:
     if is_ip_address(host):
         return (host,)
     return LOCALHOST if host == "localhost" or host.endswith(".localhost") else ()
+
+
+def same(current: Snapshot, resolved: Mapping[str, Sequence[str]], gone: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a snapshot has these addresses, in whatever order they came."""
+    return all(
+        before == {host: tuple(sorted(found)) for host, found in now.items()}
+        for before, now in ((current.resolved, resolved), (current.former, gone))
+    )
 
 
 def _hosts(configuration: Configuration) -> dict[str, None]:
@@ -70,12 +100,13 @@ def _hosts(configuration: Configuration) -> dict[str, None]:
 class Resolver:
     """Keeps the store's snapshot up to date with the addresses of the hosts of its configuration."""
 
-    def __init__(self, store: Store, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, store: Store, lookup: Lookup) -> None:
         self._configuration = store.current.configuration
         self._store = store
         self._lookup = lookup
         self._fixed: dict[str, tuple[str, ...]] = {}
         self._known: dict[str, Known] = {}
+        self._due: dict[str, float] = {}  # when each is looked up again
         self._failing: set[str] = set()
         self._publishing = trio.Lock()
         self._know(self._configuration)
@@ -90,14 +121,15 @@ class Resolver:
         await self.round()
         task_status.started()
         while True:
-            await trio.sleep(INTERVAL)
-            if self._known:
-                await self.round()
+            await trio.sleep(SHORTEST if self._known else ROUND_TIMEOUT)
+            now = trio.current_time()
+            if due := [host for host, at in self._due.items() if at <= now]:
+                await self.round(due)
 
-    async def round(self) -> None:
-        """Look every host up once, in bounded time, and publish a snapshot where addresses changed."""
+    async def round(self, hosts: Iterable[str] | None = None) -> None:
+        """Look every host up once, or some, in bounded time, and publish a snapshot where addresses changed."""
         # Hosts that failed come last: a name server that is silent for some must not starve the others.
-        await self._look_up(sorted(self._known, key=self._failing.__contains__), ROUND_TIMEOUT)
+        await self._look_up(sorted(hosts or self._known, key=self._failing.__contains__), ROUND_TIMEOUT)
         await self._publish()
 
     async def adopt(self, configuration: Configuration) -> str:
@@ -113,6 +145,7 @@ class Resolver:
             hosts = _hosts(self._configuration)
             self._known = {host: known for host, known in self._known.items() if host in hosts}
             self._fixed = {host: fixed for host, fixed in self._fixed.items() if host in hosts}
+            self._due = {host: at for host, at in self._due.items() if host in hosts}
             self._failing &= self._known.keys()
         return version
 
@@ -122,6 +155,7 @@ class Resolver:
         self._fixed.update({host: fixed for host in new if (fixed := fixed_addresses(host))})
         asked = [host for host in new if host not in self._fixed]
         self._known.update({host: {} for host in asked})
+        self._due.update(dict.fromkeys(asked, 0.0))
         return asked
 
     async def _look_up(self, hosts: Sequence[str], seconds: float) -> None:
@@ -132,7 +166,7 @@ class Resolver:
                 for _ in range(MAX_LOOKUPS):
                     nursery.start_soon(self._work, waiting, asked)
         for host in sorted(asked):
-            self._failed(host, "the name server did not answer in time")
+            self._failed(host, "the name server did not answer in time", RETRY)
         if waiting:
             _log.warning(
                 "there was no time to look up %d hosts; they come first in the next round", len(waiting)
@@ -142,8 +176,14 @@ class Resolver:
         """Make a snapshot of the configuration, or of a new one, the current one; its version."""
         async with self._publishing:
             configuration = new or self._configuration
-            resolved = {host: found for host in _hosts(configuration) if (found := self._addresses(host))}
-            snapshot = await take_aside(configuration, resolved, before=self._store.current)
+            hosts, current = _hosts(configuration), self._store.current
+            resolved = {host: found for host in hosts if (found := self._addresses(host))}
+            gone = {host: found for host in hosts if (found := former(self._known.get(host, {})))}
+            if configuration is current.configuration and same(current, resolved, gone):
+                return (
+                    current.version
+                )  # most answers are what was known: thousands of services are not compiled for them
+            snapshot = await take_aside(configuration, resolved, former=gone, before=current)
             self._configuration = configuration
             self._store.publish(snapshot)
             return snapshot.version
@@ -158,21 +198,26 @@ class Resolver:
             asked.add(host)
             try:
                 self._succeeded(host, await self._lookup(host))
-            except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
-                self._failed(host, error.strerror or str(error) if isinstance(error, OSError) else str(error))
+            except UnresolvedError as error:
+                self._failed(host, str(error), error.ttl)
             asked.discard(host)
 
-    def _succeeded(self, host: str, answer: Iterable[str]) -> None:
+    def _succeeded(self, host: str, answer: Answer) -> None:
         if host not in self._known:  # the configuration that named it is gone
             return
-        self._known[host] = merge(self._known[host], answer)
+        now = trio.current_time()
+        self._known[host] = merge(self._known[host], answer.addresses, now)
+        self._due[host] = now + min(max(answer.ttl, SHORTEST), LONGEST)
         if host in self._failing:
             self._failing.discard(host)
             _log.info("the host %s resolves again", host)
 
-    def _failed(self, host: str, reason: str) -> None:
+    def _failed(self, host: str, reason: str, ttl: float) -> None:
         """Say so once, not every round."""
-        if host in self._failing or host not in self._known:
+        if host not in self._known:
+            return
+        self._due[host] = trio.current_time() + min(max(ttl, SHORTEST), LONGEST)
+        if host in self._failing:
             return
         self._failing.add(host)
         kept = len(self._known[host])

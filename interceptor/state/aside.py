@@ -29,11 +29,12 @@ async def take_aside(
     configuration: Configuration,
     resolved: Mapping[str, Sequence[str]],
     *,
+    former: Mapping[str, Sequence[str]] | None = None,
     places: Mapping[str, int] | None = None,
     before: Snapshot,
 ) -> Snapshot:
     """What ``take`` returns."""
-    work = functools.partial(take, configuration, resolved, places=places, before=before)
+    work = functools.partial(take, configuration, resolved, former=former, places=places, before=before)
     size = sum(len(getattr(configuration, place)) for place in PLACES.values())
     return await aside(work, size)
 

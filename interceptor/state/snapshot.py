@@ -37,6 +37,7 @@ class Snapshot:
     version: str  # equal where, and only where, both are
     configuration: Configuration
     resolved: Mapping[str, tuple[str, ...]]
+    former: Mapping[str, tuple[str, ...]]  # of these, those that are no endpoints any more
     registry: Registry
     policies: Policies | None = None  # where no document is a policy nothing is asked
     security: Security | None = None  # where everything is spoken to in the clear nothing is asked
@@ -91,6 +92,7 @@ def take(
     configuration: Configuration,
     resolved: Mapping[str, Sequence[str]] | None = None,
     *,
+    former: Mapping[str, Sequence[str]] | None = None,
     places: Mapping[str, int] | None = None,
     before: Snapshot | None = None,
 ) -> Snapshot:
@@ -99,7 +101,8 @@ def take(
     What follows from the configuration alone is taken from the one before, where that is of the same configuration.
     """
     addresses = {host: tuple(sorted(found)) for host, found in sorted((resolved or {}).items())}
-    version = _version(configuration, addresses)
+    gone = {host: tuple(sorted(found)) for host, found in sorted((former or {}).items())}
+    version = _version(configuration, addresses, gone)
     entries = visible_entries(configuration)
     if places is None:
         places = {} if before is None else before.places
@@ -113,13 +116,16 @@ def take(
         known = before.routing
     else:
         policies, security, known = _policies(configuration), _security(configuration), None
-    routing = _routing(configuration, addresses, security, known)
-    return Snapshot(version, configuration, addresses, registry, policies, security, places, names, routing)
+    routing = _routing(configuration, addresses, gone, security, known)
+    return Snapshot(
+        version, configuration, addresses, gone, registry, policies, security, places, names, routing
+    )
 
 
 def _routing(
     configuration: Configuration,
     resolved: Mapping[str, Sequence[str]],
+    former: Mapping[str, Sequence[str]],
     security: Security | None,
     known: Routing | None,
 ) -> Routing | None:
@@ -150,7 +156,11 @@ def _routing(
         table, flows = known.table, known.flows
     rules = [rule for rule in configuration.destination_rules if visible(rule, metadata.namespace)]
     checks = configuration.sidecar.spec.healthChecks
-    clusters = Clusters(entries, rules, resolved, security, own_locality(metadata.labels), checks)
+    endpoints = {
+        host: [each for each in found if each not in former[host]] if host in former else found
+        for host, found in resolved.items()
+    }
+    clusters = Clusters(entries, rules, endpoints, security, own_locality(metadata.labels), checks)
     return Routing(table, flows, clusters, entries, resolved)
 
 
@@ -172,9 +182,14 @@ def stands_for_others(entry: ServiceEntry, *, answers_names: bool) -> bool:
     return bool(spec.endpoints) and (bool(spec.addresses) or spec.translates)
 
 
-def _version(configuration: Configuration, resolved: Mapping[str, tuple[str, ...]]) -> str:
+def _version(
+    configuration: Configuration,
+    resolved: Mapping[str, tuple[str, ...]],
+    former: Mapping[str, tuple[str, ...]],
+) -> str:
     """From what each document says of itself: thousands of them are not written out again for every change."""
-    said = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode())
+    found = [resolved, former] if former else resolved
+    said = hashlib.sha256(json.dumps(found, sort_keys=True).encode())
     for kind, documents in _by_kind(configuration).items():
         said.update("\n".join((kind, *(document.digest for document in documents), "")).encode())
     return said.hexdigest()[:16]  # 64 bits: chance never makes two alike

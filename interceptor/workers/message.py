@@ -67,4 +67,5 @@ class Handover:
 
     configuration: Change | None  # None: the one that the worker has
     resolved: Mapping[str, tuple[str, ...]]
+    former: Mapping[str, tuple[str, ...]]
     places: Mapping[str, int]

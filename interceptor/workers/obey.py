@@ -61,7 +61,13 @@ async def _publish(worker: Worker, message: Message) -> None:
     configuration = worker.store.current.configuration
     if message.value.configuration is not None:
         configuration = changed(configuration, message.value.configuration)
-    before, places = worker.store.current, message.value.places
+    given = message.value
     worker.store.publish(
-        await take_aside(configuration, message.value.resolved, places=places, before=before)
+        await take_aside(
+            configuration,
+            given.resolved,
+            former=given.former,
+            places=given.places,
+            before=worker.store.current,
+        )
     )

@@ -103,7 +103,7 @@ class Remote:
         while True:
             known, self._configuration = self._configuration, current.configuration
             made = None if known is current.configuration else change(known, current.configuration)
-            await self.ask("publish", Handover(made, current.resolved, current.places))
+            await self.ask("publish", Handover(made, current.resolved, current.former, current.places))
             self.version = current.version
             self.ready.set()
             current = await store.wait_changed(current.version)

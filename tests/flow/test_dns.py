@@ -17,9 +17,11 @@ import pytest
 import trio
 
 from interceptor.discovery import dns as module
-from interceptor.discovery.dns import DnsListener, Upstream
+from interceptor.discovery.dns import DnsListener
+from interceptor.discovery.name_servers import Upstream, read_message
 from interceptor.model.address import SocketAddress, from_sockaddr
 from interceptor.routing.names import Names
+from tests.support.both_sockets import both
 from tests.support.documents import service_entry
 from tests.support.until import until
 
@@ -40,14 +42,14 @@ def bound(kind: socket.SocketKind) -> socket.socket:
 class NameServer:
     """The real one, of which the listener asks: it answers by UDP and TCP with what it is told to."""
 
-    datagram: socket.socket = field(default_factory=lambda: bound(socket.SOCK_DGRAM))
+    sockets: tuple[socket.socket, socket.socket] = field(default_factory=both)  # of UDP and TCP
     asked: list[bytes] = field(default_factory=list)
     silent: bool = False
     forge: bool = False  # answers with another id before the right one
 
     @property
     def address(self) -> SocketAddress:
-        return from_sockaddr(self.datagram.getsockname())
+        return from_sockaddr(self.sockets[0].getsockname())
 
     def answer(self, query: bytes) -> bytes:
         self.asked.append(query)
@@ -56,7 +58,7 @@ class NameServer:
         return reply.to_wire()
 
     async def run(self) -> None:
-        with trio.socket.from_stdlib_socket(self.datagram) as sock:
+        with trio.socket.from_stdlib_socket(self.sockets[0]) as sock:
             while True:
                 query, client = await sock.recvfrom(65_535)
                 if self.silent:
@@ -68,14 +70,12 @@ class NameServer:
                 await sock.sendto(reply, client)
 
     async def run_stream(self) -> None:
-        listener = socket.create_server(("127.0.0.1", self.address.port))
-        await trio.serve_listeners(
-            self._serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
-        )
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self.sockets[1]))
+        await trio.serve_listeners(self._serve, [listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         async with stream:
-            query = await module._read_message(stream)
+            query = await read_message(stream)
             reply = self.answer(query)
             await stream.send_all(struct.pack("!H", len(reply)) + reply)
 
@@ -177,12 +177,12 @@ async def test_more_connections_than_there_is_room_for_are_closed(monkeypatch: p
     async with listening() as bed, await trio.open_tcp_stream(bed.tcp.host, bed.tcp.port) as first:
         query = dns.message.make_query("api.example.com", "A").to_wire()
         await first.send_all(struct.pack("!H", len(query)) + query)
-        assert await module._read_message(first)
+        assert await read_message(first)
         async with await trio.open_tcp_stream(bed.tcp.host, bed.tcp.port) as second:
             with trio.fail_after(5):
                 assert await second.receive_some(1) == b""
         await first.send_all(struct.pack("!H", len(query)) + query)
-        assert await module._read_message(first)
+        assert await read_message(first)
 
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

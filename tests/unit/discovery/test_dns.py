@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import dns.exception
 import dns.flags
@@ -10,9 +9,7 @@ import dns.rcode
 import pytest
 from hypothesis import given, strategies as st
 
-from interceptor.discovery import dns as module
-from interceptor.discovery.dns import NameServers, Upstream, answer, failure, read_resolv_conf
-from interceptor.model.address import SocketAddress
+from interceptor.discovery.dns import answer, failure
 from interceptor.routing.names import Names
 from tests.support.documents import service_entry
 
@@ -103,40 +100,3 @@ def test_failures() -> None:
     assert message.flags & dns.flags.RD
     assert failure(dns.message.make_response(query).to_wire()) is None
     assert failure(b"short") is None
-
-
-def test_resolv_conf() -> None:
-    text = """
-# comment
-domain first.example
-search Shop.svc. svc .
-options ndots:5
-nameserver 10.0.0.1
-nameserver nonsense
-nameserver fe80::1%eth0
-nameserver ::1
-nameserver 10.0.0.4
-"""
-    assert read_resolv_conf(text) == Upstream(
-        (SocketAddress("10.0.0.1", 53), SocketAddress("fe80::1", 53), SocketAddress("::1", 53)),
-        ("shop.svc", "svc"),
-    )
-    assert read_resolv_conf("domain a.b.") == Upstream((), ("a.b",))
-
-
-def test_resolv_conf_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "resolv.conf"
-    monkeypatch.setattr(module, "RESOLV_CONF", file)
-    servers = NameServers()
-    assert servers() == Upstream(())
-    file.write_text("nameserver 10.0.0.1\n")
-    assert servers().servers == (SocketAddress("10.0.0.1", 53),)
-    new = tmp_path / "new"
-    new.write_text("nameserver 10.0.0.2\nsearch svc\n")
-    new.replace(file)
-    assert servers() == Upstream((SocketAddress("10.0.0.2", 53),), ("svc",))
-    file.unlink()
-    assert servers().servers == (SocketAddress("10.0.0.2", 53),)
-    new.write_text("nameserver 10.0.0.3\nsearch svc\n")
-    new.replace(file)
-    assert NameServers(["10.9.9.9"])() == Upstream((SocketAddress("10.9.9.9", 53),), ("svc",))

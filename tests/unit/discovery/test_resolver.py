@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -12,16 +11,20 @@ from hypothesis import given, strategies as st
 from interceptor.config.configuration import Configuration
 from interceptor.discovery.resolver import (
     FIRST_TIMEOUT,
-    GRACE_ROUNDS,
-    INTERVAL,
+    GRACE,
+    LONGEST,
     MAX_ADDRESSES,
     MAX_LOOKUPS,
+    RETRY,
     ROUND_TIMEOUT,
+    SHORTEST,
+    Answer,
     Known,
     Resolver,
+    UnresolvedError,
     fixed_addresses,
+    former,
     merge,
-    system_lookup,
 )
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
@@ -33,11 +36,12 @@ class Names:
 
     def __init__(self, **answers: Iterable[str] | Exception | None) -> None:
         self.answers = {host.replace("_", "."): answer for host, answer in answers.items()}
+        self.ttl = 30.0
         self.asked: list[str] = []
         self.now = 0
         self.most = 0
 
-    async def lookup(self, host: str) -> Iterable[str]:
+    async def lookup(self, host: str) -> Answer:
         self.asked.append(host)
         self.now += 1
         self.most = max(self.most, self.now)
@@ -49,14 +53,14 @@ class Names:
             elif isinstance(answer, Exception):
                 raise answer
             else:
-                return answer
+                return Answer(tuple(answer), self.ttl)
         finally:
             self.now -= 1
         raise AssertionError
 
 
-def unknown() -> OSError:
-    return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+def unknown(ttl: float = 0.0) -> UnresolvedError:
+    return UnresolvedError("there is no such name", ttl)
 
 
 def resolver(names: Names, *hosts: str, spec: str = "resolution: DNS") -> tuple[Resolver, Store]:
@@ -121,12 +125,12 @@ async def test_a_failed_lookup_keeps_the_last_addresses_and_says_so_once(
     made, store = resolver(names)
     await made.round()
     names.answers["a.example"] = unknown()
-    for _ in range(GRACE_ROUNDS + 2):
+    for _ in range(3):
         await made.round()
     assert allowed(store) == {"a.example": ("10.0.0.1",)}
     [said] = [record.getMessage() for record in caplog.records]
     assert said.startswith(
-        "the host a.example cannot be resolved: Name or service not known; its last 1 addresses stay allowed"
+        "the host a.example cannot be resolved: there is no such name; its last 1 addresses stay allowed"
     )
     names.answers["a.example"] = ["10.0.0.2"]
     await made.round()
@@ -134,21 +138,11 @@ async def test_a_failed_lookup_keeps_the_last_addresses_and_says_so_once(
     assert allowed(store) == {"a.example": ("10.0.0.1", "10.0.0.2")}
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (unknown(), "Name or service not known"),
-        (OSError("odd"), "odd"),
-        (UnicodeError("label too long"), "label too"),
-    ],
-)
-async def test_one_failing_host_does_not_touch_another(
-    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    made, store = resolver(Names(bad_example=error, good_example=["10.0.0.1"]))
+async def test_one_failing_host_does_not_touch_another(caplog: pytest.LogCaptureFixture) -> None:
+    made, store = resolver(Names(bad_example=unknown(), good_example=["10.0.0.1"]))
     await made.round()
     assert allowed(store) == {"good.example": ("10.0.0.1",)}
-    assert f"bad.example cannot be resolved: {reason}" in caplog.text
+    assert "bad.example cannot be resolved: there is no such name" in caplog.text
     assert "it has no addresses, so none of it is known" in caplog.text
 
 
@@ -192,9 +186,40 @@ async def test_it_is_ready_after_the_first_round_and_goes_on(
     await nursery.start(made.run)
     assert allowed(store) == {"a.example": ("10.0.0.1",)}
     names.answers["a.example"] = ["10.0.0.2"]
-    with trio.fail_after(INTERVAL + 1):
+    with trio.fail_after(names.ttl + SHORTEST + 1):
         changed = await store.wait_changed(store.current.version)
     assert set(changed.resolved["a.example"]) == {"10.0.0.1", "10.0.0.2"}
+    assert changed.former == {"a.example": ("10.0.0.1",)}, "it stays the host's, and is no endpoint any more"
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("ttl", "pause"), [(0.0, SHORTEST), (60.0, 60.0), (86_400.0, LONGEST), (-1.0, SHORTEST)]
+)
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_holds_for_its_time_within_bounds(
+    ttl: float, pause: float, fails: bool, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    names = Names(a_example=unknown(ttl) if fails else ["10.0.0.1"])
+    names.ttl = ttl
+    made, _ = resolver(names)
+    await nursery.start(made.run)
+    await trio.sleep(pause - 0.1)
+    assert len(names.asked) == 1
+    await trio.sleep(SHORTEST)
+    assert len(names.asked) == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_name_server_that_is_silent_is_asked_again_soon(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    names = Names(a_example=None)
+    made, store = resolver(names)
+    await nursery.start(made.run)
+    names.answers["a.example"] = ["10.0.0.1"]
+    with trio.fail_after(RETRY + SHORTEST + 1):
+        await store.wait_changed(store.current.version)
     nursery.cancel_scope.cancel()
 
 
@@ -258,33 +283,28 @@ async def test_a_round_that_ends_late_brings_no_old_configuration_back() -> None
     assert made.hosts == ()
 
 
-async def test_the_system_answers_for_an_address() -> None:
-    assert await system_lookup("127.0.0.1") == ["127.0.0.1"]
-
-
-def rounds(known: Known, answer: list[str], count: int) -> Known:
-    for _ in range(count):
-        known = merge(known, answer)
+def rounds(known: Known, answer: list[str], seconds: float, start: float = 0.0) -> Known:
+    for second in range(int(seconds) + 1):
+        known = merge(known, answer, start + second)
     return known
 
 
-def test_an_address_that_vanishes_stays_for_the_grace() -> None:
-    known = merge({}, ["10.0.0.1"])
-    assert set(rounds(known, ["10.0.0.2"], GRACE_ROUNDS)) == {"10.0.0.1", "10.0.0.2"}
-    assert set(rounds(known, ["10.0.0.2"], GRACE_ROUNDS + 1)) == {"10.0.0.2"}
+def test_an_address_that_vanishes_stays_for_the_grace_and_is_told_apart() -> None:
+    known = rounds(merge({}, ["10.0.0.1"], 0), ["10.0.0.2"], GRACE)
+    assert set(known) == {"10.0.0.1", "10.0.0.2"}
+    assert former(known) == ("10.0.0.1",)
+    known = merge(known, ["10.0.0.2"], GRACE + 1)
+    assert set(known) == {"10.0.0.2"}
+    assert former(known) == former({}) == ()
 
 
 def test_an_address_that_comes_back_is_new_again() -> None:
-    known = rounds(merge({}, ["10.0.0.1"]), ["10.0.0.2"], GRACE_ROUNDS)
-    assert merge(known, ["10.0.0.1"])["10.0.0.1"] == 0
+    known = rounds(merge({}, ["10.0.0.1"], 0), ["10.0.0.2"], 5)
+    assert former(merge(known, ["10.0.0.1"], 6)) == ("10.0.0.2",)
 
 
 def test_addresses_are_made_as_connections_show_them() -> None:
-    assert merge({}, ["::ffff:10.0.0.1", "fe80::1%eth0", "FD00::1"]) == {
-        "10.0.0.1": 0,
-        "fe80::1": 0,
-        "fd00::1": 0,
-    }
+    assert merge({}, ["::ffff:10.0.0.1", "FD00::1"], 7) == {"10.0.0.1": 7, "fd00::1": 7}
 
 
 answers: Callable[..., st.SearchStrategy[list[list[str]]]] = st.lists
@@ -297,7 +317,8 @@ answers: Callable[..., st.SearchStrategy[list[list[str]]]] = st.lists
 )
 def test_known_addresses_are_bounded_and_the_newest_answer_is_among_them(drawn: list[list[str]]) -> None:
     known: Known = {}
-    for answer in drawn:
-        known = merge(known, answer)
+    for now, answer in enumerate(drawn):
+        known = merge(known, answer, now)
         assert len(known) <= MAX_ADDRESSES
         assert len(set(answer) & set(known)) == min(len(set(answer)), MAX_ADDRESSES)
+        assert not set(former(known)) & set(answer) or not answer
