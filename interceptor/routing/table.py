@@ -2,7 +2,8 @@
 
 The original destination says which service a connection is for; a client may write any Host. So a Host chooses a route
 only where the original destination may be that host: the registry names it by that address, or does not know the
-address at all (then the request is taken to the endpoints of the host it names, and is that service's for every policy).
+address at all, and the port is one of that host's (then the request is taken to the endpoints of the host it names, and is
+that service's for every policy). At a port where the registry has nothing Istio has no listener: what goes there passes.
 A Host that the address cannot be is a lie or a mistake: the routes are then those of the service that the address is.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interceptor.routing.by_host import ByHost
 from interceptor.routing.routes import host_of
 
 if TYPE_CHECKING:
@@ -62,16 +64,23 @@ class Routing:
             entry.full_name: entry.spec.hosts for entry in entries if not entry.spec.hosts_to_resolve
         }
         self._resolved: dict[tuple[str, int], set[str]] = {}
+        ports: dict[str, set[int]] = {}
         for entry in entries:
+            for host in entry.spec.hosts:
+                ports.setdefault(host, set()).update(port.number for port in entry.spec.ports)
             for host in entry.spec.hosts_to_resolve:
                 for address in resolved.get(host, ()):
                     for port in entry.spec.ports:
                         self._resolved.setdefault((address, port.number), set()).add(host)
+        self._listened = frozenset(number for numbers in ports.values() for number in numbers)
+        self._ports: ByHost[set[int]] = ByHost()
+        for host, numbers in ports.items():
+            self._ports.add(host, numbers)
 
     def find(self, question: Question, decision: Decision, destination: OriginalDestination) -> Found | None:
         """What is said about a request; None where nothing is, and it goes where the connection goes."""
         host, believed = self._host(question.head.authority, decision, destination)
-        routes = self.table.of_host(host)
+        routes = self.table.of_host(host) if host else ()
         if routes:
             return Found(host, believed, taken=self.table.take(question, routes))
         cluster = self._balanced(host.decode("latin-1"), decision, destination)
@@ -90,6 +99,8 @@ class Routing:
             named = server_name.lower()
             believed = self.may_be(named, decision, destination)
             host = server_name = named if believed else host
+        if decision.entry is None and not believed:
+            return None
         route = self.flows.take(host, server_name, destination)
         if route is not None:
             return FoundFlow(host, believed, route)
@@ -110,21 +121,25 @@ class Routing:
     def concerns(self, authority: bytes, decision: Decision, destination: OriginalDestination) -> bool:
         """Whether anything is said about requests for an authority."""
         host, _ = self._host(authority, decision, destination)
-        if self.table.of_host(host):
+        if host and self.table.of_host(host):
             return True
         return self._balanced(host.decode("latin-1"), decision, destination) is not None
 
     def _host(
         self, authority: bytes, decision: Decision, destination: OriginalDestination
     ) -> tuple[bytes, bool]:
-        """The host that a request is taken to be for, and whether it is the one that it names."""
+        """The host that a request is taken to be for, none where that is unknown, and whether it is the one that it names."""
         named = host_of(authority)
         believed = bool(named) and self.may_be(named.decode("latin-1"), decision, destination)
-        return named if believed else decision.service.encode(), believed
+        dialled = b"" if decision.entry is None else decision.service.encode()
+        return named if believed else dialled, believed
 
     def may_be(self, host: str, decision: Decision, destination: OriginalDestination) -> bool:
         """Whether the original destination may be a host."""
-        if decision.entry is None or host == decision.service:
+        if decision.entry is None:
+            ports = self._ports.find(host.encode("latin-1"))
+            return destination.port in (self._listened if ports is None else ports)
+        if host == decision.service:
             return True
         if host in self._resolved.get((destination.host, destination.port), ()):
             return True

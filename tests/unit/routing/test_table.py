@@ -38,11 +38,11 @@ def routing(of: Snapshot) -> Routing:
     return of.routing
 
 
-def ask(of: Snapshot, host: str, address: str) -> Found | None:
-    destination = OriginalDestination(SocketAddress(address, 80))
+def ask(of: Snapshot, host: str, address: str, port: int = 80) -> Found | None:
+    destination = OriginalDestination(SocketAddress(address, port))
     head = RequestHead(b"GET", b"/", host.encode(), b"http", b"1.1", [])
     decision = of.egress(destination)
-    found = routing(of).find(Question(head, 80), decision, destination)
+    found = routing(of).find(Question(head, port), decision, destination)
     assert routing(of).concerns(host.encode(), decision, destination) is (found is not None)
     return found
 
@@ -79,6 +79,24 @@ def test_an_address_that_nobody_names_may_be_any_host() -> None:
     found = ask(snapshot(shop(80, ("10.1.0.1", "v1")), ROUTES), "shop.example", "192.0.2.1")
     assert found is not None
     assert found.believed
+
+
+def test_where_no_service_has_the_port_a_host_that_is_routed_elsewhere_passes() -> None:
+    """As in Istio, which has a listener for each port of a service, and passes on what comes to any other one."""
+    of = snapshot(shop(80, ("10.1.0.1", "v1")), shop(9090, ("10.2.0.1", "v1"), host="bank.example"), PICKY)
+    for port in (8080, 9090):
+        assert ask(of, "shop.example", "192.0.2.1", port) is None
+    assert ask(of, "shop.example", "198.51.100.1", 8080) is None
+
+
+def test_a_routed_host_without_a_service_is_routed_at_the_ports_of_any() -> None:
+    free = document("VirtualService", "hosts: [free.example]\nhttp: [{directResponse: {status: 200}}]")
+    of = snapshot(shop(80, ("10.1.0.1", "v1")), free)
+    found = ask(of, "free.example", "192.0.2.1")
+    assert found is not None
+    assert found.believed
+    assert ask(of, "free.example", "192.0.2.1", 8080) is None
+    assert ask(of, "nobody.example", "192.0.2.1", 80) is None
 
 
 def test_a_document_whose_routes_do_not_hold_is_still_about_the_host() -> None:
@@ -125,8 +143,8 @@ TLS_ROUTES = document(
 )
 
 
-def ask_flow(of: Snapshot, name: str | None, address: str) -> FoundFlow | None:
-    destination = OriginalDestination(SocketAddress(address, 80))
+def ask_flow(of: Snapshot, name: str | None, address: str, port: int = 80) -> FoundFlow | None:
+    destination = OriginalDestination(SocketAddress(address, port))
     return routing(of).find_flow(name, of.egress(destination), destination)
 
 
@@ -152,6 +170,7 @@ def test_a_connection_that_nothing_is_said_about() -> None:
     of = snapshot(shop(80, ("10.1.0.1", "v1")), BANK, TLS_ROUTES)
     assert ask_flow(of, "else.example", "192.0.2.1") is None
     assert ask_flow(of, None, "192.0.2.1") is None
+    assert ask_flow(of, "shop.example", "192.0.2.1", 8443) is None  # a port that no service has
     assert ask_flow(of, None, "10.1.0.1") is None  # the endpoint itself was dialled
 
 
