@@ -14,7 +14,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     admin       the admin and telemetry endpoints
     middleware  what stands around requests and connections: built-in filters, the user's own, the chain
     telemetry   metrics, access log, program log
-    tls         certificates, TLS contexts and their rotation, TLS streams, the small authority
+    tls         certificates of files or a SPIFFE agent, TLS contexts and their rotation, TLS streams, the small authority
     kernel      namespaces, iptables, nftables, sockets, OpenSSL's settings: the only home of iptc, pyroute2, ctypes, setns
     watching    what files look like from outside, to see that they changed
     state       snapshot (PURE): one immutable version of everything configured; store: current, publish

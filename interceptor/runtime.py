@@ -57,9 +57,11 @@ if TYPE_CHECKING:
     from interceptor.state.store import Store
     from interceptor.telemetry.plaintext import Peers
     from interceptor.tls.rotation import Keeper
+    from interceptor.tls.spiffe import Agent
 
 logger: Final = logging.getLogger(__name__)
 
+FIRST_SVID: Final = 3.0  # seconds; an agent that is there answers within milliseconds
 READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
@@ -147,13 +149,23 @@ def _preload(configuration: Configuration, workers: int) -> None:
         from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
     if any(host for entry in configuration.service_entries for host in entry.spec.hosts_to_resolve):
         from interceptor.discovery import lookup  # noqa: F401, PLC0415 (as above)
-    if spec.discovery.xds is not None:
-        try:
+    _preload_grpc(configuration.sidecar)
+
+
+def _preload_grpc(sidecar: Sidecar) -> None:
+    """What needs an extra of this package, or a ConfigError that names it."""
+    tls, xds = sidecar.spec.tls, sidecar.spec.discovery.xds
+    place, extra = "spec.tls.workloadApi", "spiffe"
+    try:
+        if tls is not None and tls.workloadApi is not None:
+            from interceptor.tls import spiffe  # noqa: F401, PLC0415 (14 MB: gRPC)
+        place, extra = "spec.discovery.xds", "xds"
+        if xds is not None:
             from interceptor.discovery.xds import client  # noqa: F401, PLC0415 (25 MB: gRPC and Envoy's messages)
-        except ImportError as error:
-            raise ConfigError(
-                f"spec.discovery.xds needs a package that is not installed ({error.name}); install interceptor[xds]"
-            ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"{place} needs a package that is not installed ({error.name}); install interceptor[{extra}]"
+        ) from error
 
 
 def _preload_what_only_root_reads(later: process.Identity) -> None:
@@ -214,12 +226,35 @@ class Certificates:
         named = () if self.credentials is None else self.credentials.keepers
         return named if self.pusher is None or self.pusher in named else (*named, self.pusher)
 
-    async def watch(self) -> None:
-        """Until cancelled, where there are any."""
-        if self.keepers:
-            from interceptor.tls import rotation  # noqa: PLC0415 (loaded where there are certificates)
+    async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled, where there are any; a SPIFFE agent's are waited for at first, though not for long."""
+        if not self.keepers:
+            task_status.started()
+            return
+        from interceptor.tls import rotation  # noqa: PLC0415 (loaded where there are certificates)
 
-            await rotation.watch(self.keepers, self.metrics.certificate_expiry)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rotation.watch, self.keepers, self.metrics.certificate_expiry)
+            if self.credentials is not None and (agent := self.credentials.agent) is not None:
+                assert self.credentials.workload is not None
+                nursery.start_soon(agent.follow, self.credentials.workload, self.metrics.workload_api())
+                with trio.move_on_after(FIRST_SVID):
+                    await agent.given.wait()
+            task_status.started()
+
+    @property
+    def _agent(self) -> Agent | None:
+        return None if self.credentials is None else self.credentials.agent
+
+    @property
+    def pending(self) -> str | None:
+        """Why the workload has no identity though it should."""
+        return None if self._agent is None else self._agent.pending
+
+    @property
+    def remark(self) -> str | None:
+        """What is wrong though it has one."""
+        return None if self._agent is None else self._agent.remark
 
     def admit(self, configuration: Configuration) -> None:
         """Raises ConfigError where a new configuration needs certificates that were not read at the start."""
@@ -490,7 +525,7 @@ class Gateway:
                     nursery.start_soon(self._live.watch)
                 if self._xds is not None:
                     await nursery.start(self._xds.run)
-                nursery.start_soon(self._certificates.watch)
+                await nursery.start(self._certificates.watch)
                 nursery.start_soon(self._check_health)
                 for service in self._beside:
                     await nursery.start(service.run)
@@ -532,11 +567,17 @@ class Gateway:
         self._quit()  # where nobody asked for the end there is nothing to wait for
 
     def _not_ready(self) -> str | None:
-        return self._pending or self._serving.pending or (self._xds.pending if self._xds else None)
+        if told := self._pending or self._serving.pending or self._certificates.pending:
+            return told
+        return None if self._xds is None else self._xds.pending
 
     def _remark(self) -> str | None:
         rejected = None if self._live is None else self._live.rejected
-        remarks = (None if rejected is None else str(rejected), self._xds.remark if self._xds else None)
+        remarks = (
+            None if rejected is None else str(rejected),
+            self._certificates.remark,
+            self._xds.remark if self._xds else None,
+        )
         return "; ".join(filter(None, remarks)) or None
 
     def _set_ready(self) -> None:

@@ -146,8 +146,8 @@ class GatewayTopology(Strict):
     numTrustedProxies: int = Field(default=0, ge=0, le=32)  # noqa: N815 (the document's spelling)
 
 
-class Tls(Strict):
-    """The workload's own certificate and whom it believes: PEM files, which may be replaced at any time."""
+class TlsFiles(Strict):
+    """A certificate of ours and whom it believes: PEM files, which may be replaced at any time."""
 
     certificate: str = Field(min_length=1)
     privateKey: str = Field(min_length=1)  # noqa: N815 (the document's spelling, here and below)
@@ -158,6 +158,42 @@ class Tls(Strict):
     def files(self) -> CertificateFiles:
         """The same as whoever reads them wants it."""
         return CertificateFiles(self.certificate, self.privateKey, self.trustBundle, self.revocationList)
+
+
+class WorkloadApi(Strict):
+    """A SPIFFE agent that gives the certificates; without ``socket`` it is where SPIFFE_ENDPOINT_SOCKET says."""
+
+    socket: str | None = Field(default=None, min_length=1)
+    hint: str | None = Field(default=None, min_length=1)  # which of several identities; without: the first
+
+
+class Tls(Strict):
+    """The workload's own certificate and whom it believes: of files, as ``TlsFiles``, or of an agent."""
+
+    workloadApi: WorkloadApi | None = None  # noqa: N815 (the document's spelling, here and below)
+    certificate: str | None = Field(default=None, min_length=1)
+    privateKey: str | None = Field(default=None, min_length=1)  # noqa: N815
+    trustBundle: str | None = Field(default=None, min_length=1)  # noqa: N815
+    revocationList: str | None = Field(default=None, min_length=1)  # noqa: N815
+
+    @property
+    def files(self) -> CertificateFiles:
+        """The same as whoever reads them wants it."""
+        return CertificateFiles(self.certificate, self.privateKey, self.trustBundle, self.revocationList)
+
+    def faults(self) -> Iterator[Fault]:
+        """Files, all three of them, or an agent."""
+        files = {
+            "certificate": self.certificate,
+            "privateKey": self.privateKey,
+            "trustBundle": self.trustBundle,
+        }
+        for name, value in files.items():
+            if value is None and self.workloadApi is None:
+                yield Fault(("spec", "tls", name), "is required, unless workloadApi names a SPIFFE agent")
+        for name, value in {**files, "revocationList": self.revocationList}.items():
+            if value is not None and self.workloadApi is not None:
+                yield Fault(("spec", "tls", name), "has no meaning beside workloadApi; leave one of them out")
 
 
 class Dns(Strict):
@@ -172,7 +208,7 @@ class Remote(Strict):
 
     address: ListenAddress
     subjectAltNames: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, strict=False)  # noqa: N815 (the document's spelling)
-    tls: Tls | None = None  # None: the workload's own certificate and trust bundle
+    tls: TlsFiles | None = None  # None: the workload's own certificate and trust bundle
 
     @property
     def listen(self) -> SocketAddress:
@@ -263,6 +299,8 @@ class Sidecar(Document):
                 yield Fault(location, message)
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
         yield from self._push_faults()
+        if self.spec.tls is not None:
+            yield from self.spec.tls.faults()
         yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
         yield from health_check_faults(self.spec.healthChecks, ("spec", "healthChecks"))
 
@@ -273,10 +311,9 @@ class Sidecar(Document):
             yield Fault((*location, "tokenFile"), message)
         if push.remote is not None and not push.enabled:
             yield Fault((*location, "remote"), "pushes are off; set spec.discovery.push.enabled to true")
-        if push.remote is not None and push.remote.tls is None and self.spec.tls is None:
-            message = (
-                "is required where the Sidecar has no spec.tls: give certificate, privateKey and trustBundle"
-            )
+        own = self.spec.tls is not None and self.spec.tls.workloadApi is None
+        if push.remote is not None and push.remote.tls is None and not own:
+            message = "is required where the Sidecar has no spec.tls of files: give certificate, privateKey and trustBundle"
             yield Fault((*location, "remote", "tls"), message)
 
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:

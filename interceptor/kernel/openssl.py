@@ -18,6 +18,7 @@ import _ssl
 import ctypes
 import functools
 import ssl
+import sys
 from contextvars import ContextVar
 from typing import Final
 
@@ -27,6 +28,7 @@ SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POL
 # openssl/ssl.h, openssl/crypto.h
 _CTRL_MODE: Final = 33
 _CTRL_SET_SESS_CACHE_SIZE: Final = 42
+_CTRL_SET_SESS_CACHE_MODE: Final = 44
 _MODE_NO_AUTO_CHAIN: Final = 8
 _EX_INDEX_SSL_CTX: Final = 1
 
@@ -45,7 +47,7 @@ def _tell(context: int, *_: object) -> None:
 _teller: Final = _Told(_tell)  # for as long as the library is there
 
 
-def make_context(*, server: bool) -> ssl.SSLContext:
+def make_context(*, server: bool, resumption: bool = True) -> ssl.SSLContext:
     """A new context; without what is told above where that is not possible."""
     library = _library()
     _newest.set(None)
@@ -56,9 +58,21 @@ def make_context(*, server: bool) -> ssl.SSLContext:
     library.SSL_CTX_ctrl(pointer, _CTRL_MODE, _MODE_NO_AUTO_CHAIN, None)
     library.SSL_CTX_set_ciphersuites(pointer, SUITES)
     if server:
-        library.SSL_CTX_ctrl(pointer, _CTRL_SET_SESS_CACHE_SIZE, SESSIONS, None)
+        if resumption:
+            library.SSL_CTX_ctrl(pointer, _CTRL_SET_SESS_CACHE_SIZE, SESSIONS, None)
+        else:
+            library.SSL_CTX_ctrl(pointer, _CTRL_SET_SESS_CACHE_MODE, 0, None)
         made.options |= ssl.OP_NO_TICKET  # that holds the session
     return made
+
+
+def verified_root(tls: ssl.SSLObject) -> bytes | None:
+    """The authority that a peer's certificate was verified by, in DER; None where a session was resumed."""
+    if sys.version_info >= (3, 13):
+        chain = tls.get_verified_chain()
+        return chain[-1] if chain else None
+    found = tls._sslobj.get_verified_chain()  # type: ignore[attr-defined]  # noqa: SLF001 (public from 3.13 on)
+    return bytes(found[-1].public_bytes(_ssl.ENCODING_DER)) if found else None
 
 
 @functools.cache

@@ -6,6 +6,8 @@ by what the socket tells; whatever a peer sends, and however slowly, costs it it
 
 from __future__ import annotations
 
+import hashlib
+import os
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,7 +16,7 @@ import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.identity import Issued
+from interceptor.model.identity import Issued, SpiffeId
 from interceptor.proxy.endings import HandshakeError, TlsDialError
 from interceptor.tls import certificates, judgement, rotation
 from interceptor.tls.contexts import Upstream
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.configuration import Configuration
     from interceptor.config.destination_rule import ClientTls, DestinationRule
+    from interceptor.config.sidecar import Tls
     from interceptor.model.address import UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.model.identity import CertificateFiles
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from interceptor.routing.security import UpstreamTls
     from interceptor.tls.certificates import Material
     from interceptor.tls.contexts import Contexts
+    from interceptor.tls.spiffe import Agent
 
 # What we take of a peer's list. Istio's proxies also take istio-peer-exchange, and exchange metadata in front of a
 # TCP stream then; we do not speak that, so we never agree to it.
@@ -168,14 +172,36 @@ class Transport:
             judged = self._judge(stream, contexts, self.workload.now() if self.workload else 0.0)
             if isinstance(judged, Refusal):
                 raise HandshakeError(judged.reason, judged.sentence.replace("peer", "upstream"))
-            wrong = judgement.judge_names(judged.names, tls.expected)
+            wrong = judgement.judge_names(judged.names, tls.expected) or self._judge_domain(judged, tls)
             flow.security, flow.upstream_identity = "mutual_tls", judged.identity
         if wrong is not None:
             raise HandshakeError(wrong.reason, wrong.sentence)
 
+    def _judge_domain(self, upstream: PeerCertificate, tls: UpstreamTls) -> Refusal | None:
+        """Without an expectation any identity of our own trust domain will do, and none of a foreign one."""
+        assert upstream.identity is not None
+        domain = upstream.identity.trust_domain
+        if tls.expected or domain in self.trust_domains.values():
+            return None
+        return Refusal(
+            "trust_domain",
+            f"the upstream is of the foreign trust domain '{domain}', and nothing expects it; give subjectAltNames",
+        )
+
     def _judge(self, stream: TlsStream, contexts: Contexts, now: float) -> PeerCertificate | Refusal:
         peer, uris = _presented(stream)
-        return judgement.judge_peer(peer, uris, self.trust_domains, contexts.material.revoked, now)
+        material = contexts.material
+        if not material.anchors:
+            return judgement.judge_peer(peer, uris, self.trust_domains, material.revoked, now)
+        trusted = {**{each: each for each in material.anchors}, **self.trust_domains}
+        judged = judgement.judge_peer(peer, uris, trusted, material.revoked, now)
+        if isinstance(judged, Refusal):
+            return judged
+        assert material.identity is not None  # it came with the bundles
+        der = stream.authority()
+        root = None if der is None else hashlib.sha256(der).hexdigest()
+        own = material.identity.trust_domain
+        return judgement.judge_authority(SpiffeId.parse(uris[0]), root, own, material.anchors) or judged
 
     async def _shake(self, stream: TlsStream, who: str) -> None:
         """Drive a handshake to its end. Raises HandshakeError."""
@@ -225,10 +251,11 @@ class Credentials:
         spec = configuration.sidecar.spec
         self._timeout = spec.timeouts.handshake
         self._trust_domains = dict.fromkeys((spec.trustDomain, *spec.trustDomainAliases), spec.trustDomain)
+        self.agent = _agent(spec.tls)
         self.workload = (
             None
             if spec.tls is None
-            else Keeper(spec.tls.files, trust_domain=spec.trustDomain, wall_clock=wall_clock)
+            else Keeper(self.agent or spec.tls.files, trust_domain=spec.trustDomain, wall_clock=wall_clock)
         )
         named = {tls.files for rule in configuration.destination_rules for tls in _settings(rule)}
         self.others = {
@@ -244,9 +271,27 @@ class Credentials:
         """Take new versions of the files, until cancelled."""
         await rotation.watch(self.keepers, expiries)
 
+    def take(self, data: bytes | None) -> None:
+        """What the process that listens to the agent heard: an answer, or that there is no identity any more."""
+        assert self.agent is not None
+        assert self.workload is not None
+        if data is None:
+            self.agent.withdraw()
+        else:
+            self.agent.take(data, self.workload)
+
     def transport(self, hub: Waits) -> Transport:
         """What the path does handshakes with."""
         return Transport(self.workload, self.others, self._trust_domains, hub, self._timeout)
+
+
+def _agent(tls: Tls | None) -> Agent | None:
+    """The agent that gives our certificates; the gateway has seen to it that its library is there."""
+    if tls is None or tls.workloadApi is None:
+        return None
+    from interceptor.tls.spiffe import Agent  # noqa: PLC0415 (gRPC, for who asks for it)
+
+    return Agent(tls.workloadApi.socket, tls.workloadApi.hint, os.environ)
 
 
 def _settings(rule: DestinationRule) -> Iterable[ClientTls]:

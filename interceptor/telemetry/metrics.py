@@ -29,6 +29,7 @@ from interceptor.telemetry.message_metrics import MessageMetrics
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.plaintext import Plaintext
 from interceptor.telemetry.request_metrics import RequestMetrics
+from interceptor.telemetry.workload_api_metrics import WorkloadApiMetrics
 from interceptor.telemetry.xds_metrics import XdsMetrics
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ class Metrics:
     def xds(self) -> XdsMetrics:
         """The series of a control plane, for a proxy that follows one."""
         return XdsMetrics(self._registry)
+
+    def workload_api(self) -> WorkloadApiMetrics:
+        """The series of a SPIFFE agent, for a proxy that has its certificates from one."""
+        return WorkloadApiMetrics(self._registry)
 
     def request(self, record: RequestRecord) -> None:
         """A request is over."""

@@ -23,6 +23,8 @@ from interceptor.tls import judgement
 from interceptor.tls.judgement import Facts, PeerCertificate, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from interceptor.model.identity import CertificateFiles, SpiffeId
@@ -32,6 +34,12 @@ E = TypeVar("E", bound=x509.ExtensionType)
 LARGEST: Final = 1 << 20  # bytes of a file; a bundle of all public authorities has 220 KB
 CERTIFICATE: Final = b"CERTIFICATE"
 LIST: Final = b"X509 CRL"
+
+# What cryptography raises for certificates, lists and keys that are none, or that it does not know.
+UNREADABLE: Final = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 
 _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -49,6 +57,8 @@ class Material:
     revoked: frozenset[tuple[str, int]] = frozenset()
     pair_pem: bytes | None = field(default=None, repr=False)  # key and chain
     bundle_pem: bytes | None = field(default=None, repr=False)
+    # Trust domain -> fingerprints of the authorities that may vouch for it; empty: any of the bundle, for any.
+    anchors: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def expires(self) -> float:
@@ -85,13 +95,21 @@ def _load_pair(
     if files.certificate is None or files.private_key is None:
         return None, (), None
     certificate_pem = _read(files.certificate)
-    chain = tuple(map(facts, _certificates(files.certificate, certificate_pem)))
+    chain = _facts(files.certificate, certificate_pem)
     if not chain:
         raise ConfigError(
             f"{files.certificate}: it holds no certificate; give the workload's, then its chain"
         )
     key_pem = _read(files.private_key, private=True)
     key = _public_digest(files.private_key, key_pem)
+    identity = judge_own(files.certificate, chain, key, now, trust_domain)
+    return key_pem + b"\n" + certificate_pem, chain, identity
+
+
+def judge_own(
+    where: str, chain: Sequence[Facts], key: bytes, now: float, trust_domain: str | None
+) -> SpiffeId | None:
+    """Who we are by our own certificates and the digest of our key; ConfigError says why they may not be used."""
     wrong = judgement.judge_pair(chain[0], key, now)
     identity: SpiffeId | None = None
     if wrong is None and trust_domain is not None:
@@ -103,13 +121,13 @@ def _load_pair(
     for each in chain[1:]:
         wrong = wrong or judgement.judge_time(each, now)
     if wrong is not None:
-        raise ConfigError(f"{files.certificate}: {wrong} [{wrong.reason}]")
-    return key_pem + b"\n" + certificate_pem, chain, identity
+        raise ConfigError(f"{where}: {wrong} [{wrong.reason}]")
+    return identity
 
 
 def _load_bundle(path: str, now: float, *, mesh: bool) -> tuple[bytes, tuple[Facts, ...]]:
     pem = _read(path)
-    bundle = tuple(map(facts, _certificates(path, pem)))
+    bundle = _facts(path, pem)
     wrong = judgement.judge_bundle(bundle, now) if mesh or not bundle else None
     if wrong is not None:
         raise ConfigError(f"{path}: {wrong} [{wrong.reason}]")
@@ -119,22 +137,34 @@ def _load_bundle(path: str, now: float, *, mesh: bool) -> tuple[bytes, tuple[Fac
 def _load_revoked(path: str, bundle_pem: bytes, now: float) -> frozenset[tuple[str, int]]:
     """Who was revoked by authorities of the bundle; a list that none of them signed proves nothing and is refused."""
     authorities = x509.load_pem_x509_certificates(bundle_pem) if bundle_pem else []
-    revoked: set[tuple[str, int]] = set()
+    lists = []
     for block in _blocks(path, _read(path), LIST):
         try:
-            found = x509.load_pem_x509_crl(block)
-        except ValueError:
+            lists.append(x509.load_pem_x509_crl(block))
+        except UNREADABLE:
             raise ConfigError(f"{path}: it holds a damaged revocation list; write it again") from None
+    return revoked_by(path, lists, authorities, now)
+
+
+def revoked_by(
+    where: str,
+    lists: Sequence[x509.CertificateRevocationList],
+    authorities: Sequence[x509.Certificate],
+    now: float,
+) -> frozenset[tuple[str, int]]:
+    """Who some revocation lists name, as (issuer, serial number). Raises ConfigError."""
+    revoked: set[tuple[str, int]] = set()
+    for found in lists:
+        issuer = found.issuer.rfc4514_string()
         signers = [each for each in authorities if each.subject == found.issuer]
         if not any(found.is_signature_valid(each.public_key()) for each in signers):  # type: ignore[arg-type]  # a key of another kind raises nothing
             raise ConfigError(
-                f"{path}: the revocation list of '{found.issuer.rfc4514_string()}' is signed by no authority of the trust bundle"
+                f"{where}: the revocation list of '{issuer}' is signed by no authority of the trust bundle"
             )
         if found.next_update_utc is not None and found.next_update_utc.timestamp() <= now:
             raise ConfigError(
-                f"{path}: the revocation list of '{found.issuer.rfc4514_string()}' is out of date; fetch the next one"
+                f"{where}: the revocation list of '{issuer}' is out of date; fetch the next one"
             )
-        issuer = found.issuer.rfc4514_string()
         revoked.update((issuer, each.serial_number) for each in found)
     return frozenset(revoked)
 
@@ -154,7 +184,7 @@ def facts(certificate: x509.Certificate) -> Facts:
         serial=certificate.serial_number,
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
-        public_key=_digest(certificate.public_key()),
+        public_key=digest(certificate.public_key()),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         uris=uris,
         dns_names=tuple(names.get_values_for_type(x509.DNSName)) if names else (),
@@ -205,19 +235,17 @@ def _usages(usage: x509.KeyUsage) -> frozenset[str]:
     return frozenset(name for name, has in given.items() if has)
 
 
-def _digest(key: PublicKeyTypes) -> bytes:
+def digest(key: PublicKeyTypes) -> bytes:
     """Equal where, and only where, two keys are the same."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(
-        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    return digest.finalize()
+    made = hashes.Hash(hashes.SHA256())
+    made.update(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return made.finalize()
 
 
 def _public_digest(path: str, pem: bytes) -> bytes:
     """The digest of a private key's public half; nothing of the key gets into a message."""
     try:
-        return _digest(serialization.load_pem_private_key(pem, password=None).public_key())
+        return digest(serialization.load_pem_private_key(pem, password=None).public_key())
     except TypeError:
         raise ConfigError(
             f"{path}: the private key is encrypted; give one without a passphrase that only the proxy's user can read"
@@ -226,10 +254,18 @@ def _public_digest(path: str, pem: bytes) -> bytes:
         raise ConfigError(f"{path}: it holds no whole private key in PEM; write it again") from None
 
 
+def _facts(path: str, pem: bytes) -> tuple[Facts, ...]:
+    found = _certificates(path, pem)
+    try:
+        return tuple(map(facts, found))
+    except UNREADABLE as error:
+        raise ConfigError(f"{path}: it holds a certificate that cannot be read: {error}") from None
+
+
 def _certificates(path: str, pem: bytes) -> list[x509.Certificate]:
     try:
         return [x509.load_pem_x509_certificate(block) for block in _blocks(path, pem, CERTIFICATE)]
-    except ValueError:
+    except UNREADABLE:
         raise ConfigError(f"{path}: it holds a damaged certificate; write the file again") from None
 
 

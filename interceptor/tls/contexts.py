@@ -2,7 +2,8 @@
 
 A new version of the files makes a new ``Contexts``: whoever shakes hands next has it, streams that exist keep what they
 began with, and a session of the old version cannot be resumed (the keys of its tickets are gone), so nobody whom the
-new bundle does not trust comes in by an old ticket.
+new bundle does not trust comes in by an old ticket. Where each trust domain has authorities of its own none is resumed:
+only a full handshake shows which authority vouches for a peer.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Contexts:
 
     def keep(self, upstream: Upstream, session: ssl.SSLSession | None) -> None:
         """Remember the newest session with an upstream; the least recently renewed ones are forgotten."""
-        if session is None or not session.has_ticket:
+        if session is None or not session.has_ticket or self.material.anchors:
             return
         self._sessions[upstream] = session
         self._sessions.move_to_end(upstream)
@@ -84,7 +85,7 @@ class Contexts:
         return found
 
     def _make(self, *, server: bool, check_host: bool, alpn: tuple[str, ...]) -> ssl.SSLContext:
-        made = openssl.make_context(server=server)
+        made = openssl.make_context(server=server, resumption=not self.material.anchors)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         made.maximum_version = ssl.TLSVersion.TLSv1_3
         made.set_ciphers(CIPHERS)
@@ -95,17 +96,17 @@ class Contexts:
         made.check_hostname = check_host
         made.verify_mode = ssl.CERT_REQUIRED
         if server:
-            made.num_tickets = TICKETS
+            made.num_tickets = 0 if self.material.anchors else TICKETS
         if alpn:
             made.set_alpn_protocols(alpn)
         try:
             if self.material.pair_pem is not None:
                 with _as_file(self.material.pair_pem) as path:
                     made.load_cert_chain(path)
-            if self.material.bundle_pem is not None:
-                made.load_verify_locations(cadata=self.material.bundle_pem.decode("ascii", "replace"))
-            else:
+            if self.material.bundle_pem is None:
                 made.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            elif self.material.bundle_pem:
+                made.load_verify_locations(cadata=self.material.bundle_pem.decode("ascii", "replace"))
         except ssl.SSLError as error:
             raise ConfigError(
                 f"OpenSSL refuses the certificates: {error.reason or error}; issue new ones"

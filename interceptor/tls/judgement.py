@@ -85,12 +85,12 @@ def judge_time(facts: Facts, now: float) -> Refusal | None:
     if now >= facts.not_after:
         return Refusal(
             "expired",
-            f"the certificate '{facts.subject}' expired {_span(now - facts.not_after)} ago; issue a new one",
+            f"the certificate '{facts.subject}' expired {span(now - facts.not_after)} ago; issue a new one",
         )
     if facts.not_before - now > SKEW:
         return Refusal(
             "not_yet_valid",
-            f"the certificate '{facts.subject}' becomes valid in {_span(facts.not_before - now)}; wait, or set the clock",
+            f"the certificate '{facts.subject}' becomes valid in {span(facts.not_before - now)}; wait, or set the clock",
         )
     return None
 
@@ -166,7 +166,7 @@ def judge_peer(
     The time is compared again: a resumed session's certificate was verified when the session began.
     """
     if now >= certificate.not_after:
-        return Refusal("expired", f"the peer's certificate expired {_span(now - certificate.not_after)} ago")
+        return Refusal("expired", f"the peer's certificate expired {span(now - certificate.not_after)} ago")
     if (certificate.issuer, certificate.serial) in revoked:
         return _revoked(certificate)
     identity = identity_of(uris)
@@ -181,6 +181,22 @@ def judge_peer(
             f"the peer's certificate is of the trust domain '{identity.trust_domain}', which is neither ours nor an alias of it",
         )
     return certificate._replace(identity=identity._replace(trust_domain=primary))
+
+
+def judge_authority(
+    identity: SpiffeId, root: str | None, own: str, anchors: Mapping[str, Collection[str]]
+) -> Refusal | None:
+    """Whether the authority that vouches for a peer may do so for its trust domain (SPIFFE Workload API, section 4.6).
+
+    ``identity`` is as the certificate says it. ``root`` is the fingerprint of the authority that the handshake ended at;
+    None where it did not show. A trust domain without a bundle of its own, an alias, is vouched for by ours (``own``).
+    """
+    if root is not None and root in anchors.get(identity.trust_domain, anchors[own]):
+        return None
+    return Refusal(
+        "trust_domain",
+        f"the peer's certificate is of the trust domain '{identity.trust_domain}', and an authority of another one vouches for it",
+    )
 
 
 def judge_again(
@@ -230,7 +246,7 @@ def warning(facts: Facts, now: float) -> str | None:
         return None
     if left <= 0:
         return f"the certificate '{facts.subject}' has expired: connections that need it are refused; issue a new one"
-    return f"the certificate '{facts.subject}' expires in {_span(left)} and was not rotated; issue a new one"
+    return f"the certificate '{facts.subject}' expires in {span(left)} and was not rotated; issue a new one"
 
 
 def rotation_due(not_before: float, not_after: float, jitter: float) -> float:
@@ -242,7 +258,8 @@ def rotation_due(not_before: float, not_after: float, jitter: float) -> float:
     return not_before + lifetime * (0.5 + JITTER * jitter)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A length of time as an operator reads it."""
     for unit, size in (("days", DAY), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

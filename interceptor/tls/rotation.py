@@ -1,4 +1,4 @@
-"""The certificates in force, and the watch over the files they come from.
+"""The certificates in force, and the watch over what they come from: files, or an agent that gives them (``spiffe``).
 
 Files are watched as ``interceptor.watching`` says. What has changed is taken only whole: a pair that does not belong
 together, or that was written during the read, is left for the next look, and the old one stays.
@@ -7,11 +7,13 @@ together, or that was written during the read, is left for the next look, and th
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from interceptor.errors import ConfigError
+from interceptor.model.identity import CertificateFiles
 from interceptor.tls import certificates, judgement
 from interceptor.tls.contexts import Contexts
 from interceptor.watching import LOOK, quiet, signature
@@ -19,7 +21,6 @@ from interceptor.watching import LOOK, quiet, signature
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from interceptor.model.identity import CertificateFiles
     from interceptor.tls.certificates import Material
     from interceptor.tls.judgement import Facts, Refusal
     from interceptor.watching import Signature
@@ -29,14 +30,70 @@ REMIND: Final = 3600.0  # seconds between two warnings of the same certificate
 _log: Final = logging.getLogger(__name__)
 
 
+class Source(Protocol):
+    """Where the certificates of one identity come from."""
+
+    @property
+    def certificate(self) -> str | None:
+        """What the chain is called; None where there is none."""
+
+    @property
+    def trust_bundle(self) -> str | None:
+        """What the bundle is called."""
+
+    def names(self) -> tuple[str, ...]:
+        """What all of it is called."""
+
+    def signature(self) -> Signature:
+        """Equal as long as there is nothing new."""
+
+    def load(self, now: float, trust_domain: str | None) -> Material:
+        """Read and judge it. Raises ConfigError."""
+
+    def refusal(self) -> Refusal | None:
+        """Why it must not be used, whatever it says itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Certificates in files."""
+
+    files: CertificateFiles
+
+    @property
+    def certificate(self) -> str | None:
+        """The file of the chain."""
+        return self.files.certificate
+
+    @property
+    def trust_bundle(self) -> str | None:
+        """The file of the bundle."""
+        return self.files.trust_bundle
+
+    def names(self) -> tuple[str, ...]:
+        """Every file."""
+        return self.files.paths()
+
+    def signature(self) -> Signature:
+        """What the files look like from outside."""
+        return tuple(map(signature, self.files.paths()))
+
+    def load(self, now: float, trust_domain: str | None) -> Material:
+        """Read and judge them."""
+        return certificates.load(self.files, now=now, trust_domain=trust_domain)
+
+    def refusal(self) -> None:
+        """Files say all there is to say."""
+
+
 class Keeper:
-    """The contexts of one identity, in the newest version of its files that could be used."""
+    """The contexts of one identity, in the newest version of its certificates that could be used."""
 
     def __init__(
-        self, files: CertificateFiles, *, trust_domain: str | None, wall_clock: Callable[[], float]
+        self, source: CertificateFiles | Source, *, trust_domain: str | None, wall_clock: Callable[[], float]
     ) -> None:
-        """Raises ConfigError when the files cannot be used."""
-        self._files = files
+        """Raises ConfigError when files cannot be used."""
+        self._source = Files(source) if isinstance(source, CertificateFiles) else source
         self._trust_domain = trust_domain
         self._wall_clock = wall_clock
         self._seen = self.signature()
@@ -45,22 +102,22 @@ class Keeper:
         self.on_change: Callable[[Material], None] | None = None  # told what was in use before
 
     def signature(self) -> Signature:
-        """What the files look like from outside."""
-        return tuple(map(signature, self._files.paths()))
+        """Equal as long as there is nothing new."""
+        return self._source.signature()
 
     @property
     def changed(self) -> bool:
-        """Whether the files differ from those that were read last, or refused."""
+        """Whether the certificates differ from those that were read last, or refused."""
         return self.signature() != self._seen
 
     def reload(self) -> bool:
-        """Read the files again; whether there are new contexts. What cannot be used is told once, and changes nothing."""
+        """Read the certificates again; whether there are new contexts. What cannot be used is told once, and changes nothing."""
         before = self.signature()
         try:
             fresh = self._load()
         except ConfigError as error:
             self._seen = before
-            _log.error("the new certificate files are refused, and the old ones stay in use: %s", error)
+            _log.error("the new certificates are refused, and the old ones stay in use: %s", error)
             return False
         if self.signature() != before:  # written meanwhile: perhaps half of it was read
             return False
@@ -72,7 +129,9 @@ class Keeper:
         return True
 
     def refusal(self) -> Refusal | None:
-        """Why nobody can be spoken to by these certificates now: the time they were valid is over."""
+        """Why nobody can be spoken to by these certificates now: the time they were valid is over, as a rule."""
+        if (told := self._source.refusal()) is not None:
+            return told
         leaf = self.current.material.chain[:1]
         return judgement.judge_time(leaf[0], self._wall_clock()) if leaf else None
 
@@ -95,12 +154,12 @@ class Keeper:
         return (*material.chain, *material.bundle)
 
     def expiries(self) -> dict[str, float]:
-        """For each file, in how many seconds the first of its certificates expires."""
+        """For each file (or whatever it is called), in how many seconds the first of its certificates expires."""
         now, material = self._wall_clock(), self.current.material
         found = {}
         for path, facts in (
-            (self._files.certificate, material.chain),
-            (self._files.trust_bundle, material.bundle),
+            (self._source.certificate, material.chain),
+            (self._source.trust_bundle, material.bundle),
         ):
             if path is not None and facts:
                 found[path] = min(each.not_after for each in facts) - now
@@ -112,7 +171,7 @@ class Keeper:
         material = self.current.material
         return {
             "identity": None if material.identity is None else str(material.identity),
-            "files": list(self._files.paths()),
+            "files": list(self._source.names()),
             "cert_chain": [_shown(each, now) for each in material.chain],
             "ca_cert": [_shown(each, now) for each in material.bundle],
             "revoked": len(material.revoked),
@@ -120,13 +179,13 @@ class Keeper:
 
     def __str__(self) -> str:
         material = self.current.material
-        days = (material.expires - self._wall_clock()) / judgement.DAY
-        return f"{material.identity or self._files.certificate or self._files.trust_bundle}, valid for {days:.1f} days"
+        name = material.identity or self._source.certificate or self._source.trust_bundle
+        if not material.chain:
+            return f"{name}"
+        return f"{name}, valid for {judgement.span(material.expires - self._wall_clock())}"
 
     def _load(self) -> Contexts:
-        return Contexts(
-            certificates.load(self._files, now=self._wall_clock(), trust_domain=self._trust_domain)
-        )
+        return Contexts(self._source.load(self._wall_clock(), self._trust_domain))
 
 
 async def watch(keepers: Sequence[Keeper], expiries: Callable[[dict[str, float]], None]) -> None:

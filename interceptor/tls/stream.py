@@ -24,6 +24,8 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from interceptor.kernel import openssl
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -114,6 +116,10 @@ class TlsStream:
     def certificate(self) -> bytes | None:
         """What the peer presented, in DER."""
         return self._tls.getpeercert(binary_form=True)
+
+    def authority(self) -> bytes | None:
+        """The root that the peer's certificate was verified by, in DER; None where a session was resumed."""
+        return openssl.verified_root(self._tls)
 
     @property
     def session(self) -> ssl.SSLSession | None:

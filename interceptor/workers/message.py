@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal[
     "abort",
     "log_level",
     "reopen_log",
+    "svids",
 ]
 
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 async def obey(worker: Worker, channel: Channel) -> None:
     """Serve from the first snapshot that is handed over until drained, or until left alone."""
-    first = await channel.receive()
-    if first is None:
+    while (message := await channel.receive()) is not None and message.kind != "publish":
+        _do(worker, message)
+    if message is None:
         return
-    await _publish(worker, first)
+    await _publish(worker, message)
     async with trio.open_nursery() as nursery:
         if worker.credentials is not None:
             nursery.start_soon(worker.credentials.watch)
@@ -45,15 +46,28 @@ async def _listen(worker: Worker, channel: Channel, scope: trio.CancelScope) -> 
                 channel.post(Message("health"))
             case "collect" | "connections" | "clusters" | "plaintext" as kind:
                 channel.post(Message(kind, await getattr(worker, kind)()))
-            case "drain":
-                worker.stop_accepting()
-            case "abort":
-                worker.abort_all(str(message.value))
-            case "log_level":
-                worker.set_level(str(message.value))
-            case "reopen_log":
-                worker.reopen_log()
+            case _:
+                _do(worker, message)
     scope.cancel()  # whoever supervises is gone
+
+
+def _do(worker: Worker, message: Message) -> None:
+    """What needs no answer."""
+    match message.kind:
+        case "drain":
+            worker.stop_accepting()
+        case "abort":
+            worker.abort_all(str(message.value))
+        case "log_level":
+            worker.set_level(str(message.value))
+        case "reopen_log":
+            worker.reopen_log()
+        case "svids":
+            assert worker.credentials is not None
+            assert message.value is None or isinstance(message.value, bytes)
+            worker.credentials.take(message.value)
+        case kind:
+            raise AssertionError(f"{kind} needs an answer")
 
 
 async def _publish(worker: Worker, message: Message) -> None:

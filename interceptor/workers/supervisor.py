@@ -85,6 +85,7 @@ class Supervisor:
         self._gone = trio.Event()  # no worker is left, and none will be started
         self._past: list[Metric] = []  # what workers counted that are no more
         self._level: str | None = None
+        self._agent = None if credentials is None else credentials.agent
 
         def serve(slot: int, sock: socket.socket) -> None:
             for other, queues in enumerate(listeners):
@@ -109,6 +110,8 @@ class Supervisor:
         self._starter, self._control = starter.start(serve, queues, forget)
         for queue in queues:
             queue.close()
+        if self._agent is not None:
+            self._agent.pass_on = lambda svids: self._tell_all("svids", svids)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Supervise until every worker is drained, or none can be kept alive: ``failure`` says so then."""
@@ -145,6 +148,8 @@ class Supervisor:
             socket.send_fds(self._control, [json.dumps({"start": slot}).encode()], [theirs.fileno()])
         if self._level is not None:
             remote.tell("log_level", self._level)
+        if self._agent is not None and self._agent.said is not None:
+            remote.tell("svids", self._agent.said)
         self._nursery.start_soon(remote.run, self.store, self.health)
 
     async def _listen(self, control: trio.socket.SocketType) -> None:

@@ -17,93 +17,17 @@ from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.identity import CertificateFiles, SpiffeId
 from interceptor.policy.peer_authentication import Mode
-from interceptor.policy.policies import compiled
-from interceptor.proxy.hub import Hub
-from interceptor.proxy.transport import Transport
 from interceptor.routing.security import UpstreamTls
 from interceptor.tls.authority import Pair
 from interceptor.tls.rotation import Keeper
-from tests.support.documents import configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings
-from tests.support.identities import DB, WEB, Root, contexts, write
-
-ISTIO = ("istio",)
+from tests.support.identities import DB, WEB, Root, write
+from tests.support.mesh import Gateways, Server, ask, call, client, echo, server, shake, view
 
 
 @pytest.fixture(scope="module")
 def root() -> Root:
     return Root()
-
-
-def view(address: SocketAddress, mode: Mode = Mode.PERMISSIVE, tls: UpstreamTls | None = None) -> FixedView:
-    head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: mode}\n"
-    policies = compiled(configuration(f"{head}spec: {{mtls: {{mode: {mode.value}}}}}\n"))
-    return FixedView((address,), policies=policies, tls=tls)
-
-
-class Gateways:
-    """Makes the transport of a proxy whose identity is in a directory."""
-
-    def __init__(
-        self, directory: Path, pair: Pair, *roots: Root, timeout: float = 10, aliases: tuple[str, ...] = ()
-    ) -> None:
-        self.files = write(directory, pair, *roots)
-        self.now = time.time()
-        self.keeper = Keeper(self.files, trust_domain="cluster.local", wall_clock=lambda: self.now)
-        self.others: dict[CertificateFiles, Keeper] = {}
-        self.timeout = timeout
-        self.trusted = dict.fromkeys(("cluster.local", *aliases), "cluster.local")
-
-    def __call__(self, hub: Hub) -> Transport:
-        return Transport(self.keeper, self.others, self.trusted, hub, self.timeout)
-
-
-def client(directory: Path, pair: Pair | None, root: Root, alpn: tuple[str, ...] = ISTIO) -> ssl.SSLContext:
-    """A peer's context, which verifies nothing: what it presents is what is tested."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.load_verify_locations(cadata=root.pair.certificate.decode())
-    made.set_alpn_protocols(list(alpn))
-    if pair is not None:
-        files = write(directory, pair, root, name="client")
-        assert files.certificate
-        made.load_cert_chain(files.certificate, files.private_key)
-    return made
-
-
-async def shake(running: Running, context: ssl.SSLContext, name: str | None = None) -> ssl.SSLSocket:
-    raw = running.connect()
-    return await trio.to_thread.run_sync(
-        lambda: context.wrap_socket(raw, server_hostname=name, suppress_ragged_eofs=False)
-    )
-
-
-async def ask(peer: socket.socket, data: bytes = b"question") -> bytes:
-    def work() -> bytes:
-        peer.sendall(data)
-        return peer.recv(1000)
-
-    return await trio.to_thread.run_sync(work)
-
-
-@asynccontextmanager
-async def echo() -> AsyncIterator[SocketAddress]:
-    """An app that says back what it hears, in upper case."""
-    server, address = listening()
-    server.setblocking(False)
-    stream = trio.SocketListener(trio.socket.from_stdlib_socket(server))
-
-    async def serve(connection: trio.SocketStream) -> None:
-        try:
-            async for data in connection:
-                await connection.send_all(data.upper())
-        except trio.BrokenResourceError:
-            pass
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, serve, [stream])
-        yield address
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("mode", [Mode.PERMISSIVE, Mode.STRICT])
@@ -356,55 +280,12 @@ async def test_a_new_pair_is_used_at_once_and_who_is_in_stays_in(tmp_path: Path,
 MESH = UpstreamTls("DestinationRule a/b", "mesh", None, "outbound_.80_._.db.shop", (str(DB),))
 
 
-class Server:
-    """An upstream that takes TLS and answers one line, in a thread; it notes who called."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.listener, self.address = listening()
-        self.context = context
-        self.peers: list[tuple[str | None, bool | None, str | None]] = []
-        self.names: list[str] = []
-        context.sni_callback = lambda _sock, name, _context: self.names.append(name)
-
-    def serve(self) -> None:
-        accepted, _ = self.listener.accept()
-        try:
-            with self.context.wrap_socket(accepted, server_side=True) as tls:
-                certificate = tls.getpeercert() or {}
-                names = certificate.get("subjectAltName", ())
-                self.peers.append((str(names), tls.session_reused, tls.selected_alpn_protocol()))
-                while data := tls.recv(1000):
-                    tls.sendall(data.upper())
-                tls.unwrap()  # OpenSSL forgets the session otherwise
-        except OSError:
-            pass
-
-
-def server(directory: Path, pair: Pair, root: Root, *, asks: bool = True) -> Server:
-    made = contexts(directory, pair, root, trust_domain=None).server(())
-    if not asks:
-        made.verify_mode = ssl.CERT_NONE
-    made.set_alpn_protocols(["h2", "http/1.1"])
-    return Server(made)
-
-
 @asynccontextmanager
 async def egress(gateway: Gateways, upstream: Server, tls: UpstreamTls) -> AsyncIterator[Running]:
     fixed = FixedView((upstream.address,), tls=tls, protocol="tcp")
     async with running_proxy(fixed, transport=gateway, direction=Direction.EGRESS) as running:
         with upstream.listener:
             yield running
-
-
-async def call(running: Running, upstream: Server) -> bytes:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, upstream.serve)
-        with running.connect() as app:
-            app.sendall(b"question")
-            try:
-                return await trio.to_thread.run_sync(app.recv, 1000)
-            except ConnectionResetError:
-                return b"reset"
 
 
 async def test_an_upstream_of_the_mesh_is_called_by_mutual_tls_and_resumed(

@@ -20,7 +20,7 @@ from interceptor.admin.push import MAX_BODY, Door, PushEndpoint, by_name
 from interceptor.admin.remote import Greeter
 from interceptor.model.identity import SpiffeId
 from interceptor.tls.authority import Pair
-from interceptor.tls.rotation import Keeper
+from interceptor.tls.rotation import Files, Keeper
 from tests.support.identities import WEB, Root, write
 
 OPS = SpiffeId("cluster.local", "ops", "pusher")
@@ -221,7 +221,7 @@ async def test_a_revoked_certificate_pushes_no_more(tmp_path: Path, root: Root) 
     async with remote(tmp_path, root) as at:
         revocations = tmp_path / "own" / "list.crl"
         await trio.Path(revocations).write_bytes(root.revocation_list(ops))
-        at.keeper._files = at.files._replace(revocation_list=str(revocations))
+        at.keeper._source = Files(at.files._replace(revocation_list=str(revocations)))
         assert at.keeper.reload()
         assert await at.say(ops, put(b"a"), b"a") == (0, "")
         assert (await at.say(root.issue(OPS), put(b"a"), b"a"))[0] == 200

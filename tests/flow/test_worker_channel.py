@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,11 @@ from dataclasses import dataclass, replace
 import pytest
 import trio
 
+from interceptor.config.configuration import Configuration
 from interceptor.kernel import sockets
 from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.model.connection import Direction
+from interceptor.proxy.transport import Credentials
 from interceptor.state.health import Board
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
@@ -24,8 +27,10 @@ from interceptor.workers.message import Message
 from interceptor.workers.obey import obey
 from interceptor.workers.remote import Remote
 from interceptor.workers.worker import Worker
-from tests.support.documents import configuration
+from tests.support.documents import SIDECAR, configuration
+from tests.support.identities import WEB, Root
 from tests.support.until import until
+from tests.support.workload_api import answer, svid_of
 
 ENTRY = """\
 apiVersion: networking.istio.io/v1
@@ -53,17 +58,21 @@ class Both:
 
 
 @asynccontextmanager
-async def both() -> AsyncIterator[Both]:
+async def both(given: Configuration = GIVEN, *told: Message) -> AsyncIterator[Both]:
+    """``told`` is what waits for the worker before its first snapshot."""
     listener = sockets.open_listener(0)
     address = ("127.0.0.1", listener.getsockname()[1])
-    metrics = Metrics(GIVEN.sidecar)
+    metrics = Metrics(given.sidecar)
     log = AccessLog("/dev/null", "json", metrics.access_log_dropped)
-    worker = Worker(GIVEN, [(Direction.EGRESS, listener)], metrics, log)
+    credentials = None if given.sidecar.spec.tls is None else Credentials(given, time.time)
+    worker = Worker(given, [(Direction.EGRESS, listener)], metrics, log, credentials=credentials)
     ours, theirs = socket.socketpair()
-    store, obeyed = Store(take(GIVEN)), trio.Event()
+    store, obeyed = Store(take(given)), trio.Event()
     board = Board()
     channel = Channel(ours)
-    remote = Remote(0, channel, GIVEN)
+    remote = Remote(0, channel, given)
+    for message in told:
+        channel.post(message)
     end = Channel(theirs)
 
     async def serve() -> None:
@@ -145,6 +154,24 @@ async def test_questions_are_answered_and_asked_once_at_a_time(root_level: loggi
         root_level.setLevel(logging.WARNING)
         made.remote.tell("log_level", "debug")
         await until(lambda: root_level.level == logging.DEBUG)
+
+
+async def test_what_a_worker_is_told_before_its_first_snapshot_holds_as_well(
+    root_level: logging.Logger,
+) -> None:
+    root, level = Root(), "warning" if root_level.level != logging.WARNING else "error"
+    given = configuration(f"{SIDECAR}spec: {{tls: {{workloadApi: {{socket: unix:///agent}}}}}}\n")
+    svids = answer(svid_of(WEB, root.issue(WEB), root))
+    async with both(given, Message("log_level", level), Message("svids", svids)) as made:
+        assert logging.getLevelName(root_level.level).lower() == level
+        credentials = made.worker.credentials
+        assert credentials is not None
+        assert credentials.workload is not None
+        assert credentials.workload.current.material.identity == WEB
+        made.remote.tell("svids", None)
+        await until(lambda: credentials.workload.refusal() is not None)  # type: ignore[union-attr]  # asserted above
+        made.remote.tell("svids", svids)
+        await until(lambda: credentials.workload.refusal() is None)  # type: ignore[union-attr]  # asserted above
 
 
 async def test_a_drained_worker_ends_and_leaves_what_it_counted() -> None:

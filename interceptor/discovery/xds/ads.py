@@ -39,13 +39,6 @@ NAMED: Final = (
     20  # rejected resources that a NACK names: gRPC servers take headers and messages of some KiB only
 )
 LONGEST_REASON: Final = 300  # characters for each
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 30.0
-
-
-def backoff(failures: int, chance: float) -> float:
-    """Seconds before the next connection after so many failures in a row; ``chance`` is from 0 to 1."""
-    return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16)) * (0.5 + chance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import grpc
 import trio
 
-from interceptor.discovery.xds.ads import Ads, backoff
+from interceptor.discovery.xds.ads import Ads
 from interceptor.discovery.xds.codec import decode, encode
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from interceptor.model.chance import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -151,4 +151,7 @@ def test_the_files_of_the_workloads_certificate_are_named_together() -> None:
     assert sidecar.spec.tls is not None
     assert sidecar.spec.tls.files == ("/c", "/k", "/b", None)
     [problem] = problems(f"{SIDECAR}spec: {{tls: {{certificate: /c, privateKey: /k}}}}\n")
-    assert "spec.tls.trustBundle: is required" in problem
+    assert "spec.tls.trustBundle: is required, unless workloadApi names a SPIFFE agent" in problem
+    assert problems(f"{SIDECAR}spec: {{tls: {{workloadApi: {{}}}}}}\n") == []
+    [problem] = problems(f"{SIDECAR}spec: {{tls: {{workloadApi: {{}}, revocationList: /l}}}}\n")
+    assert "spec.tls.revocationList: has no meaning beside workloadApi" in problem

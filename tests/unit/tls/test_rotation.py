@@ -131,4 +131,4 @@ def test_the_dump_shows_certificates_and_no_key(tmp_path: Path, root: Root) -> N
     assert dump["identity"] == "spiffe://cluster.local/ns/shop/sa/web"
     assert "PRIVATE" not in str(dump)
     assert "{'dns': 'a.b'}" in str(dump)
-    assert "cluster.local/ns/shop/sa/web, valid for 0.0 days" in str(kept)
+    assert "cluster.local/ns/shop/sa/web, valid for 60 minutes" in str(kept)

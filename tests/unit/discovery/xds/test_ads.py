@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from interceptor.discovery.xds import ads as module
-from interceptor.discovery.xds.ads import LONGEST_DELAY, NAMED, PATIENCE, Ads, backoff
+from interceptor.discovery.xds.ads import NAMED, PATIENCE, Ads
 from interceptor.discovery.xds.messages import (
     CLUSTER,
     ENDPOINT,
@@ -316,12 +316,6 @@ def test_what_was_rejected_and_is_not_wanted_any_more_is_forgotten(talk: Talk) -
     assert talk.ads.rejected() == {(ENDPOINT, "a"): "no"}
     talk.say(CLUSTER)
     assert talk.ads.rejected() == {}
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1))
-def test_the_next_connection_comes_after_a_bounded_wait(failures: int, chance: float) -> None:
-    assert 0.25 <= backoff(failures, chance) <= LONGEST_DELAY * 1.5
-    assert backoff(failures, chance) <= backoff(failures + 1, chance)
 
 
 NAMES = "abcd"
