@@ -146,7 +146,7 @@ class Invocation(Record):
     backend: Backend | None = None  # None: auto
 
 
-class Given(NamedTuple):
+class Given(Record):
     """A flag's text, and where the operator wrote it: ``--wait``, ``SIDECAR_SETUP_WAIT``, ``rules.yaml:3: wait``."""
 
     text: str
@@ -160,7 +160,7 @@ class Source(Record):
     problems: tuple[str, ...] = ()
 
 
-class Names(NamedTuple):
+class Names(Record):
     """How user and group names become numbers; None for a name nobody has."""
 
     uid: Callable[[str], int | None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from interceptor.model.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from interceptor.redirect.status import InstalledChain
 
 
-class Step(NamedTuple):
+class Step(Record):
     """A commit that is about to be made: the seam where a test interferes. nft writes everything in one.
 
     Without a backend it is a request about policy routing, and ``attempt`` counts the requests.

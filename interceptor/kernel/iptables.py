@@ -7,6 +7,7 @@ which the kernel takes whole or refuses.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -84,6 +85,16 @@ def load() -> ModuleType:
     known: list[str] = module.Target.STANDARD_TARGETS
     known += sorted(_MORE_TARGETS.difference(known))
     return module
+
+
+def without_names() -> None:
+    """In a helper, for good: iptables' owner match looks for a user of the name '1337' before it takes it for a number.
+
+    That is in vain, since ours are numbers; and it may ask a directory server, in a namespace from which there is no way to it.
+    """
+    with contextlib.suppress(AttributeError):  # musl has no such services
+        for database in (b"passwd", b"group"):
+            ctypes.CDLL(None).__getattr__("__nss_configure_lookup")(database, b"files")
 
 
 def has_table(family: Family, table: Table) -> bool:

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import warnings
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,7 @@ _SONAMES: Final = {
 }
 _OWN: Final = "xtwrapper"  # lies beside python-iptables, where it looks next
 _EXTENSIONS: Final = "XTABLES_LIBDIR"
+_EASY: Final = "iptc.easy"  # encodes rules, and drops what it does not know; for us it is not there
 _UTIL: Final = "ctypes.util"  # loads archives, temporary files and processes for what is seldom asked
 
 
@@ -50,7 +52,12 @@ def import_iptc() -> ModuleType:
 def _shortcuts() -> Iterator[None]:
     """While python-iptables is imported: nothing of this is left when it is."""
     directory = "" if _EXTENSIONS in os.environ else extensions()
-    stand_ins: dict[str, Any] = {_UTIL: _stand_in(_UTIL, find_library=find)}
+    stand_ins: dict[str, Any] = {_UTIL: _stand_in(_UTIL, find_library=find), _EASY: _stand_in(_EASY)}
+    if "sysconfig" not in sys.modules:
+        # It would be asked for these two only, and load all that was known when Python was built.
+        stand_ins["sysconfig"] = _stand_in(
+            "sysconfig", get_config_var=lambda _: EXTENSION_SUFFIXES[0], get_path=lambda _: _packages()
+        )
     if "distutils" not in sys.modules:
         # It would be setuptools', a fifth of a second, for a directory that it finds without as well.
         stand_ins["distutils"] = None
@@ -107,7 +114,16 @@ def find(name: str) -> str | None:
         with contextlib.suppress(OSError):
             ctypes.CDLL(soname)
             return soname
-    return None if _OWN in name else _slowly(name)
+    if _OWN in name:
+        own = Path(_packages(), f"lib{_OWN}{EXTENSION_SUFFIXES[0]}")
+        return str(own) if name == _OWN and own.exists() else None
+    return _slowly(name)
+
+
+def _packages() -> str:
+    """The directory that python-iptables lies in."""
+    found = PathFinder.find_spec("iptc")
+    return str(Path(found.origin).parent.parent) if found and found.origin else ""
 
 
 def extensions() -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
 from interceptor.kernel import iptables, tables, x_entry
 from interceptor.kernel.netns import CLONE_NEWNET, libc
+from interceptor.model.record import Record
 from interceptor.redirect.foreign import LEGACY_NAT_PRIORITY, ForeignChain, Presence
 from interceptor.redirect.rules import FAMILIES, Family, Ruleset, Table, read_comment
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _PLACES: Final = {Table.RAW: 0, Table.MANGLE: 2, Table.NAT: 3, Table.FILTER: 4}
 
 
-class TableChange(NamedTuple):
+class TableChange(Record):
     """One table's rules of ours, as they are and as they are wanted."""
 
     family: Family
@@ -161,6 +162,7 @@ def _compare(
     family: Family, names: Sequence[Table], existing: frozenset[Table], ruleset: Ruleset
 ) -> list[TableChange]:
     """In a helper: what there is and what is wanted. A table that does not exist is not looked into."""
+    iptables.without_names()
     return [
         TableChange(
             family,

@@ -63,5 +63,5 @@ def _sockets() -> Iterator[tuple[int, list[str]]]:
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         path = Path("/proc/net", name)
         if path.exists():  # not in a kernel without IPv6
-            for line in path.read_text(encoding="ascii").splitlines()[1:]:
+            for line in path.read_text(encoding="utf-8").splitlines()[1:]:
                 yield family, line.split()

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import re
-import threading  # noqa: TID251 (a throw-away thread is how a namespace is entered without moving the caller)
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -104,6 +103,8 @@ def call_inside(path: Path, function: Callable[[], T]) -> T:
 
     For short work that yields a descriptor or a value: a socket keeps the namespace it was made in.
     """
+    import threading  # noqa: PLC0415, TID251 (a throw-away thread does not move the caller; apply does without)
+
     result: list[T] = []
     failure: list[BaseException] = []
 

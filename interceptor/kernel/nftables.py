@@ -7,12 +7,12 @@ shows that there is no table, nft is not asked.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-import shutil
-import subprocess  # noqa: TID251 (kernel/ may start processes, and this one is waited for inside a child)
-from typing import TYPE_CHECKING, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from interceptor.config.redirect import Backend
 from interceptor.errors import KernelError
@@ -28,7 +28,6 @@ from interceptor.redirect.rules import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from interceptor.kernel.child import Helpers
     from interceptor.redirect.nft_layout import Form
@@ -43,6 +42,21 @@ _NO_SUPPORT: Final = ("Protocol not supported", "Operation not supported", "Addr
 _NFPROTO_INET: Final = 1  # include/uapi/linux/netfilter.h
 _BOTH_FAMILIES: Final = 10  # after the policy routing of each: its marks are in here
 _NO_PERMISSION: Final = "Operation not permitted"
+
+
+class Ended(NamedTuple):
+    """How nft ended, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class _Started(NamedTuple):
+    """A run of nft, and the files that it reads and writes."""
+
+    pid: int
+    files: list[int]
 
 
 class TableChange(Record):
@@ -84,6 +98,13 @@ class TableChange(Record):
         _write(self.before, before_commit)
 
 
+def prepare() -> None:
+    """Ask nft for its version, which ``changes`` wants to know; it answers meanwhile."""
+    program = _program()
+    if program is not None:
+        _asked(program, os.getpid())
+
+
 def look(helpers: Helpers) -> Presence:
     """Whether our table is there, and the redirecting chains of others."""
     return helpers.call(4, _look)
@@ -91,6 +112,8 @@ def look(helpers: Helpers) -> Presence:
 
 def changes(helpers: Helpers, ruleset: Ruleset) -> Sequence[TableChange]:
     """Our table, when there is one or shall be one."""
+    if ruleset.chains:
+        _need_recent_program()
     change = helpers.call(4, _compare, ruleset)
     return [change] if change.before != NOTHING or change.wanted != NOTHING else []
 
@@ -122,7 +145,7 @@ def _unhook(tables: frozenset[Table]) -> None:
     if not commands:
         return
     ended = _run("-j", "-f", "-", text=json.dumps({"nftables": commands}))
-    if ended.returncode != 0:
+    if ended.status != 0:
         raise KernelError(f"the kernel would not let go of our rules in nftables ({_reason(ended)})")
 
 
@@ -148,10 +171,7 @@ def _look() -> Presence:
 
 
 def _compare(ruleset: Ruleset) -> TableChange:
-    wanted = nft_layout.wanted(ruleset)
-    if wanted != NOTHING:
-        _need_recent_program()
-    return TableChange(nft_layout.listed(_list_ours()), wanted)
+    return TableChange(nft_layout.listed(_list_ours()), nft_layout.wanted(ruleset))
 
 
 def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
@@ -163,7 +183,7 @@ def _write(wanted: Layout, before_commit: Callable[[Step], None]) -> None:
         commands = nft_layout.commands(current, wanted)
         before_commit(Step(Backend.NFT, attempt))
         ended = _run("-j", "-f", "-", text=json.dumps({"nftables": commands}))
-        if ended.returncode == 0:
+        if ended.status == 0:
             return
         if nft_layout.listed(_list_ours()) == current:
             raise KernelError(
@@ -190,7 +210,7 @@ def _list_ours() -> list[Form]:
 def _listing(*arguments: str, or_nothing: str | None = None) -> list[Form]:
     """What nft lists; nothing where the kernel has no nftables, or for the failure that says so."""
     ended = _run("-j", *arguments)
-    if ended.returncode != 0:
+    if ended.status != 0:
         if any(said in ended.stderr for said in (*_NO_SUPPORT, *([or_nothing] if or_nothing else []))):
             return []
         raise KernelError(f"cannot list the rules of nftables ({_reason(ended)}){_remedy(ended)}")
@@ -203,41 +223,58 @@ def _listing(*arguments: str, or_nothing: str | None = None) -> list[Form]:
         ) from error
 
 
-def _remedy(ended: subprocess.CompletedProcess[str]) -> str:
+def _remedy(ended: Ended) -> str:
     if _NO_PERMISSION in ended.stderr:
         return "; give this process CAP_NET_ADMIN and CAP_NET_RAW"
     return "; 'nft list ruleset' shows whether nft works here at all"
 
 
-def _reason(ended: subprocess.CompletedProcess[str]) -> str:
+def _reason(ended: Ended) -> str:
     """Nft's first words of what was wrong."""
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
-    return lines[0].partition("Error: ")[2] or lines[0] if lines else f"exit status {ended.returncode}"
+    return lines[0].partition("Error: ")[2] or lines[0] if lines else f"exit status {ended.status}"
 
 
-def _run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, text: str = "") -> Ended:
+    return _end(_start(*arguments, text=text))
+
+
+def _start(*arguments: str, text: str = "") -> _Started:
+    """Files instead of pipes: there is nothing to wait for but the end. subprocess takes as long to load as nft to run."""
     program = _program()
     if program is None:
         raise KernelError(
             "the program 'nft' is missing; install it with 'apt install nftables', or give --backend legacy"
         )
-    return subprocess.run(  # noqa: S603 (our own arguments)
-        [program, *arguments],
-        input=text,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        env={"PATH": _PATH, "LC_ALL": "C"},
-    )
+    files = [os.memfd_create("interceptor") for _ in range(3)]
+    with open(files[0], "w", encoding="utf-8", closefd=False) as given:
+        given.write(text)
+    os.lseek(files[0], 0, os.SEEK_SET)
+    ends = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
+    pid = os.posix_spawn(program, [program, *arguments], {"PATH": _PATH, "LC_ALL": "C"}, file_actions=ends)
+    return _Started(pid, files)
+
+
+def _end(started: _Started) -> Ended:
+    status = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+    said = []
+    for file in started.files[1:]:
+        os.lseek(file, 0, os.SEEK_SET)
+        with open(file, encoding="utf-8", errors="replace", closefd=False) as stream:
+            said.append(stream.read())
+    for file in started.files:
+        os.close(file)
+    return Ended(status, *said)
 
 
 def _program() -> str | None:
-    return shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_PATH}")
+    places = f"{os.environ.get('PATH', '')}:{_PATH}".split(":")
+    found = (Path(place, "nft") for place in places if place)
+    return next((str(path) for path in found if path.is_file() and os.access(path, os.X_OK)), None)
 
 
 def _need_recent_program() -> None:
-    printed = _run("--version").stdout
+    printed = _version(_program())
     found = _VERSION.search(printed)
     version = tuple(int(part or 0) for part in found.groups()) if found else ()
     if version < OLDEST:
@@ -246,6 +283,17 @@ def _need_recent_program() -> None:
             f"the program 'nft' is too old or not nftables' ({printed.strip() or 'no version'}); "
             f"{oldest} is needed: update nftables, or give --backend legacy"
         )
+
+
+@functools.cache
+def _asked(_program: str | None, _process: int) -> _Started:
+    """Once in each process: the answer is for whoever asked."""
+    return _start("--version")
+
+
+@functools.cache
+def _version(program: str | None) -> str:
+    return _end(_asked(program, os.getpid())).stdout
 
 
 def _refuse_when_blind(tables: frozenset[tuple[int, str]] | None) -> None:

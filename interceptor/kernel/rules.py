@@ -151,12 +151,18 @@ def _standing(namespace: Path | None) -> tables.Standing:
 
 
 def _prepare(backend: Backend | None, standing: tables.Standing) -> None:
-    """Load before the helpers are forked what more than one of them will need."""
+    """Load before the helpers are forked what more than one of them will need; ask what takes long to answer."""
     chosen_by_kernel = backend is None and not standing.has(Backend.NFT)
     if backend is Backend.LEGACY or standing.has(Backend.LEGACY) or chosen_by_kernel:
         from interceptor.kernel import legacy  # noqa: PLC0415 (see _driver)
 
         legacy.prepare()
+    if backend is Backend.NFT or (
+        backend is None and not standing.has(Backend.LEGACY) and not chosen_by_kernel
+    ):
+        from interceptor.kernel import nftables  # noqa: PLC0415 (see _driver)
+
+        nftables.prepare()
 
 
 def _driver(backend: Backend) -> Driver:
@@ -247,7 +253,7 @@ def _around() -> tuple[Place, bool]:
 def _ipv6_addresses() -> tuple[str, ...]:
     """In a helper: the IPv6 addresses that are not loopback's."""
     try:
-        lines = Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines()
+        lines = Path("/proc/net/if_inet6").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:  # a kernel without IPv6
         lines = []
     found = [(IPv6Address(int(fields[0], 16)), fields[5]) for fields in map(str.split, lines)]

@@ -76,7 +76,7 @@ def here() -> state_file.Place:
         except OSError:  # ENOPROTOOPT: an older kernel
             cookie = None
     return state_file.Place(
-        Path("/proc/self/ns/net").stat().st_ino, cookie, _BOOT.read_text(encoding="ascii").strip()
+        Path("/proc/self/ns/net").stat().st_ino, cookie, _BOOT.read_text(encoding="utf-8").strip()
     )
 
 

@@ -6,10 +6,11 @@ Makes no table. A throw-away thread may ask about another namespace: the paths a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from interceptor.config.redirect import Backend
 from interceptor.kernel import netlink
+from interceptor.model.record import Record
 from interceptor.redirect.rules import DETOUR_NUMBER, FAMILIES, Table
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Legacy = dict["Family", frozenset[Table]]
 Nft = frozenset[tuple[int, str]]  # each with the number of its family
 
 
-class Standing(NamedTuple):
+class Standing(Record):
     """The tables of both backends; for nftables None where only nft itself may know."""
 
     legacy: Legacy

@@ -10,13 +10,15 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from interceptor.model.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.redirect.rules import Family
 
 
-class _Shape(NamedTuple):
+class _Shape(Record):
     """Where the fields of an entry are: linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h, 64 bit."""
 
     in_interface: int

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.redirect import Backend
 from interceptor.model.record import Record
-from interceptor.redirect.nftables import NAT_PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,10 +21,12 @@ DNAT: Final = "dnat"
 TPROXY: Final = "tproxy"
 
 LEGACY_NAT_PRIORITY: Final = -100  # NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h
-_PRIORITY: Final = {Backend.LEGACY: LEGACY_NAT_PRIORITY, Backend.NFT: NAT_PRIORITY}
+# Ours: just before iptables and everybody else, so that whose chain runs first is no matter of who came last.
+NFT_NAT_PRIORITY: Final = LEGACY_NAT_PRIORITY - 1
+_PRIORITY: Final = {Backend.LEGACY: LEGACY_NAT_PRIORITY, Backend.NFT: NFT_NAT_PRIORITY}
 
 
-class ForeignRule(NamedTuple):
+class ForeignRule(Record):
     """What it looks like, what it does (``REDIRECT``, ``DNAT``, ``TPROXY`` or nothing of these), where it leads."""
 
     text: str
@@ -53,7 +54,7 @@ class Redirection(NamedTuple):
     rules: tuple[ForeignRule, ...]
 
 
-class Presence(NamedTuple):
+class Presence(Record):
     """What one backend holds in a namespace."""
 
     ours: bool
@@ -62,7 +63,7 @@ class Presence(NamedTuple):
     mangle: bool = False  # there may be rules of ours that mark packets, with which policy routing stands
 
 
-class Choice(NamedTuple):
+class Choice(Record):
     """A backend and why it was chosen."""
 
     backend: Backend

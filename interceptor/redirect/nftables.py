@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from interceptor.errors import ConfigError
 from interceptor.model.record import Record, replace
+from interceptor.redirect.foreign import NFT_NAT_PRIORITY
 from interceptor.redirect.rules import (
     FAMILIES,
     Answer,
@@ -39,10 +40,8 @@ Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 FAMILY: Final = "inet"
 TABLE: Final = "interceptor"
 UNHEARD: Final = "-unheard"
-# Just before iptables and everybody else (linux/netfilter_ipv4.h): whose chain runs first is then no matter of who came
-# last. After raw and before nat the kernel tracks connections.
-_PRIORITIES: Final = {Table.RAW: -301, Table.MANGLE: -151, Table.NAT: -101, Table.FILTER: -1}
-NAT_PRIORITY: Final = _PRIORITIES[Table.NAT]
+# Just before iptables' (linux/netfilter_ipv4.h), as for nat. After raw and before nat the kernel tracks connections.
+_PRIORITIES: Final = {Table.RAW: -301, Table.MANGLE: -151, Table.NAT: NFT_NAT_PRIORITY, Table.FILTER: -1}
 FULL_MASK: Final = 0xFFFF_FFFF
 _NFPROTO: Final[dict[Family, str]] = {4: "ipv4", 6: "ipv6"}
 _ADDRESS_TYPE: Final[dict[Family, str]] = {4: "ipv4_addr", 6: "ipv6_addr"}

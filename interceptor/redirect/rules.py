@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from interceptor.model.record import Record
 
@@ -207,7 +207,7 @@ class Ruleset(Record):
         return f"{_TAG}:{self.hash}:{rule.id}"
 
 
-class Tag(NamedTuple):
+class Tag(Record):
     """What a comment of ours says."""
 
     hash: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
+from interceptor.model.record import Record
 from interceptor.redirect.rules import (
     Answer,
     Jump,
@@ -33,7 +34,7 @@ class Extension(NamedTuple):
     parameters: tuple[tuple[str, str], ...] = ()
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A rule as x_tables has it; matches in the order they are written."""
 
     source: str | None

@@ -15,54 +15,64 @@ from scripts.benchmark.stage import WORK, StageError, run
 NAMESPACE: Final = "rules"
 CIDRS: Final = 1000
 _PROGRAMS: Final = Path(".venv/bin")
+_START: Final = "bare interpreter: start"
+_PLAN: Final = "sidecar-setup plan"
+_RESTORE: Final = "iptables-legacy-restore, both families"
+_SLOWER: Final = frozenset(("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"))  # no operator has them
+
+_Command = tuple[list[str], str]  # with what it reads
 
 
 def measure(rounds: int) -> list[Timing]:
-    """Medians. The modules are compiled, as an installed package's are; the first call of each kind is not counted."""
+    """Medians, one run of each after the other in every round: a machine that is slow for a while is slow for all.
+
+    The modules are compiled, as an installed package's are; the first round is not counted.
+    """
     setup, python = str(_PROGRAMS / "sidecar-setup"), str(_PROGRAMS / "python")
     text = run(setup, "plan", "--output", "iptables")
     v4, _, v6 = text.partition("# IPv6")
     enter = ["nsenter", f"--net=/run/netns/{NAMESPACE}"]
-    restore = [
-        ([*enter, "iptables-legacy-restore", "--noflush"], v4),
-        ([*enter, "ip6tables-legacy-restore", "--noflush"], v6.partition("\n")[2]),
-    ]
     many = ",".join(f"10.{number // 250}.{number % 250}.0/25" for number in range(CIDRS))
-    apply = [setup, "apply", "--netns", NAMESPACE, "--backend"]
+    apply = [*enter, setup, "apply", "--backend"]
     cidrs = ["--exclude-egress-cidrs", many]
-    start = _timed("bare interpreter: start", [([python, "-c", "pass"], "")], rounds)
-    command = _timed("sidecar-setup plan", [([setup, "plan"], "")], rounds)
-    restored = _timed("iptables-legacy-restore, both families", restore, rounds)
+    commands: dict[str, list[_Command]] = {
+        _START: [([python, "-c", "pass"], "")],
+        _PLAN: [([setup, "plan"], "")],
+        _RESTORE: [
+            ([*enter, "iptables-legacy-restore", "--noflush"], v4),
+            ([*enter, "ip6tables-legacy-restore", "--noflush"], v6.partition("\n")[2]),
+        ],
+        "apply, legacy": [([*apply, "legacy"], "")],
+        "apply, nft": [([*apply, "nft"], "")],
+        f"apply of {CIDRS} CIDRs, legacy": [([*apply, "legacy", *cidrs], "")],
+        f"apply of {CIDRS} CIDRs, nft": [([*apply, "nft", *cidrs], "")],
+    }
+    took: dict[str, list[float]] = {title: [] for title in commands}
+    for _ in range(rounds + 1):
+        for title, several in commands.items():
+            took[title].append(_time(title, several))
+    median = {title: statistics.median(times[1:]) for title, times in took.items()}
     return [
-        start,
-        command,
-        restored,
-        Timing("restore plus bare interpreter", restored.milliseconds + start.milliseconds),
-        Timing("restore plus sidecar-setup plan", restored.milliseconds + command.milliseconds),
-        _timed("apply, legacy", [([*apply, "legacy"], "")], rounds),
-        _timed("apply, nft", [([*apply, "nft"], "")], rounds),
-        _timed(f"apply of {CIDRS} CIDRs, legacy", [([*apply, "legacy", *cidrs], "")], rounds),
-        _timed(f"apply of {CIDRS} CIDRs, nft", [([*apply, "nft", *cidrs], "")], rounds),
+        *(Timing(title, median[title]) for title in (_START, _PLAN, _RESTORE)),
+        Timing("restore plus bare interpreter", median[_RESTORE] + median[_START]),
+        Timing("restore plus sidecar-setup plan", median[_RESTORE] + median[_PLAN]),
+        *(Timing(title, median[title]) for title in commands if title.startswith("apply")),
     ]
 
 
-def _timed(title: str, commands: list[tuple[list[str], str]], rounds: int) -> Timing:
-    """The median of all commands together, each time in a namespace where no rule is."""
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+def _time(title: str, commands: list[_Command]) -> float:
+    """Milliseconds of all commands together, in a namespace where no rule is."""
+    environment = {name: text for name, text in os.environ.items() if name not in _SLOWER}
     environment["PYTHONPYCACHEPREFIX"] = str(WORK / "compiled")
-    took = []
-    for number in range(rounds + 1):
-        run("ip", "netns", "add", NAMESPACE)
-        try:
-            began = time.perf_counter()
-            for argv, text in commands:
-                done = subprocess.run(
-                    argv, input=text, text=True, capture_output=True, check=False, timeout=60, env=environment
-                )
-                if done.returncode:
-                    raise StageError(f"{title}: {done.stderr.strip()}")
-            if number:
-                took.append((time.perf_counter() - began) * 1000)
-        finally:
-            run("ip", "netns", "del", NAMESPACE)
-    return Timing(title, statistics.median(took))
+    run("ip", "netns", "add", NAMESPACE)
+    try:
+        began = time.perf_counter()
+        for argv, text in commands:
+            done = subprocess.run(
+                argv, input=text, text=True, capture_output=True, check=False, timeout=60, env=environment
+            )
+            if done.returncode:
+                raise StageError(f"{title}: {done.stderr.strip()}")
+        return (time.perf_counter() - began) * 1000
+    finally:
+        run("ip", "netns", "del", NAMESPACE)

@@ -183,10 +183,10 @@ def test_an_expression_that_nftables_has_not(
     before = everything(app)
     run = nftables._run
 
-    def refuse(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def refuse(*arguments: str, text: str = "") -> nftables.Ended:
         if "-f" in arguments:
             error = "internal:0:0-0: Error: Could not process rule: No such file or directory\n"
-            return subprocess.CompletedProcess(arguments, 1, "", error)
+            return nftables.Ended(1, "", error)
         return run(*arguments, text=text)
 
     monkeypatch.setattr(nftables, "_run", refuse)

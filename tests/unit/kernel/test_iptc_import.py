@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ rule = module.Rule()
 rule.protocol = "tcp"
 rule.create_match("multiport").dports = "80,443"
 print(json.dumps([sorted(set(started)), found is ctypes.util.find_library, before == dict(os.environ),
-                  "distutils" in sys.modules]))
+                  sorted({"distutils", "sysconfig", "iptc.easy"} & set(sys.modules))]))
 """.replace("WATCHED", "{'subprocess.Popen', 'os.system', 'os.exec', 'os.posix_spawn'}")
 
 
@@ -35,14 +36,22 @@ def test_nothing_is_run_but_modprobe_and_nothing_is_left_behind(path: str) -> No
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env={"PATH": path}
     )
-    started, same_finder, same_environment, distutils = json.loads(done.stdout)
+    started, same_finder, same_environment, left = json.loads(done.stdout)
     assert [program for program in started if not program.endswith("modprobe")] == []
-    assert (same_finder, same_environment, distutils) == (True, True, False)
+    assert (same_finder, same_environment, left) == (True, True, [])
 
 
 def test_the_loader_is_asked_before_anything_is_run() -> None:
     assert iptc_import.find("c") == "libc.so.6"
     assert iptc_import.find("libxtwrapper.so") is None
+
+
+def test_its_own_library_lies_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iptc_import.find("xtwrapper")
+    assert found is not None
+    assert Path(found).name.startswith("libxtwrapper.")
+    monkeypatch.setattr(iptc_import, "_packages", lambda: "/nowhere")
+    assert iptc_import.find("xtwrapper") is None  # python-iptables looks for it itself
 
 
 def test_what_the_loader_does_not_know_is_looked_for_as_before() -> None:

@@ -61,7 +61,8 @@ def test_each_field_has_its_match() -> None:
         ),
         Return(),
     )
-    assert found[:5] == ("10.0.0.0/8", "192.0.2.0/24", "eth0", "lo", "tcp")
+    assert (found.source, found.destination, found.protocol) == ("10.0.0.0/8", "192.0.2.0/24", "tcp")
+    assert (found.in_interface, found.out_interface) == ("eth0", "lo")
     assert found.matches[:-1] == (
         Extension("mark", (("mark", "0x5/0xf"),)),
         Extension("connmark", (("mark", "0x6"),)),
