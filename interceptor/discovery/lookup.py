@@ -23,7 +23,7 @@ import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import trio
 
-from interceptor.discovery.name_servers import ask_by_tcp, ask_by_udp
+from interceptor.discovery.name_servers import ask_by_tcp, ask_by_udp, same_question
 from interceptor.discovery.resolver import FILE_SECONDS, MAX_ADDRESSES, RETRY, Answer, UnresolvedError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Lookups:
 
 async def _answer(server: SocketAddress, query: dns.message.Message) -> bytes:
     asked = query.to_wire()
-    reply = await ask_by_udp(server, asked)
+    reply = await ask_by_udp(server, asked, same_question)
     return await ask_by_tcp(server, asked) if reply[2] & dns.flags.TC >> 8 else reply
 
 

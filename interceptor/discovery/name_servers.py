@@ -140,25 +140,32 @@ class Hosts:
         self._found = read_hosts(text)
 
 
-async def ask_by_udp(server: SocketAddress, query: bytes) -> bytes:
-    """From a port of its own, and only an answer to this query: what else comes in is dropped."""
-    family = trio.socket.AF_INET6 if server.is_v6 else trio.socket.AF_INET
-    with trio.socket.socket(family, trio.socket.SOCK_DGRAM) as sock:
-        await sock.connect((server.host, server.port))
-        await sock.send(query)
-        while not _answers(query, reply := await sock.recv(LARGEST)):
-            pass
-        return bytes(reply)
+def same_id(query: bytes, reply: bytes) -> bool:
+    """Whether an answer may be to this query, whatever both of them say."""
+    return reply[:2] == query[:2]
 
 
-def _answers(query: bytes, reply: bytes) -> bool:
-    """Whether an answer is to this query: its id, and its question where it repeats one."""
-    if reply[:2] != query[:2] or len(reply) < 12 or not reply[2] & 0x80:
+def same_question(query: bytes, reply: bytes) -> bool:
+    """Whether an answer is to this query of ours: its id, and its question where it repeats one."""
+    if not same_id(query, reply) or len(reply) < 12 or not reply[2] & 0x80:
         return False
     if reply[4:6] == b"\0\0":  # an error about a query that was not understood
         return True
     end = query.find(b"\0", 12) + 5
     return reply[12:end].lower() == query[12:end].lower()
+
+
+async def ask_by_udp(
+    server: SocketAddress, query: bytes, answers: Callable[[bytes, bytes], bool] = same_id
+) -> bytes:
+    """From a port of its own, and only an answer to this query: what else comes in is dropped."""
+    family = trio.socket.AF_INET6 if server.is_v6 else trio.socket.AF_INET
+    with trio.socket.socket(family, trio.socket.SOCK_DGRAM) as sock:
+        await sock.connect((server.host, server.port))
+        await sock.send(query)
+        while not answers(query, reply := await sock.recv(LARGEST)):
+            pass
+        return bytes(reply)
 
 
 async def ask_by_tcp(server: SocketAddress, query: bytes) -> bytes:

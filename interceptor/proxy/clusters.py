@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import UpstreamAddress
     from interceptor.model.health import Unhealthy
     from interceptor.routing.balance import Balancer, Endpoint
-    from interceptor.routing.clusters import Cluster
+    from interceptor.routing.clusters import Cluster, Clusters
 
 _log: Final = logging.getLogger(__name__)
 WARM_STEPS: Final = 20  # how often weights grow while endpoints warm up
@@ -251,6 +251,24 @@ class ClusterStates:
         elif state.cluster is not cluster:
             state.follow(cluster, now)
         return state
+
+    def follow(
+        self, clusters: Clusters | None, now: float
+    ) -> tuple[set[UpstreamAddress], set[UpstreamAddress]]:
+        """Other clusters are in force: the addresses that are endpoints no more, of those in use, and all that are."""
+        gone: set[UpstreamAddress] = set()
+        there: set[UpstreamAddress] = set()
+        for name, state in list(self._states.items()):
+            _, port, subset, host = name.split("|")
+            before = state.cluster.decisions.keys()
+            found = None if clusters is None else clusters.find(host, int(port), subset or None, int(port))
+            if found is not None:
+                state.follow(found, now)
+                there |= found.decisions.keys()
+            elif not state.requests and not state.connections:
+                del self._states[name]
+            gone |= before - (() if found is None else found.decisions.keys())
+        return gone - there, there
 
     def judge(self, unhealthy: Unhealthy, now: float) -> None:
         """What active checks say of the endpoints of all clusters."""

@@ -200,6 +200,13 @@ class Proxy:
         self.count()
         return self._services.tracker.flows()
 
+    def follow(self) -> None:
+        """Another snapshot is in force: endpoints that it does not have get nothing new, and keep what they carry."""
+        routing = self._services.snapshot().routing
+        self._services.http.leave(
+            *self._states.follow(None if routing is None else routing.clusters, trio.current_time())
+        )
+
     def judge(self, unhealthy: Unhealthy) -> None:
         """What active checks say of the endpoints: those get no new flow or request."""
         self._states.judge(unhealthy, trio.current_time())

@@ -132,6 +132,7 @@ class Worker:
 
     def _reconsider(self, before: snapshot.Snapshot) -> None:
         """Open flows keep no permission that a new configuration takes; other addresses of a host take none."""
+        self._proxy.follow()
         current = self.store.current
         if current.configuration is before.configuration:
             return

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Final
 from interceptor.proxy.http.client import Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from interceptor.model.address import UpstreamAddress
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.hub import Hub
 
@@ -23,6 +26,7 @@ class Pool:
         self._idle: dict[object, deque[Connection]] = {}
         self._count = 0
         self._scheduled = False
+        self._left: dict[UpstreamAddress, None] = {}  # endpoints that are none any more, the last of them
         self.slot = 0  # of the hub's timer wheel
 
     def take(self, key: object) -> Connection | None:
@@ -41,7 +45,7 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """Let it wait."""
-        if self._count >= MOST_IDLE:
+        if self._count >= MOST_IDLE or (self._left and connection.address in self._left):
             connection.close()
             return
         connection.idle_since = self._hub.now
@@ -75,6 +79,17 @@ class Pool:
         if self._scheduled:
             oldest = min(idle[0].idle_since for idle in self._idle.values())
             self._hub.schedule(self, oldest + self.timeout)
+
+    def leave(self, gone: Collection[UpstreamAddress], there: Collection[UpstreamAddress]) -> None:
+        """Some addresses are endpoints no more: nothing waits for their sake. Others are there again."""
+        for address in there:
+            self._left.pop(address, None)
+        self._left.update(dict.fromkeys(gone))
+        for address in list(self._left)[:-MOST_IDLE]:
+            del self._left[address]
+        for idle in list(self._idle.values()):
+            for connection in [each for each in idle if each.address in gone]:
+                connection.close()
 
     def close(self) -> None:
         """Close every connection that waits."""

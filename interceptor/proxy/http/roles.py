@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ResponseFlag
@@ -123,6 +123,7 @@ class Trunk(Protocol):
 class Shared(Protocol):
     """What nobody has for himself."""
 
+    def leave(self, gone: Collection[UpstreamAddress]) -> None: ...
     def close(self) -> None: ...
 
 

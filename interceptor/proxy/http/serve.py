@@ -10,9 +10,9 @@ from interceptor.protocol import http1
 from interceptor.proxy.http import replies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
-    from interceptor.model.address import SocketAddress
+    from interceptor.model.address import SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow
     from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
@@ -66,6 +66,12 @@ class Serving:
         """Reset the connections that are denied by now."""
         for session in tuple(self.live):
             session.end_denied()
+
+    def leave(self, gone: Collection[UpstreamAddress], there: Collection[UpstreamAddress]) -> None:
+        """Some addresses are endpoints no more: what they carry goes on, and what carries nothing is closed."""
+        self.pool.leave(gone, there)
+        if self.trunks is not None:
+            self.trunks.leave(gone)
 
     def close(self) -> None:
         """Close the connections to upstreams that nobody has."""

@@ -37,6 +37,9 @@ from interceptor.proxy.http.side import Side, room
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from interceptor.model.address import UpstreamAddress
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
@@ -160,6 +163,11 @@ class Trunks:
             self._scheduled = True
             self._all.hub.schedule(self, min(left) + timeout)
 
+    def leave(self, gone: Collection[UpstreamAddress]) -> None:
+        """Some addresses are endpoints no more: their connections take nothing new, and end with what they carry."""
+        for trunk in [each for trunks in self._trunks.values() for each in trunks if each.address in gone]:
+            trunk.retire()
+
     def close(self) -> None:
         """Close all of them."""
         for trunk in [trunk for trunks in self._trunks.values() for trunk in trunks]:
@@ -220,6 +228,13 @@ class Trunk:
         elif side.unread and self.may_read(side):
             side.unread = False
             self._hub.again(side.fd)
+
+    def retire(self) -> None:
+        """Take nothing new, and end with what it carries."""
+        self.leg.leaving = True
+        self._home.drop(self)
+        if not self._branches:
+            self.close()
 
     def close(self) -> None:
         """End it; what it carries is lost."""
