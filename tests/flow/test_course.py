@@ -249,3 +249,19 @@ async def test_requests_at_a_port_of_any_protocol_are_not_counted_as_the_flow() 
         [state] = bed.running.proxy.clusters().values()
         await wait_until(lambda: bed.running.proxy.clusters().popitem()[1]["requests"] == 0)
         assert state["connections"] == 0
+
+
+async def test_a_flow_to_an_endpoint_that_leaves_goes_on_and_others_go_elsewhere() -> None:
+    async with routed_bed(
+        rule("{loadBalancer: {simple: RANDOM}}"), versions=[("127.0.0.2", "v1")], protocol="TCP"
+    ) as bed:
+        host, client, upstream = await greeted(bed)
+        assert host == "127.0.0.2"
+        bed.change(("127.0.0.3", "v1"))
+        await client.send(b"more")
+        assert await upstream.exactly(4) == b"more"
+        host, other, elsewhere = await greeted(bed)
+        assert host == "127.0.0.3"
+        await upstream.send(b"answer")
+        assert await client.exactly(6) == b"answer"
+        await end(client, upstream, other, elsewhere)

@@ -476,3 +476,38 @@ async def test_a_client_that_goes_away_during_a_pause_leaves_nothing() -> None:
             await wire.rest()
         reset(client.sock)
         await wait_until(lambda: bed.running.proxy.active == 0)
+
+
+async def test_an_endpoint_that_leaves_ends_its_request_and_nothing_waits_for_it() -> None:
+    only = routes("- route: [{destination: {host: shop.example}}]")
+    async with routed_bed(only, versions=[("127.0.0.2", "v1")]) as bed:
+        first, second = bed.client(), bed.client()
+        await first.send(ask("/waits"))
+        waiting = await bed.at("127.0.0.2")
+        await waiting.head()
+        await second.send(ask("/runs"))
+        running = await bed.at("127.0.0.2")
+        await running.head()
+        await waiting.send(OK)
+        await answered(first)
+        bed.change(("127.0.0.3", "v1"))
+        assert await waiting.some() == b"", "it carried nothing"
+        await first.send(ask("/next"))
+        other = await bed.at("127.0.0.3")
+        await other.head()
+        await other.send(OK)
+        await answered(first)
+        await running.send(OK)
+        assert (await answered(second))[0] == 200
+        assert await running.some() == b"", "it carries nothing any more"
+        bed.change(("127.0.0.2", "v1"))
+        assert await other.some() == b""
+        await second.send(ask("/back"))
+        again = await bed.at("127.0.0.2")
+        await again.head()
+        await again.send(OK)
+        await answered(second)
+        await second.send(ask("/pooled"))
+        assert (await again.head()).startswith(b"GET /pooled ")
+        await again.send(OK)
+        await answered(second)

@@ -459,3 +459,24 @@ async def test_many_requests_wait_for_one_connection() -> None:
             assert await client.body(number) == b"hello"
         assert bed.no_upstream()
         await wait_until(lambda: len(bed.records.requests) == len(numbers))
+
+
+async def test_an_endpoint_that_leaves_ends_its_streams_and_takes_no_other() -> None:
+    text = "- route: [{destination: {host: shop.example}}]"
+    only_one = [("127.0.0.2", "v1")]
+    async with (
+        routed_bed(routes(text), protocol="HTTP2", versions=only_one) as bed,
+        client_of(bed) as client,
+    ):
+        await client.ask(1, asked("/runs"))
+        old = await at(bed, "127.0.0.2")
+        await old.fields(1)
+        bed.change(("127.0.0.3", "v1"))
+        await client.ask(3, asked("/next"))
+        new = await at(bed, "127.0.0.3")
+        assert (await new.fields(1))[b":path"] == b"/next"
+        await old.answer(1, b"old")
+        assert await client.body(1) == b"old"
+        await new.answer(1, b"new")
+        assert await client.body(3) == b"new"
+        assert await old.end() == "fin"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import textwrap
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,9 @@ from interceptor.config.sidecar import Sidecar
 from interceptor.middleware.build import Stack
 from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.model.connection import Direction
+from interceptor.policy.policies import Policies
+from interceptor.routing.destinations import Decision
+from interceptor.routing.table import Routing
 from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration
 from tests.support.flows import running_proxy
@@ -67,12 +70,34 @@ def snapshot_of(documents: Sequence[str]) -> Snapshot:
     return take(plain(configuration(*documents)))
 
 
+class Switch:
+    """A view of whatever snapshot is current."""
+
+    def __init__(self, current: Snapshot) -> None:
+        self.current = current
+
+    @property
+    def policies(self) -> Policies | None:
+        return self.current.policies
+
+    @property
+    def routing(self) -> Routing | None:
+        return self.current.routing
+
+    def ingress(self, destination: OriginalDestination) -> Decision:
+        return self.current.ingress(destination)
+
+    def egress(self, destination: OriginalDestination) -> Decision:
+        return self.current.egress(destination)
+
+
 @dataclass
 class RoutedBed(Bed):
     """The same with several upstreams at one port."""
 
     servers: dict[str, socket.socket] = field(default_factory=dict)
     port: int = 0
+    change: Callable[..., None] = lambda: None  # to other endpoints: address and version of each
 
     async def at(self, host: str) -> Wire:
         """The next connection that reaches the upstream at an address."""
@@ -133,8 +158,8 @@ async def routed_bed(
     """``specs``: kind and spec of documents; ``others``: hosts and addresses of services with one endpoint, 127.0.0.4."""
     port, servers = _listening(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
     documents = [
-        *sidecar,
         shop(port, *versions, protocol=protocol),
+        *sidecar,
         *(
             document(kind, spec.replace("PORT", str(port)), f"d{number}")
             for number, (kind, spec) in enumerate(specs)
@@ -144,7 +169,7 @@ async def routed_bed(
         shop(port, ("127.0.0.4", "v1"), host=host, address=address, protocol=protocol)
         for host, address in others
     ]
-    view = snapshot_of(documents)
+    view = Switch(snapshot_of(documents))
     async with running_proxy(
         view,
         given,
@@ -152,7 +177,12 @@ async def routed_bed(
         direction=Direction.EGRESS,
         middleware=middleware,
     ) as running:
-        bed = RoutedBed(running, servers["127.0.0.2"], servers=servers, port=port)
+
+        def change(*others: tuple[str, str]) -> None:
+            view.current = snapshot_of([shop(port, *others, protocol=protocol), *documents[1:]])
+            running.proxy.follow()
+
+        bed = RoutedBed(running, servers["127.0.0.2"], servers=servers, port=port, change=change)
         try:
             yield bed
         finally:
