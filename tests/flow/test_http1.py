@@ -8,8 +8,11 @@ import re
 import pytest
 import trio
 
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import ProtocolName, ResponseFlag
 from interceptor.model.http import LocalReply
+from interceptor.proxy.http import dialling, http1
+from interceptor.proxy.http.client import Dialled
+from interceptor.proxy.http.serve import Service
 from tests.support.flows import reset, settings, wait_until
 from tests.support.http_flows import OK, Wire, http_bed, request, response
 
@@ -530,6 +533,31 @@ async def test_a_request_that_was_seen_is_not_sent_again() -> None:
         reset(first.sock)
         assert (await client.head()).startswith(b"HTTP/1.1 503 ")
         assert bed.no_upstream()
+
+
+async def test_an_attempt_that_was_given_up_while_it_was_dialled_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given up in the very turn in which the upstream took the connection: the task has not run since."""
+    dial = dialling.dial
+
+    async def late(service: Service, timeout: float, protocol: ProtocolName) -> Dialled:
+        dialled = await dial(service, timeout, protocol)
+        (session,) = service.all.live
+        assert isinstance(session, http1.Session)
+        assert session._exchange is not None
+        session._exchange.drop_attempt()
+        return dialled
+
+    monkeypatch.setattr(dialling, "dial", late)
+    async with http_bed() as bed:
+        client = bed.client()
+        await client.send(request())
+        upstream = await bed.upstream()
+        with pytest.raises(ConnectionResetError):
+            await upstream.rest()
+        reset(client.sock)
+        await bed.records.wait_closed()
 
 
 async def test_a_client_that_goes_away_ends_the_upstreams_work() -> None:

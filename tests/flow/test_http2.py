@@ -17,6 +17,7 @@ from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Sidecar, SidecarSpec, Timeouts
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.http import LocalReply, ResponseHead
+from interceptor.model.request import RequestRecord
 from interceptor.protocol.http2 import codes
 from interceptor.protocol.http2.codes import (
     CANCEL,
@@ -445,7 +446,7 @@ class Filtering:
     def start(self, exchange: Served) -> None:
         self.act(exchange)
 
-    def respond(self, exchange: Served, head: ResponseHead) -> None:
+    def respond(self, exchange: RequestRecord, head: ResponseHead) -> None:
         head.headers.append((b"X-Seen", b"yes"))
         self.heads.append(head)
 

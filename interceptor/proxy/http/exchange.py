@@ -24,56 +24,43 @@ Where the client may change to another protocol (101, CONNECT), the downstream i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import math
+from typing import TYPE_CHECKING
 
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress
-from interceptor.model.connection import ResponseFlag
-from interceptor.model.http import ResponseHead
-from interceptor.model.request import VIA_UPSTREAM, RequestRecord
 from interceptor.protocol import http1
 from interceptor.protocol.http1 import MalformedError
 from interceptor.protocol.translation import multiplexes, to_http1
-from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
-from interceptor.proxy.http import replies
-from interceptor.proxy.http.client import REPLAYABLE, Connection, Dialled
-from interceptor.proxy.http.half import Half
+from interceptor.proxy.http import dialling, replies
+from interceptor.proxy.http.answered import Answered
+from interceptor.proxy.http.client import REPLAYABLE, Connection
 from interceptor.proxy.http.serve import Service, onward as make_onward, pool_key, prepare
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from interceptor.model.http import Headers, LocalReply, RequestHead
+    from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
     from interceptor.proxy.http.client import Replay
-    from interceptor.proxy.http.roles import Carrier, Downstream, Routed, Trunk
+    from interceptor.proxy.http.half import Half
+    from interceptor.proxy.http.roles import Carrier, Downstream, Trunk
     from interceptor.routing.destinations import Decision
 
 
-class Exchange(RequestRecord):
+class Exchange(Answered):
     """One request and its response, on their way; and at its end the record of both."""
 
     __slots__ = (
-        "_connection", "_downstream", "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_scope",
-        "_sent_at", "_service", "_trailers", "_written", "active", "body", "body_limit", "complete", "connect_timeout", "injected", "over", "responded", "routed", "upgrade",
+        "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_trailers", "_written",
+        "body", "body_limit", "connect_timeout", "upgrade",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        service: Service,
-        downstream: Downstream,
-        request: http1.Request,
-    ) -> None:
+    def __init__(self, service: Service, downstream: Downstream, request: http1.Request) -> None:
         """Its head is still that of every request which says the same."""
-        every = service.all
-        now = every.clock()
-        super().__init__(service.flow, request.head, every.wall_clock(), now)
-        self._service = service
-        self._downstream = downstream
-        self._connection: Carrier | None = None
+        super().__init__(service, downstream, request.head)
         self._held: list[bytes] = []  # of the body, until there is a connection
         self._trailers: Headers = []
         self._kept: list[bytes] | None = None  # of the body, for another attempt
@@ -81,19 +68,11 @@ class Exchange(RequestRecord):
         self._request = request
         self._head = request.head  # as the upstream sees it
         self._written: bytes | None = None  # the bytes of it, where nothing looks at it
-        self.connect_timeout = every.connect_timeout
         self._replay: Replay | None = None
-        self._scope: trio.CancelScope | None = None  # of the task that waits for something
-        self._sent_at = now
-        self.active = now  # when something of it moved last
+        self.connect_timeout = service.all.connect_timeout
         self.body = request.body  # how long it is, or CHUNKED where that is not known
-        self.upgrade = request.upgrade  # what the client asks to change to
         self.body_limit: int | None = None
-        self.complete = False  # the request has ended
-        self.responded = False
-        self.over = False
-        self.routed: Routed | None = None
-        self.injected = ResponseFlag.NONE  # a fault that a route asked for
+        self.upgrade = request.upgrade  # what the client asks to change to
 
     # What the downstream calls
 
@@ -127,7 +106,7 @@ class Exchange(RequestRecord):
         """Some of the request's body."""
         self.bytes_received += len(data)
         if self.body_limit is not None and self.bytes_received > self.body_limit:
-            self._give_up(replies.TOO_LARGE)
+            self.refuse(replies.TOO_LARGE)
             return
         if self._kept is not None:
             self._kept.append(data)
@@ -171,20 +150,6 @@ class Exchange(RequestRecord):
         """The client has closed its side: it sends no more, and may still read."""
         if self._connection is not None:
             self._connection.half_close()
-
-    def abort(self, flag: ResponseFlag, details: str) -> None:
-        """The client is gone, or is not served any longer."""
-        if not self.over:
-            self.flag, self.details = flag, details
-            self._finish()
-
-    def check_time(self, now: float) -> None:
-        """End it where something took too long."""
-        every = self._service.all
-        if every.request_timeout is not None and now - self.began >= every.request_timeout:
-            self._give_up(replies.TIMEOUT)
-        elif now - self.active >= every.idle_timeout:
-            self._give_up(replies.SILENT if self.complete else replies.SLOW_BODY)
 
     # What the filters call
 
@@ -275,21 +240,6 @@ class Exchange(RequestRecord):
         if not self.over and self.flush() and self._connection is not None:
             self._downstream.resume()
 
-    def reply(self, local: LocalReply) -> None:
-        """Answer in the upstream's place."""
-        if self.over:
-            return
-        self.flag, self.details = local.flag, local.details
-        head = ResponseHead(local.status, replies.reason(local.status), replies.headers(local))
-        if self.routed is not None:
-            self.routed.replied(head)
-        self._respond(head, 0 if self.head.method == b"HEAD" else len(local.body))
-        if local.body and self.head.method != b"HEAD":
-            self.response_data(local.body)
-        self._finish()
-        self._downstream.end([])
-        self._downstream.flush()
-
     def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
         """Do what has to wait in a task, which ends with the exchange at the latest."""
         scope = self._scope = trio.CancelScope()
@@ -305,70 +255,10 @@ class Exchange(RequestRecord):
 
     # What the connection to the upstream calls
 
-    def informational(self, head: ResponseHead) -> None:
-        """A 1xx came, and the response is still to come."""
-        self._downstream.informational(head)
-
-    def respond(self, head: ResponseHead, body: int) -> None:
-        """The response's head came from the upstream."""
-        if self.routed is not None or self._service.all.filters is not None:
-            head = head.copy()
-            if self.routed is not None and self.routed.answered(head):
-                return
-        self.details = VIA_UPSTREAM
-        self.service_seconds = max(0.0, self._service.all.hub.now - self._sent_at)
-        self._respond(head, body)
-
-    def moved(self) -> None:
-        """Something of it moved, beside what passes here."""
-        self.active = self._service.all.hub.now
-
-    def respond_with(self, head: ResponseHead, body: int, reply: LocalReply | None) -> int:
-        """The response's head came from the user's own, perhaps made of a local reply; answers what body is to follow."""
-        self.respond(head, body)
-        if reply is not None:
-            self.flag, self.details = reply.flag, reply.details
-        return body
-
-    def response_data(self, data: bytes) -> None:
-        """Some of the response's body."""
-        self.bytes_sent += len(data)
-        self._downstream.data(data)
-
-    def response_sink(self) -> Half | None:
-        """The socket that takes the response's body past us, where nobody looks at it."""
-        downstream = self._downstream
-        return downstream if isinstance(downstream, Half) and downstream.ready else None
-
-    def response_relayed(self, size: int) -> None:
-        """Some of the response's body went past us."""
-        self.bytes_sent += size
-        self.active = self._service.all.hub.now
-
-    def response_end(self, trailers: Headers) -> None:
-        """The response is complete; the connection is somebody else's by now."""
-        self._connection = None
-        self._finish()
-        self._downstream.end(trailers)
-
-    def response_flush(self) -> bool:
-        """Nothing more in this turn; whether more may follow before the connection's ``resume`` is called."""
-        return self._downstream.flush()
-
     def request_drained(self) -> None:
         """The upstream took what was left."""
         if not self.over:
             self._downstream.resume()
-
-    def switched(self, head: ResponseHead, early: bytes) -> None:
-        """What follows is no HTTP. The record is finished by the downstream, when the tunnel ends."""
-        self.take_over(cast("Connection", self._connection), head, early)
-
-    def take_over(self, connection: Connection, head: ResponseHead, early: bytes) -> None:
-        """The same, with a connection that somebody else had."""
-        self._connection = None
-        self.respond(head, 0)
-        self._downstream.switch(connection, early)
 
     def lost(self, local: LocalReply, replay: Replay | None = None, failure: Failure = Failure.RESET) -> None:
         """The connection broke or spoke no HTTP; with a replay the upstream has seen nothing of the request."""
@@ -379,48 +269,23 @@ class Exchange(RequestRecord):
             self._replay = replay
             self.spawn(self._dial)
         elif self.routed is None or not self.routed.failed(failure):
-            self._give_up(local)
+            self.refuse(local)
 
     def reset_with(self, code: int | None) -> None:
         """With which code of HTTP/2 the upstream broke off; told before ``lost``."""
-
-    def refuse(self, local: LocalReply) -> None:
-        """The request turned out to be none: answer it, or break off."""
-        self._give_up(local)
-
-    def finish(self) -> None:
-        """Record it: the tunnel has ended."""
-        self._finish()
 
     # Inside
 
     async def _dial(self) -> None:
         service = self._service
-        started = service.all.clock()
         try:
-            sock, address = await upstream.dial(
-                service.decision.upstreams,
-                service.all.hub,
-                timeout=self.connect_timeout,
-                hint=service.decision.hint,
-                sources=service.sources,
-            )
+            dialled = await dialling.dial(service, self.connect_timeout, "http")
         except DialError as failure:
             self.not_dialled(failure)
             return
-        if self.over:
-            sockets.reset(sock)
+        if trio.current_effective_deadline() == -math.inf:  # cancelled since it took our connection
+            sockets.reset(dialled.sock)
             return
-        self.flow.connect_seconds = service.all.clock() - started
-        local = LocalAddress(sockets.local_address(sock))
-        try:
-            leg = await upstream.secured(
-                sock, address, service.flow, service.decision, service.all.transport, protocol="http"
-            )
-        except DialError as failure:
-            self.not_dialled(failure)
-            return
-        dialled = Dialled(leg, address, local)
         self._carry(service.all.pool.adopt(service.key, dialled))
         self.catch_up()
 
@@ -453,43 +318,6 @@ class Exchange(RequestRecord):
         self._held = []
         if self.complete:
             self.end(self._trailers)
-
-    def _respond(self, head: ResponseHead, body: int) -> None:
-        self.responded = True
-        self.status = head.status
-        if self._service.all.filters is not None:
-            self._service.all.filters.respond(self, head)
-        self._downstream.respond(head, body)
-
-    def _give_up(self, local: LocalReply) -> None:
-        if self.over:
-            return
-        if not self.responded:
-            self.reply(local)
-            return
-        self.flag, self.details = local.flag, local.details
-        self._finish()
-        self._downstream.broken(local.details)
-
-    def _finish(self) -> None:
-        """Let go of everything and record it, once."""
-        self.over = True
-        if self._scope is not None:
-            self._scope.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
-        if self.routed is not None:
-            self.routed.finished()
-        self.ended = self._service.all.clock()
-        if self.passing is not None:
-            self.passing.finished()
-        self._record()
-
-    def _record(self) -> None:
-        if self.flag is ResponseFlag.NONE:
-            self.flag = self.injected
-        self._service.all.recorder.request(self)
 
 
 class _Onward(Exchange):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interceptor.middleware.build import Stack
     from interceptor.middleware.chain import Chain
     from interceptor.model.http import ResponseHead
+    from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.roles import Served
 
 
@@ -36,7 +37,7 @@ class StackFilters:
             passing = exchange.passing = Passing(chain, exchange)
             passing.start()
 
-    def respond(self, exchange: Served, head: ResponseHead) -> None:
+    def respond(self, exchange: RequestRecord, head: ResponseHead) -> None:
         """The response goes back, also a local reply."""
         if isinstance(exchange.passing, Passing):
             exchange.passing.respond(head)

@@ -135,8 +135,8 @@ class _Copy(Exchange):
         self.responded, self.status = True, head.status
         self._downstream.respond(head, body)
 
-    def _finish(self) -> None:
-        super()._finish()
+    def finish(self) -> None:
+        super().finish()
         address, self._address = self._address, None
         if address is None:
             return

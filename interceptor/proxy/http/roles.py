@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
-    from interceptor.model.request import Passing
+    from interceptor.model.request import Passing, RequestRecord
     from interceptor.proxy.endings import DialError
     from interceptor.proxy.http.client import Connection
     from interceptor.routing.destinations import Decision
@@ -142,7 +142,7 @@ class Filters(Protocol):
     """What stands between a request and its upstream, where the configuration has any: see ``filters``."""
 
     def start(self, exchange: Served) -> None: ...
-    def respond(self, exchange: Served, head: ResponseHead) -> None: ...
+    def respond(self, exchange: RequestRecord, head: ResponseHead) -> None: ...
 
 
 class Router(Protocol):

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from interceptor.kernel import sockets
-from interceptor.model.address import LocalAddress
 from interceptor.model.connection import ResponseFlag
 from interceptor.protocol.http1 import CHUNKED
 from interceptor.protocol.http2 import answers, heads, replies as answers_of_ours
@@ -29,10 +27,8 @@ from interceptor.protocol.http2.diversion import end_stream, told_of
 from interceptor.protocol.http2.leg import Leg, Limits
 from interceptor.protocol.http2.writer import MARK
 from interceptor.protocol.translation import to_http2
-from interceptor.proxy import upstream
 from interceptor.proxy.endings import DialError
-from interceptor.proxy.http import replies
-from interceptor.proxy.http.client import Dialled
+from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.side import Side, room
 from interceptor.routing.retry import Failure
 
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply, RequestHead
     from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
+    from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.http.roles import Rider
     from interceptor.proxy.http.serve import Service, Serving
 
@@ -123,15 +120,8 @@ class Trunks:
             dialling.over.set()
 
     async def _made(self, service: Service, timeout: float) -> Trunk:
-        every, flow, decision = self._all, service.flow, service.decision
-        started = every.clock()
-        sock, address = await upstream.dial(
-            decision.upstreams, every.hub, timeout=timeout, hint=decision.hint, sources=service.sources
-        )
-        flow.connect_seconds = every.clock() - started
-        local = LocalAddress(sockets.local_address(sock))
-        leg = await upstream.secured(sock, address, flow, decision, every.transport, protocol="http2")
-        trunk = Trunk(every, self, service.key, Dialled(leg, address, local))
+        dialled = await dialling.dial(service, timeout, "http2")
+        trunk = Trunk(self._all, self, service.key, dialled)
         self._trunks.setdefault(service.key, []).append(trunk)
         return trunk
 

@@ -1,0 +1,27 @@
+"""The upstream of requests is dialled, whichever version of HTTP it is to be spoken to in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interceptor.kernel import sockets
+from interceptor.model.address import LocalAddress
+from interceptor.proxy import upstream
+from interceptor.proxy.http.client import Dialled
+
+if TYPE_CHECKING:
+    from interceptor.model.connection import ProtocolName
+    from interceptor.proxy.http.serve import Service
+
+
+async def dial(service: Service, timeout: float, protocol: ProtocolName) -> Dialled:
+    """Connect to one upstream after the other, in the clear or by TLS. Raises DialError."""
+    every, flow, decision = service.all, service.flow, service.decision
+    started = every.clock()
+    sock, address = await upstream.dial(
+        decision.upstreams, every.hub, timeout=timeout, hint=decision.hint, sources=service.sources
+    )
+    flow.connect_seconds = every.clock() - started
+    local = LocalAddress(sockets.local_address(sock))
+    leg = await upstream.secured(sock, address, flow, decision, every.transport, protocol=protocol)
+    return Dialled(leg, address, local)
