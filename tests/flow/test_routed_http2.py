@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -480,3 +481,88 @@ async def test_an_endpoint_that_leaves_ends_its_streams_and_takes_no_other() -> 
         await new.answer(1, b"new")
         assert await client.body(3) == b"new"
         assert await old.end() == "fin"
+
+
+CONNECT = [(b":method", b"CONNECT"), (b":authority", b"shop.example")]
+WEBSOCKET = [CONNECT[0], (b":protocol", b"websocket"), *FIELDS[1:]]
+
+
+async def test_a_connect_takes_no_route_that_matches_paths() -> None:
+    """As Envoy's: 404, for it has no path."""
+    text = """
+    - match: [{uri: {prefix: /}}]
+      route: [{destination: {host: shop.example, subset: v1}}]
+    """
+    async with routed_bed(SUBSETS, routes(text), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.say(client.peer.headers(1, CONNECT))
+        assert (await client.fields(1))[b":status"] == b"404"
+        record = await only(bed)
+        assert bed.no_upstream()
+    assert (record.flag, record.details) == (ResponseFlag.NO_ROUTE, "route_not_found")
+
+
+async def test_a_connect_is_a_tunnel_on_a_route_that_takes_everything() -> None:
+    async with routed_bed(SUBSETS, routes(V1), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.say(client.peer.headers(1, CONNECT))
+        app = await at(bed, "127.0.0.2")
+        seen = await app.fields(1)
+        assert {name: value for name, value in seen.items() if name[:2] != b"x-"} == dict(CONNECT)
+        assert seen[b"x-forwarded-proto"] == b"http"
+        await app.say(app.peer.headers(1, OK), app.peer.data(1, b"hello"))
+        assert (await client.fields(1))[b":status"] == b"200"
+        assert (await client.hear(DATA, 1)).payload == b"hello"
+        await client.say(client.peer.data(1, b"ping", end=True))
+        assert await app.body(1) == b"ping"
+        await app.say(app.peer.data(1, b"pong", end=True))
+        assert await client.body(1) == b"pong"
+
+
+async def test_an_upstream_of_http1_takes_no_connect() -> None:
+    async with routed_bed(SUBSETS, routes(V1)) as bed, client_of(bed) as client:
+        await client.say(client.peer.headers(1, CONNECT))
+        assert (await client.fields(1))[b":status"] == b"501"
+        record = await only(bed)
+        assert bed.no_upstream()
+    assert record.details == "connect_needs_http2"
+
+
+async def test_routes_take_no_extended_connect_and_do_not_offer_it() -> None:
+    """As Envoy in Istio's proxies: what was not offered is an error of the stream, and the others live."""
+    async with routed_bed(SUBSETS, routes(V1), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.say(client.peer.headers(1, WEBSOCKET))
+        assert (await client.hear(RST_STREAM, 1)).code == codes.PROTOCOL_ERROR
+        offered = (await client.hear(codes.SETTINGS)).payload
+        assert codes.ENABLE_CONNECT_PROTOCOL not in {key for key, _ in struct.iter_unpack(">HL", offered)}
+        await client.ask(3, asked())
+        app = await at(bed, "127.0.0.2")
+        await app.fields(1)
+        await app.answer(1)
+        assert await client.body(3) == b"hello"
+        records = await bed.requests(2)
+    assert [(each.flag, each.status) for each in records] == [
+        (ResponseFlag.DOWNSTREAM_PROTOCOL, 0),
+        (ResponseFlag.NONE, 200),
+    ]
+
+
+async def test_what_the_connections_own_upstream_offers_does_not_lead_past_the_routes() -> None:
+    async with (
+        routed_bed(SUBSETS, routes(V1), protocol="HTTP2", dialled="127.0.0.4") as bed,
+        client_of(bed) as client,
+    ):
+        await client.ask(1, [*FIELDS[:2], (b":authority", b"own.example"), FIELDS[3]])
+        app = await at(bed, "127.0.0.4", (codes.ENABLE_CONNECT_PROTOCOL, 1))
+        await client.hear(codes.SETTINGS)
+        offered = await client.hear(codes.SETTINGS)
+        while offered.flags:
+            offered = await client.hear(codes.SETTINGS)
+        assert offered.payload == struct.pack(">HL", codes.ENABLE_CONNECT_PROTOCOL, 1)
+        await client.say(client.peer.headers(3, WEBSOCKET))
+        assert (await client.fields(3))[b":status"] == b"501"
+        await client.say(
+            client.peer.headers(5, [*WEBSOCKET[:3], (b":authority", b"own.example"), WEBSOCKET[4]])
+        )
+        await app.fields(1)
+        assert (await app.fields(3))[b":protocol"] == b"websocket"
+        (record,) = await bed.requests()
+    assert (record.status, record.details) == (501, "extended_connect_not_routed")

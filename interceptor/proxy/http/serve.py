@@ -129,5 +129,5 @@ def complete(head: RequestHead, request_id: Callable[[], bytes]) -> bytes | None
     if found is None:
         head.headers.append((b"x-request-id", request_id()))
     if b"x-forwarded-proto" not in names:
-        head.headers.append((b"x-forwarded-proto", head.scheme))
+        head.headers.append((b"x-forwarded-proto", head.scheme or b"http"))
     return found
