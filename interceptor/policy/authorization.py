@@ -6,8 +6,8 @@ are none it is allowed. Policies in dry run have a verdict of their own, which d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.policy.index import Index
 from interceptor.policy.rules import compiled, for_any, for_tcp
@@ -25,6 +25,14 @@ DENIED_BODY: Final = b"RBAC: access denied"  # of a 403: Istio's exact words
 NO_MATCH: Final = "AuthorizationPolicy none"  # decided where ALLOW policies exist and none of them matches
 
 
+class Shadow(NamedTuple):
+    """What would have been decided, in Istio's words: by which kind of policies (``deny``, ``allow``, ``audit``), and how."""
+
+    policy: str
+    action: str
+    result: str  # allowed or denied; matched of an audit
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was decided, and by what."""
@@ -34,6 +42,7 @@ class Verdict:
     details: str = "-"  # of a refusal: Envoy's words for the log
     shadow: str = "-"  # what policies in dry run would have decided, where there are any
     audited: tuple[str, ...] = ()  # AUDIT policies that want it said
+    shadows: tuple[Shadow, ...] = field(default=(), compare=False)  # both of these, to be counted
 
 
 _UNDECIDED: Final = Verdict(allowed=True, policy="-")
@@ -73,14 +82,19 @@ class _Form:
             return verdict
         shadow = "-"
         audited: tuple[str, ...] = ()
+        shadows: list[Shadow] = []
         if self.dry is not None:
             would = self.dry.decide(connection, request)
-            shadow = f"{'allowed' if would.allowed else 'denied'} by {would.policy}"
+            result = "allowed" if would.allowed else "denied"
+            shadow = f"{result} by {would.policy}"
+            by_allow = would.policy == NO_MATCH or (would.allowed and would is not _UNDECIDED)
+            shadows.append(Shadow(would.policy, "allow" if by_allow else "deny", result))
         if self.audit is not None:
             audited = tuple(
                 dict.fromkeys(str(rule.policy) for rule in self.audit.matching(connection, request))
             )
-        return Verdict(verdict.allowed, verdict.policy, verdict.details, shadow, audited)
+            shadows += (Shadow(policy, "audit", "matched") for policy in audited)
+        return Verdict(verdict.allowed, verdict.policy, verdict.details, shadow, audited, tuple(shadows))
 
 
 class Authorizer:

@@ -106,7 +106,7 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             return
         begun = None
         if services.middleware is None and _is_opaque(decision, services) and not services.courses.any(flow):
-            if not permission.lets_through(flow, decision, services.snapshot().policies):
+            if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
                 return
             begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
             if not begun.errno:
@@ -258,9 +258,11 @@ async def _find_out_and_serve(
     if dialled is not None and services.courses.may_depart(flow, decision):
         sockets.reset(dialled.sock)
         dialled = None
-    if begun is not None or permission.lets_through(flow, decision, services.snapshot().policies):
+    if begun is not None or permission.lets_through(
+        flow, decision, services.snapshot().policies, services.recorder
+    ):
         dialled = dialled or await _dial(flow, decision, services, begun)
-        permission.lets_through(flow, decision, services.snapshot().policies, again=True)
+        permission.lets_through(flow, decision, services.snapshot().policies)
     if flow.denied is not None or dialled is None:
         if dialled is not None:
             sockets.reset(dialled.sock)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.policy.authorization import Verdict
     from interceptor.policy.policies import Policies
     from interceptor.proxy.endings import DialError, GoneError, HandshakeError
+    from interceptor.proxy.tracker import Recorder
     from interceptor.routing.destinations import Decision
     from interceptor.routing.table import Routing
 
@@ -71,14 +72,17 @@ def opaque(flow: Flow, decision: Decision, policies: Policies | None) -> Decisio
     return _opaque(flow, decision, policies)[0]
 
 
-def lets_through(flow: Flow, decision: Decision, policies: Policies | None, *, again: bool = False) -> bool:
-    """Whether a flow may be relayed as it is; noted in the flow, and in the log what policies want to be said, once."""
+def lets_through(
+    flow: Flow, decision: Decision, policies: Policies | None, recorder: Recorder | None = None
+) -> bool:
+    """Whether a flow may be relayed as it is; noted in the flow, and what policies want to be said with the recorder."""
     if flow.denied is None and policies is not None:
         decision, verdict = _opaque(flow, decision, policies)
         flow.policy = decision.policy
         if decision.denied is not None:
             deny(flow, decision)
-        if verdict is not None and not again:
+        if verdict is not None and verdict.shadows and recorder is not None:
+            recorder.shadowed(flow, verdict.shadows)
             _say(verdict, flow, "")
     return flow.denied is None
 
@@ -93,7 +97,9 @@ def _opaque(flow: Flow, decision: Decision, policies: Policies | None) -> tuple[
     return decision if verdict.policy == "-" else replace(decision, policy=verdict.policy), verdict
 
 
-def of_request(record: RequestRecord, decision: Decision, policies: Policies) -> LocalReply | None:
+def of_request(
+    record: RequestRecord, decision: Decision, policies: Policies, recorder: Recorder
+) -> LocalReply | None:
     """The answer to a request that policies refuse, None where they do not; noted in its record.
 
     The head is changed to what may be forwarded.
@@ -101,7 +107,8 @@ def of_request(record: RequestRecord, decision: Decision, policies: Policies) ->
     verdict, reply = policies.request(record.flow, decision.entry, record.head, record.started_at)
     if verdict.policy != "-":
         record.policy = verdict.policy
-    if verdict.audited or verdict.shadow != "-":  # so that the text is made only where it is wanted
+    if verdict.shadows:  # so that the text is made only where it is wanted
+        recorder.shadowed(record.flow, verdict.shadows)
         _say(verdict, record.flow, f", {record.head.method!r} {record.head.target!r}")
     return reply
 

@@ -156,8 +156,8 @@ class Proxy:
 
     def _authorize(self, record: RequestRecord, decision: Decision) -> LocalReply | None:
         """The answer to a request that the policies of now refuse."""
-        policies = self._services.snapshot().policies
-        return None if policies is None else permission.of_request(record, decision, policies)
+        policies, recorder = self._services.snapshot().policies, self._services.recorder
+        return None if policies is None else permission.of_request(record, decision, policies, recorder)
 
     def stop_accepting(self) -> None:
         """Accept what is already queued, then close the listeners; running flows go on, idle HTTP connections end."""

@@ -10,11 +10,12 @@ from interceptor.model.connection import Flow, ResponseFlag
 from interceptor.proxy.share import PORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from interceptor.model.address import LocalAddress, SocketAddress
     from interceptor.model.connection import Direction
     from interceptor.model.request import RequestRecord
+    from interceptor.policy.authorization import Shadow
     from interceptor.proxy.share import Share
 
 
@@ -33,6 +34,9 @@ class Recorder(Protocol):
 
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
+
+    def shadowed(self, flow: Flow, shadows: Sequence[Shadow]) -> None:
+        """Policies in dry run, or that only audit, have something to say of a connection or a request."""
 
     def mirrored(self, *, sent: bool) -> None:
         """A copy of a request was sent, or dropped."""

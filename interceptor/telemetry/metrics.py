@@ -29,17 +29,19 @@ from interceptor.telemetry.message_metrics import MessageMetrics
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.plaintext import Plaintext
 from interceptor.telemetry.request_metrics import RequestMetrics
+from interceptor.telemetry.shadows import Shadows
 from interceptor.telemetry.workload_api_metrics import WorkloadApiMetrics
 from interceptor.telemetry.xds_metrics import XdsMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from prometheus_client import Metric
 
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.connection import Flow
     from interceptor.model.request import RequestRecord
+    from interceptor.policy.authorization import Shadow
     from interceptor.telemetry.plaintext import Peers
 
 
@@ -70,6 +72,8 @@ class Metrics:
         Info("interceptor_build", "This build.", registry=registry).info({"version": version("interceptor")})
         self._plaintext = Plaintext()
         registry.register(self._plaintext)
+        self._shadows = Shadows()
+        registry.register(self._shadows)
         self._config_rejected = Counter(
             "interceptor_config_rejected",
             "Changes that were refused; the one before stayed.",
@@ -157,6 +161,10 @@ class Metrics:
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
         self._connections.detected(flow, result)
+
+    def shadowed(self, flow: Flow, shadows: Sequence[Shadow]) -> None:
+        """What policies in dry run would have decided, and what audits matched."""
+        self._shadows.add(flow.direction, shadows)
 
     def config_version(self, name: str) -> None:
         """Another version of the configuration is in force."""

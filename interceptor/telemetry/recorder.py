@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from interceptor.telemetry.request_lines import REQUEST_LINES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from interceptor.model.connection import Flow
     from interceptor.model.request import RequestRecord
+    from interceptor.policy.authorization import Shadow
     from interceptor.telemetry.access_log import AccessLog
     from interceptor.telemetry.metrics import Metrics
 
@@ -44,6 +47,10 @@ class Recorder:
     def detected(self, flow: Flow, result: str) -> None:
         """What a flow carries was found out, or was not in time."""
         self.metrics.detected(flow, result)
+
+    def shadowed(self, flow: Flow, shadows: Sequence[Shadow]) -> None:
+        """Policies in dry run, or that only audit, have something to say."""
+        self.metrics.shadowed(flow, shadows)
 
     def mirrored(self, *, sent: bool) -> None:
         """A copy of a request was sent, or dropped."""

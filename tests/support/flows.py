@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,7 @@ from interceptor.model.address import (
 )
 from interceptor.model.connection import Direction, Flow, ProtocolName, RelayChoice
 from interceptor.model.request import RequestRecord
+from interceptor.policy.authorization import Shadow
 from interceptor.policy.policies import Policies
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.permission import SnapshotView
@@ -44,6 +45,7 @@ class Records:
     accept_errors: list[int] = field(default_factory=list)
     requests: list[RequestRecord] = field(default_factory=list)
     detections: list[str] = field(default_factory=list)
+    shadows: list[Shadow] = field(default_factory=list)
     mirrors: list[bool] = field(default_factory=list)  # whether each was sent
     faults: int = 0
 
@@ -63,6 +65,9 @@ class Records:
 
     def detected(self, flow: Flow, result: str) -> None:
         self.detections.append(result)
+
+    def shadowed(self, flow: Flow, shadows: Sequence[Shadow]) -> None:
+        self.shadows += shadows
 
     def mirrored(self, *, sent: bool) -> None:
         self.mirrors.append(sent)

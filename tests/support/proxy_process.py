@@ -12,6 +12,7 @@ import json
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import Enum
 
@@ -21,6 +22,7 @@ from interceptor.kernel import process, sockets
 from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, Flow
 from interceptor.model.request import RequestRecord
+from interceptor.policy.authorization import Shadow
 from interceptor.proxy.server import Proxy
 from tests.support.flows import FixedView, settings
 
@@ -45,6 +47,9 @@ class Printer:
         pass
 
     def detected(self, flow: Flow, result: str) -> None:
+        pass
+
+    def shadowed(self, flow: Flow, shadows: Sequence[Shadow]) -> None:
         pass
 
     def mirrored(self, *, sent: bool) -> None:

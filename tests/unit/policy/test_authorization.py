@@ -192,20 +192,25 @@ def test_the_meshs_policies_are_asked_before_the_namespaces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "rules", "shadow"),
+    ("action", "rules", "shadow", "counted"),
     [
-        ("DENY", "[{}]", "denied by AuthorizationPolicy shop/p"),
-        ("DENY", "[]", "allowed by -"),
-        ("ALLOW", "[]", "denied by AuthorizationPolicy none"),
-        ("ALLOW", "[{}]", "allowed by AuthorizationPolicy shop/p"),
+        ("DENY", "[{}]", "denied by AuthorizationPolicy shop/p", "deny"),
+        ("DENY", "[]", "allowed by -", "deny"),
+        ("ALLOW", "[]", "denied by AuthorizationPolicy none", "allow"),
+        ("ALLOW", "[{}]", "allowed by AuthorizationPolicy shop/p", "allow"),
     ],
 )
-def test_a_dry_run_decides_nothing_and_says_what_it_would(action: str, rules: str, shadow: str) -> None:
+def test_a_dry_run_decides_nothing_and_says_what_it_would(
+    action: str, rules: str, shadow: str, counted: str
+) -> None:
     metadata = named("p", more=", annotations: {istio.io/dry-run: 'true'}")
     documents = configuration(policy_text(f"{{action: {action}, rules: {rules}}}", metadata))
     made = for_workload(documents.authorization_policies, WORKLOAD, TRUST_DOMAINS)
     assert made is not None
-    assert made.decide(connection()) == Verdict(allowed=True, policy="-", shadow=shadow)
+    verdict = made.decide(connection())
+    assert verdict == Verdict(allowed=True, policy="-", shadow=shadow)
+    result, _, policy = shadow.partition(" by ")
+    assert verdict.shadows == ((policy, counted, result),)
 
 
 def test_a_dry_run_audit_says_nothing() -> None:

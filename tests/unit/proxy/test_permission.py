@@ -16,6 +16,7 @@ from interceptor.proxy.permission import deny, lets_through, of_request, revoke
 from interceptor.routing.destinations import Decision
 from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration, service_entry_text
+from tests.support.flows import Records
 from tests.support.policies import head, named, policy_text, security_text
 from tests.support.sample_flows import OK, flow
 
@@ -126,9 +127,15 @@ def test_audits_and_dry_runs_are_logged_and_decide_nothing(caplog: pytest.LogCap
         policy_text("{action: AUDIT, rules: [{}]}", named("audit")),
         policy_text("{action: DENY, rules: [{}]}", named("dry", more=dry)),
     )
-    made_view = view(*texts)
+    made_view, records = view(*texts), Records()
+    decision = permission.decided(ingress(), APP, made_view)
     with caplog.at_level(logging.INFO):
-        assert lets_through(ingress(), permission.decided(ingress(), APP, made_view), made_view.policies)
+        assert lets_through(ingress(), decision, made_view.policies, records)
+        assert lets_through(ingress(), decision, made_view.policies)  # when it was dialled: said before
+    assert records.shadows == [
+        ("AuthorizationPolicy shop/dry", "deny", "denied"),
+        ("AuthorizationPolicy shop/audit", "audit", "matched"),
+    ]
     assert [record.getMessage() for record in caplog.records] == [
         "AuthorizationPolicy shop/audit matched flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080",
         "dry run: flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080 would be denied by AuthorizationPolicy shop/dry",
@@ -200,17 +207,19 @@ def test_a_request_is_decided_in_its_record(caplog: pytest.LogCaptureFixture) ->
     assert made_view.policies is not None
     decision = permission.decided(ingress(), APP, made_view)
     allowed, refused = (RequestRecord(ingress(), head(method), 0, 0) for method in ("GET", "PUT"))
+    records = Records()
     with caplog.at_level(logging.INFO):
-        assert of_request(allowed, decision, made_view.policies) is None
+        assert of_request(allowed, decision, made_view.policies, records) is None
+    assert records.shadows == [("AuthorizationPolicy shop/audit", "audit", "matched")]
     assert allowed.policy == "AuthorizationPolicy shop/p"
     assert caplog.messages == [
         "AuthorizationPolicy shop/audit matched flow 1 from 10.0.0.1:40000 to 10.0.0.9:8080, b'GET' b'/'"
     ]
-    reply = of_request(refused, decision, made_view.policies)
+    reply = of_request(refused, decision, made_view.policies, Records())
     assert reply is not None
     assert (reply.status, refused.policy) == (403, "AuthorizationPolicy none")
     egress_only = view(policy_text(f"{{{TARGET}}}")).policies
     assert egress_only is not None
     unasked = RequestRecord(ingress(), head(), 0, 0)
-    assert of_request(unasked, decision, egress_only) is None
+    assert of_request(unasked, decision, egress_only, Records()) is None
     assert unasked.policy is None
