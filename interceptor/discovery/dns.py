@@ -20,6 +20,12 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+
+# dnspython loads what makes a record when it meets the first one of a kind: too late where only root can read it.
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import dns.rrset
 import trio
 
