@@ -1,0 +1,296 @@
+"""A request's attempts at a cluster: its limits, an endpoint each time, how long it may take, and another try where that may be.
+
+Source: Envoy's router filter. What a cluster may have in flight is counted from when the request is brought to it until
+the exchange is over, however it ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from interceptor.model import http
+from interceptor.model.connection import ResponseFlag
+from interceptor.model.http import LocalReply
+from interceptor.model.request import Destination
+from interceptor.proxy.http import replies
+from interceptor.proxy.http.mirror import Mirrors
+from interceptor.proxy.http.timer import Timer
+from interceptor.routing import retry
+from interceptor.routing.clusters import hash_key
+from interceptor.routing.outlier import Outcome
+from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from interceptor.model.address import UpstreamAddress
+    from interceptor.model.http import ResponseHead
+    from interceptor.proxy.clusters import ClusterState, ClusterStates
+    from interceptor.proxy.http.exchange import Exchange
+    from interceptor.proxy.http.serve import Serving
+    from interceptor.routing.clusters import Cluster
+    from interceptor.routing.routes import Question
+
+_NO_ENDPOINT: Final = replies.reply(
+    503, ResponseFlag.NO_HEALTHY_UPSTREAM, "no_healthy_upstream",
+    "no endpoint of the destination is there, or none is healthy",
+)  # fmt: skip
+_OVERFLOW: Final = LocalReply(
+    503,
+    ResponseFlag.OVERFLOW,
+    "overflow",
+    b"interceptor: the destination has as many requests in flight as connectionPool.http.http2MaxRequests allows\n",
+    [(b"x-envoy-overloaded", b"true")],
+)
+_PENDING_OVERFLOW: Final = LocalReply(
+    503,
+    ResponseFlag.OVERFLOW,
+    "overflow",
+    b"interceptor: all connections that connectionPool.tcp.maxConnections allows carry a request, and as many wait as "
+    b"http1MaxPendingRequests allows\n",
+    [(b"x-envoy-overloaded", b"true")],
+)
+_ONCE: Final = RetryPolicy()
+_TIMEOUT: Final = replies.reply(
+    504, ResponseFlag.UPSTREAM_TIMEOUT, "response_timeout",
+    "the upstream did not answer within the route's timeout",
+)  # fmt: skip
+_TRY_TIMEOUT: Final = replies.reply(
+    504, ResponseFlag.UPSTREAM_TIMEOUT, "upstream_per_try_timeout",
+    "the upstream did not answer within the route's perTryTimeout",
+)  # fmt: skip
+
+
+class Means:
+    """What requests are brought to clusters with."""
+
+    def __init__(self, serving: Serving, states: ClusterStates) -> None:
+        self.serving = serving
+        self.states = states
+        self.mirrors = Mirrors(serving, states)
+
+
+class Attempts:
+    """Those of one request."""
+
+    __slots__ = (
+        "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_exchange", "_head", "_inside", "_means", "_mirrored", "_policy",
+        "_question", "_retrying", "_state", "_tried", "_try_deadline", "_waiting",
+    )  # fmt: skip
+
+    def __init__(self, means: Means, exchange: Exchange, question: Question) -> None:
+        self._means = means
+        self._exchange = exchange
+        self._question = question  # what routes were asked about it
+        self._head = exchange.head  # as the upstream is to see it
+        self._policy = _ONCE
+        self._cluster: Cluster | None = None
+        self._state: ClusterState | None = None  # from when the request counts as in flight there
+        self._address: UpstreamAddress | None = None  # where the attempt under way goes
+        self._attempts = 0
+        self._retrying = False
+        self._inside = False  # it has one of the connections that the cluster may have
+        # What gets a copy; None: a cluster that is not in the registry.
+        self._mirrored: Sequence[Cluster | None] = ()
+        self._cookie: bytes | None = None  # that keeps the client at its endpoint, where we made it
+        self._tried: list[UpstreamAddress] = []
+        self._deadline: Timer | None = None
+        self._try_deadline: Timer | None = None
+        self._waiting: Timer | None = None
+
+    def _bring(
+        self,
+        cluster: Cluster,
+        timeout: float | None,
+        mirrored: Sequence[Cluster | None] = (),
+        route: str | None = None,
+    ) -> None:
+        """Bring the request to an endpoint of a cluster, if the cluster's policies let it."""
+        exchange, every = self._exchange, self._means.serving
+        self._cluster, base = cluster, cluster.base
+        exchange.destination = Destination(cluster.name, base.service, base.namespace, route)
+        if base.entry != exchange.decision.entry and every.authorize is not None:
+            denied = every.authorize(exchange, base)
+            if denied is not None:
+                exchange.reply(denied)
+                return
+        state = self._means.states.of(cluster, every.clock())
+        if state.full():
+            exchange.reply(_OVERFLOW)
+            return
+        self._state = state
+        state.requests += 1
+        if timeout is not None:
+            self._deadline = self._timer(timeout, self._is_late)
+        self._mirrored = mirrored
+        if self._policy.attempts or mirrored:
+            exchange.keep()
+        if state.has_connection():
+            self._enter(state)
+        elif state.may_wait():
+            state.waiting[self] = self._admitted
+        else:
+            exchange.reply(_PENDING_OVERFLOW)
+
+    def _enter(self, state: ClusterState) -> None:
+        self._inside = True
+        state.connections += 1
+        self._attempt()
+
+    def _admitted(self) -> None:
+        """Another request has left its connection."""
+        try:
+            if self._state is not None and not self._exchange.over:
+                self._enter(self._state)
+                self._exchange.catch_up()
+        except Exception:  # noqa: BLE001 (a fault while one request is served must not end the other, which calls)
+            self._means.serving.fault(self._exchange)
+
+    def _attempt(self) -> None:
+        exchange, state, cluster = self._exchange, self._state, self._cluster
+        assert state is not None
+        assert cluster is not None
+        every = self._means.serving
+        self._attempts += 1
+        address = state.pick(every.clock(), self._key(cluster), self._tried)
+        if address is None:
+            exchange.reply(_NO_ENDPOINT)
+            return
+        self._address = address
+        self._tried.append(address)
+        state.begin(address)
+        http.put(self._head.headers, b"x-envoy-attempt-count", b"%d" % self._attempts)
+        if self._policy.per_try_timeout is not None:
+            self._try_deadline = self._timer(self._policy.per_try_timeout, self._try_is_late)
+        decision = cluster.decisions.get(address) or state.cluster.decisions[address]
+        exchange.attempt(decision, self._head, cluster.traffic.connect_timeout)
+
+    def _key(self, cluster: Cluster) -> bytes | None:
+        """What of this request its endpoint depends on."""
+        on = cluster.traffic.hash_on
+        if on is None:
+            return None
+        key = hash_key(on, self._question, self._exchange.flow.peer.host)[1]
+        if key is None and on.cookie is not None:
+            if self._cookie is None:
+                self._cookie = b"%016x" % self._means.states.chance.getrandbits(64)
+            key = self._cookie
+        return key
+
+    # What the exchange calls
+
+    def answered(self, head: ResponseHead) -> bool:
+        """A response came; True where it is not passed on, but the request is tried again."""
+        if self._state is None or self._address is None:
+            return False
+        status = head.status
+        outcome = Outcome.SUCCESS
+        if status >= 500:
+            outcome = Outcome.GATEWAY_ERROR if status in GATEWAY_ERRORS else Outcome.SERVER_ERROR
+        self._state.note(self._address, outcome, self._means.serving.clock())
+        grpc = http.get(head.headers, b"grpc-status")
+        attempt = Attempt(
+            status=status, grpc_status=int(grpc) if grpc is not None and grpc.isdigit() else None
+        )
+        if self._again(attempt):
+            return True
+        self._stop_try()
+        self._mirror()
+        self._give_cookie(head)
+        return False
+
+    def _mirror(self) -> None:
+        """Send the copies, once all of the request has come."""
+        exchange, mirrored = self._exchange, self._mirrored
+        if not mirrored or not exchange.complete:
+            return
+        self._mirrored = ()
+        for cluster in mirrored:
+            self._means.mirrors.send(exchange.flow, self._head, exchange.kept, cluster)
+
+    def _give_cookie(self, head: ResponseHead) -> None:
+        on = None if self._cluster is None else self._cluster.traffic.hash_on
+        if self._cookie is None or on is None or on.cookie is None:
+            return
+        parts = [b'%b="%b"' % (on.cookie.name, self._cookie)]
+        if on.cookie.ttl:
+            parts.append(b"Max-Age=%d" % on.cookie.ttl)
+        if on.cookie.path is not None:
+            parts.append(b"Path=" + on.cookie.path)
+        head.headers.append((b"set-cookie", b"; ".join((*parts, b"HttpOnly"))))
+
+    def failed(self, failure: Failure) -> bool:
+        """An attempt got no answer; whether there is another one."""
+        if self._state is None or self._address is None:
+            return False
+        self._state.note(self._address, Outcome.LOCAL_FAILURE, self._means.serving.clock())
+        return self._again(Attempt(failure))
+
+    def _again(self, attempt: Attempt) -> bool:
+        exchange, state, policy = self._exchange, self._state, self._policy
+        assert state is not None
+        if (
+            exchange.responded
+            or not exchange.replayable
+            or self._attempts > policy.attempts
+            or retry.reason_to_retry(policy, exchange.head.method, attempt) is None
+        ):
+            return False
+        if not self._retrying:
+            if not state.may_retry():
+                return False
+            self._retrying = True
+            state.retries += 1
+        self._leave()
+        exchange.drop_attempt()
+        pause = retry.backoff(policy, self._attempts, self._means.states.chance)
+        self._waiting = self._timer(pause, self._retry)
+        return True
+
+    def _retry(self) -> None:
+        if not self._exchange.replayable:  # more of the body has come meanwhile than is kept
+            self._exchange.refuse(replies.CLOSED)
+        elif not self._exchange.over:
+            self._attempt()
+            self._exchange.catch_up()
+
+    def _is_late(self) -> None:
+        if not self._exchange.over:
+            if self._address is not None and self._state is not None:
+                self._state.note(self._address, Outcome.LOCAL_FAILURE, self._means.serving.clock())
+            self._exchange.refuse(_TIMEOUT)
+
+    def _try_is_late(self) -> None:
+        exchange = self._exchange
+        if not exchange.over and not exchange.responded and not self.failed(Failure.RESET):
+            exchange.refuse(_TRY_TIMEOUT)
+
+    def finished(self) -> None:
+        """The exchange is over, however it ended."""
+        self._leave()
+        self._mirror()
+        state, self._state = self._state, None
+        if state is not None:
+            state.waiting.pop(self, None)
+            state.requests -= 1
+            state.retries -= self._retrying
+        for timer in (self._deadline, self._waiting):
+            if timer is not None:
+                timer.stop()
+        if state is not None and self._inside:
+            state.leave_connection()
+
+    def _leave(self) -> None:
+        """The attempt is over."""
+        self._stop_try()
+        address, self._address = self._address, None
+        if address is not None and self._state is not None:
+            self._state.end(address)
+
+    def _stop_try(self) -> None:
+        timer, self._try_deadline = self._try_deadline, None
+        if timer is not None:
+            timer.stop()
+
+    def _timer(self, seconds: float, action: Callable[[], None]) -> Timer:
+        return Timer(self._exchange, self._means.serving, seconds, action)
