@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
     from interceptor.model.identity import Issued, Security, SpiffeId
+    from interceptor.model.workload import Workload
 
 
 ProtocolName: TypeAlias = Literal["auto", "http", "http2", "grpc", "tls", "tcp"]
@@ -80,6 +81,9 @@ class Flow:
         None  # by the certificate of the peer, verified; on egress our app has none
     )
     upstream_identity: SpiffeId | None = None  # the same of the upstream
+    peer_workload: Workload | None = (
+        None  # what a peer of the mesh said of itself; None: it was not asked yet
+    )
     security: Security = (
         "none"  # of the connection that faces the network: ingress the peer's, egress the upstream's
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.connection import Flow
     from interceptor.model.http import RequestHead
+    from interceptor.model.workload import Workload
 
 VIA_UPSTREAM = "via_upstream"  # Envoy's word for a response that was not ours
 
@@ -48,7 +49,7 @@ class RequestRecord:
 
     __slots__ = (
         "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
-        "logged", "messages", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local",
+        "logged", "messages", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local", "workload",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, head: RequestHead, started_at: float, began: float) -> None:
@@ -72,4 +73,5 @@ class RequestRecord:
         self.destination: Destination | None = None  # None: the flow's
         self.passing: Passing | None = None  # where it meets filters
         self.messages: Messages | None = None  # where they are counted
+        self.workload: Workload | None = None  # what the other side said of itself, where it is of the mesh
         self.logged = True  # where filters do not keep it out of the log

@@ -14,6 +14,7 @@ from interceptor.proxy import permission
 from interceptor.proxy.clusters import ClusterStates
 from interceptor.proxy.connection import Services
 from interceptor.proxy.course import Courses
+from interceptor.proxy.http.metadata import metadata_of
 from interceptor.proxy.http.pool import Pool
 from interceptor.proxy.http.request_ids import request_ids
 from interceptor.proxy.http.routed import Router
@@ -105,6 +106,7 @@ class Proxy:
         self._services.http.router = Router(self._services.http, lambda: snapshot().routing, states)
         made = self._services.http.transport
         if made is not None and made.workload is not None:
+            self._services.http.metadata = metadata_of(settings)
             made.workload.on_change = self._judge_peers
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()

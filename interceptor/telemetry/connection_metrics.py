@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from interceptor.model.connection import Direction, ResponseFlag
-from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
+from interceptor.model.workload import UNKNOWN
+from interceptor.telemetry.labels import ISTIO_TCP_LABELS, Certifications, Certified, tcp_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.connection import Direction
+from interceptor.model.workload import SILENT, UNKNOWN
 
 if TYPE_CHECKING:
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.identity import Security, SpiffeId
+    from interceptor.model.workload import Workload
 
-UNKNOWN: Final = "unknown"  # Istio's word for an absent value; a label is never left out
 
 # Clusters that stand for no service: Istio puts their name in destination_service_name.
 _NO_SERVICE: Final = frozenset(("PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster"))
@@ -33,26 +34,35 @@ MOST_IDENTITIES: Final = 1000  # of peers: an authority may issue without end, a
 
 
 class Certified(NamedTuple):
-    """What certificates proved of a flow."""
+    """What certificates proved of the other side, and what it said of itself."""
 
     security: Security
     other: SpiffeId | None  # the peer on ingress, the upstream on egress
+    workload: Workload = SILENT
 
 
 class Certifications:
-    """Reads it from flows, for as many identities as a metric may have."""
+    """Reads it from flows, for as many identities and workloads as a metric may have."""
 
     def __init__(self) -> None:
         self._known: set[SpiffeId] = set()
+        self._workloads: set[Workload] = set()
 
-    def __call__(self, flow: Flow) -> Certified:
+    def __call__(self, flow: Flow, workload: Workload | None = None) -> Certified:
         other = flow.upstream_identity if flow.direction is Direction.EGRESS else flow.peer_identity
         if other is not None and other not in self._known:
             if len(self._known) >= MOST_IDENTITIES:
                 other = None
             else:
                 self._known.add(other)
-        return Certified(flow.security, other)
+        if workload is None:
+            return Certified(flow.security, other)
+        if workload not in self._workloads:
+            if len(self._workloads) >= MOST_IDENTITIES:
+                workload = SILENT
+            else:
+                self._workloads.add(workload)
+        return Certified(flow.security, other, workload)
 
 
 UNCERTIFIED: Final = Certified("none", None)
@@ -68,8 +78,8 @@ def tcp_labels(
 ) -> dict[str, str]:
     """Istio's labels of a TCP flow: our workload is the source on egress and the destination on ingress."""
     egress = direction is Direction.EGRESS
-    ours = _workload(sidecar)
-    unknown = dict.fromkeys(_WORKLOAD_LABELS, UNKNOWN)
+    ours = workload_labels(sidecar)
+    unknown = dict.fromkeys(_WORKLOAD_LABELS, UNKNOWN) | certified.workload._asdict()
     if certified.other is not None:
         unknown |= {
             "principal": str(certified.other),
@@ -91,7 +101,7 @@ def tcp_labels(
     }
 
 
-def _workload(sidecar: Sidecar) -> dict[str, str]:
+def workload_labels(sidecar: Sidecar) -> dict[str, str]:
     """Our own side. The canonical names fall back in Istio's order, so that its dashboards group as they do there."""
     labels = sidecar.metadata.labels
     name = sidecar.metadata.name

@@ -71,7 +71,9 @@ class MessageMetrics(Collector):
             flow.direction,
             flow.destination_service if routed is None else routed.service,
             flow.destination_namespace if routed is None else routed.namespace,
-            self._certified(flow)._replace(security="none"),  # no label here says which it was
+            self._certified(flow, record.workload)._replace(
+                security="none"
+            ),  # no label here says which it was
         )
         series = self._series.get(key)
         if series is None:

@@ -22,9 +22,9 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from interceptor.model.connection import Direction
+from interceptor.model.workload import UNKNOWN
 from interceptor.telemetry.connection_metrics import ConnectionMetrics
 from interceptor.telemetry.health_metrics import HealthMetrics
-from interceptor.telemetry.labels import UNKNOWN
 from interceptor.telemetry.message_metrics import MessageMetrics
 from interceptor.telemetry.middleware_metrics import MiddlewareMetrics
 from interceptor.telemetry.plaintext import Plaintext

@@ -14,7 +14,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from interceptor.model.connection import ResponseFlag
-from interceptor.telemetry.labels import ISTIO_TCP_LABELS, UNKNOWN, Certifications, Certified, tcp_labels
+from interceptor.model.workload import UNKNOWN
+from interceptor.telemetry.labels import ISTIO_TCP_LABELS, Certifications, Certified, tcp_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,7 +117,7 @@ class RequestMetrics(Collector):
                 record.status,
             ),
             record.grpc_status,
-            self._certified(flow),
+            self._certified(flow, record.workload),
         )
         series = self._series.get(key)
         if series is None:

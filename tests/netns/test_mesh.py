@@ -144,7 +144,7 @@ def nginx(where: Namespace, work: Path) -> Iterator[None]:
     )
     (root / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {root}/pid; error_log {root}/error.log; events {{}}\n"
-        f"http {{ access_log off; {temporary} root {root}; server {{ listen 8080; }} "
+        f'http {{ access_log off; {temporary} root {root}; server {{ listen 8080; add_header seen "<$http_x_envoy_peer_metadata>"; }} '
         "server { listen 8081 http2; } }\n"
     )
     with program(where, 8080, "nginx", "-e", f"{root}/error.log", "-c", f"{root}/nginx.conf"):
@@ -170,15 +170,28 @@ def test_two_programs_talk_in_the_clear_and_their_gateways_by_mutual_tls(bed: To
     ):
         done = curl(bed.peer, "http://10.9.0.2:8080/", "http://10.9.0.2:8080/")
         assert done.stdout == "hellohello", done.stderr
+        head = curl(bed.peer, "-i", "http://10.9.0.2:8080/").stdout.lower()
+        assert "seen: <>" in head
+        assert "x-envoy-peer" not in head, "what gateways tell each other is no business of apps"
         redis = bed.peer.run("redis-cli", "-h", "10.9.0.2", "incr", "seen", uid=1000)
         assert redis.stdout == "1\n"
-        into = db.flows(3)
+        into = db.flows(4)
         assert {line["peer_identity"] for line in into} == {"spiffe://cluster.local/ns/shop/sa/web"}
         assert {line["relay"] for line in into} == {"http", "tls"}
         assert {line["policy"] for line in into} == {"AuthorizationPolicy shop/only-web"}
         assert {line["requested_server_name"] for line in into} >= {"outbound_.6379_._.db.shop"}
-        web.flows(3)
+        web.flows(4)
         metrics = db.get("/metrics")
+        assert tells(
+            metrics, source_workload="web", source_canonical_service="web", destination_workload="db"
+        )
+        upstream = "spiffe://cluster.local/ns/shop/sa/db"
+        assert tells(
+            web.get("/metrics"),
+            destination_workload="db",
+            destination_principal=upstream,
+            source_workload="web",
+        )
         labels = 'source_principal="spiffe://cluster.local/ns/shop/sa/web"'
         assert any(
             labels in line and 'connection_security_policy="mutual_tls"' in line
@@ -188,6 +201,14 @@ def test_two_programs_talk_in_the_clear_and_their_gateways_by_mutual_tls(bed: To
         shown = db.get("/certs", 15000)
         assert "spiffe://cluster.local/ns/shop/sa/db" in shown
         assert "PRIVATE" not in shown + db.get("/config_dump", 15000)
+
+
+def tells(metrics: str, **labels: str) -> bool:
+    """Whether all requests that were counted have these labels."""
+    lines = [line for line in metrics.splitlines() if line.startswith("istio_requests_total{")]
+    return bool(lines) and all(
+        f'{name}="{value}"' in line for line in lines for name, value in labels.items()
+    )
 
 
 def test_http2_stays_http2_over_mutual_tls(bed: Topology, work: Path) -> None:
@@ -211,6 +232,8 @@ def test_http2_stays_http2_over_mutual_tls(bed: Topology, work: Path) -> None:
         for line in (*db.flows(3), *web.flows(3)):
             assert (line["protocol"], line["response_code"]) == ("HTTP/2", 200)
         assert {line["peer_identity"] for line in db.flows(3)} == {"spiffe://cluster.local/ns/shop/sa/web"}
+        assert tells(db.get("/metrics"), source_workload="web", source_app="unknown")
+        assert tells(web.get("/metrics"), destination_workload="db", destination_canonical_revision="latest")
 
 
 def test_who_may_not_is_refused_and_told_apart_in_the_log(bed: Topology, work: Path) -> None:

@@ -54,6 +54,9 @@ class Answered(RequestRecord):
 
     def respond(self, head: ResponseHead, body: int) -> None:
         """The response's head came from the upstream."""
+        metadata = self._service.all.metadata
+        if metadata is not None:
+            head = metadata.response(self, head, self._service.decision)
         if self.routed is not None or self._service.all.filters is not None:
             head = head.copy()
             if self.routed is not None and self.routed.answered(head):

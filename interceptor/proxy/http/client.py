@@ -21,6 +21,7 @@ from interceptor.proxy.loop import BUFFER
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
+    from interceptor.model.identity import SpiffeId
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.loop import Leg
 
@@ -39,6 +40,7 @@ class Dialled(NamedTuple):
     sock: Leg
     address: UpstreamAddress
     local: LocalAddress
+    identity: SpiffeId | None = None  # that it proved
 
 
 class Home(Protocol):
@@ -77,7 +79,7 @@ class Connection(Half):
 
     __slots__ = (
         "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_looked", "_paused",
-        "_replay", "_started", "_taken", "_unread", "address", "idle_since", "key", "local", "waits",
+        "_replay", "_started", "_taken", "_unread", "address", "identity", "idle_since", "key", "local", "waits",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, home: Home, key: object, dialled: Dialled) -> None:
@@ -85,6 +87,7 @@ class Connection(Half):
         self._home = home
         self.address = dialled.address
         self.local = dialled.local
+        self.identity = dialled.identity
         self.key = key
         self.waits = False  # in the pool, since
         self.idle_since = 0.0

@@ -24,4 +24,4 @@ async def dial(service: Service, timeout: float, protocol: ProtocolName) -> Dial
     flow.connect_seconds = every.clock() - started
     local = LocalAddress(sockets.local_address(sock))
     leg = await upstream.secured(sock, address, flow, decision, every.transport, protocol=protocol)
-    return Dialled(leg, address, local)
+    return Dialled(leg, address, local, service.flow.upstream_identity)

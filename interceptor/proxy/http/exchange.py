@@ -79,6 +79,8 @@ class Exchange(Answered):
     def start(self) -> None:
         """Serve the request whose head is known."""
         every = self._service.all
+        if every.metadata is not None:
+            every.metadata.begun(self)
         if not every.looks(self.flow):
             onward = self._request.onward or make_onward(self._request)
             request_id = onward.request_id
@@ -303,13 +305,22 @@ class Exchange(Answered):
             connection.replay(self, self._replay)
             return
         written = self._written or http1.request_head(self._head, self.body, upgrade=self.upgrade)
+        metadata = self._service.all.metadata
+        if metadata is not None and metadata.tells(self.flow, self._service.decision):
+            written = b"%b%b\r\n" % (written[:-2], metadata.lines)
+            self.flow.security, self.flow.upstream_identity = "mutual_tls", connection.identity
         connection.carry(self, written)
         self._pour(connection)
 
     def ride(self, trunk: Trunk) -> None:
         """The same on a stream of a connection that others have streams on."""
         self.upstream, self.upstream_local = trunk.address, trunk.local
-        branch = self._connection = trunk.open(self, self._head, self.body)
+        head, metadata = self._head, self._service.all.metadata
+        if metadata is not None and metadata.tells(self.flow, self._service.decision):
+            head = head.copy()
+            head.headers += metadata.headers
+            self.flow.security, self.flow.upstream_identity = "mutual_tls", trunk.identity
+        branch = self._connection = trunk.open(self, head, self.body)
         self._pour(branch)
 
     def _pour(self, connection: Carrier) -> None:
@@ -337,6 +348,7 @@ class _Onward(Exchange):
         recorded = self._recorded
         recorded.upstream, recorded.upstream_local = self.upstream, self.upstream_local
         recorded.destination, recorded.injected = self.destination, self.injected
+        recorded.workload = self.workload or recorded.workload
         super()._respond(head, body)
 
     def _record(self) -> None:

@@ -219,6 +219,8 @@ class Requests:
     def request(self, call: Call) -> LocalReply | Wait | None:
         """Decide on a request."""
         every, service = self.service.all, self.service
+        if every.metadata is not None and every.metadata.tells(service.flow, service.decision):
+            call.more += every.metadata.fields
         router = every.router
         concerned = router is not None and router.concerns(service.flow, call.request, service.decision)
         if (concerned or not service.multiplexed) and call.protocol is None:
@@ -245,6 +247,8 @@ class Requests:
 
     def _begun(self, record: Request | Apart) -> None:
         self._live.add(record)
+        if self.service.all.metadata is not None:
+            self.service.all.metadata.begun(record)
         if record.messages is not None:
             self.service.all.recorder.call(record)
 
@@ -259,7 +263,7 @@ class Requests:
         call.fields = onward.fields
         if onward.anonymous:
             record.request_id = request_id = self.service.all.request_id()
-            call.more = plain((b"x-request-id", request_id))
+            call.more += plain((b"x-request-id", request_id))
         self.wanted.set()
 
     def touch(self, apart: Apart) -> None:
@@ -280,6 +284,8 @@ class Requests:
             record.details = VIA_UPSTREAM
             record.service_seconds = every.hub.now - record.began
             self.note_upstream(record)
+            if every.metadata is not None:
+                head = every.metadata.response(record, head, self.service.decision)
         if every.filters is not None:
             head = head.copy()
             every.filters.respond(record, head)

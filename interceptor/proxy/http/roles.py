@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ResponseFlag
     from interceptor.model.http import Headers, LocalReply, RequestHead, ResponseHead
+    from interceptor.model.identity import SpiffeId
     from interceptor.model.request import Passing, RequestRecord
     from interceptor.proxy.endings import DialError
     from interceptor.proxy.http.client import Connection
@@ -116,6 +117,8 @@ class Trunk(Protocol):
     def address(self) -> UpstreamAddress: ...
     @property
     def local(self) -> LocalAddress: ...
+    @property
+    def identity(self) -> SpiffeId | None: ...
 
     def open(self, rider: Rider, head: RequestHead, body: int) -> Carrier: ...
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow
     from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
+    from interceptor.proxy.http.metadata import Metadata
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.http.roles import Filters, Live, Router, Served, Shared
     from interceptor.proxy.hub import Hub
@@ -52,6 +53,7 @@ class Serving:
     filters: Filters | None = None
     router: Router | None = None
     authorize: Callable[[RequestRecord, Decision], LocalReply | None] | None = None
+    metadata: Metadata | None = None  # where there is an identity to speak for
     trunks: Shared | None = None  # once a request needs one
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request

@@ -172,6 +172,7 @@ class Trunk:
         self._home = home
         self.key = key
         self.address, self.local = dialled.address, dialled.local
+        self.identity = dialled.identity
         self.idle_since = self._hub.now
         self.over = False
         self._busy = False

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.identity import SpiffeId
+from interceptor.model.workload import Workload
 from interceptor.telemetry.labels import MOST_IDENTITIES, Certifications, Certified, tcp_labels
 from interceptor.telemetry.metrics import Metrics
 from tests.support.documents import sidecar
@@ -28,9 +29,9 @@ def test_the_principal_of_the_other_side_is_what_its_certificate_proved() -> Non
 def test_what_certificates_proved_is_read_for_either_direction() -> None:
     read = Certifications()
     ingress = flow(direction=Direction.INGRESS, peer_identity=WEB, security="mutual_tls")
-    assert read(ingress) == ("mutual_tls", WEB)
-    assert read(flow(upstream_identity=WEB, security="mutual_tls")) == ("mutual_tls", WEB)
-    assert read(flow()) == ("none", None)
+    assert read(ingress) == Certified("mutual_tls", WEB)
+    assert read(flow(upstream_identity=WEB, security="mutual_tls")) == Certified("mutual_tls", WEB)
+    assert read(flow()) == Certified("none", None)
 
 
 def test_an_authority_without_end_makes_no_series_without_end() -> None:
@@ -39,6 +40,25 @@ def test_an_authority_without_end_makes_no_series_without_end() -> None:
     seen = {read(flow(direction=Direction.INGRESS, peer_identity=peer)).other for peer in peers}
     assert len(seen) == MOST_IDENTITIES + 1
     assert read(flow(direction=Direction.INGRESS, peer_identity=peers[0])).other == peers[0]
+
+
+def test_what_the_other_side_says_of_itself_is_told_as_far_as_no_certificate_says_otherwise() -> None:
+    said = Workload("front", "other", "web", "v2", "storefront", "r2", "east")
+    into = labels(Direction.INGRESS, Certified("mutual_tls", WEB, said))
+    assert {name: into[f"source_{name}"] for name in said._fields} == said._asdict() | {
+        "workload_namespace": "shop"
+    }
+    assert into["destination_workload"] == "app"
+    out = labels(Direction.EGRESS, Certified("mutual_tls", None, said))
+    assert {name: out[f"destination_{name}"] for name in said._fields} == said._asdict()
+
+
+def test_peers_that_say_ever_new_names_make_no_series_without_end() -> None:
+    read = Certifications()
+    one = flow(direction=Direction.INGRESS, peer_identity=WEB, security="mutual_tls")
+    seen = {read(one, Workload(str(number))).workload for number in range(MOST_IDENTITIES + 10)}
+    assert len(seen) == MOST_IDENTITIES + 1
+    assert read(one, Workload("0")).workload == Workload("0")
 
 
 def test_the_expiry_of_each_file_is_a_gauge() -> None:
