@@ -194,7 +194,8 @@ _LATE_LIBRARIES: Final = ("jwt", "re2", "interceptor.discovery.lookup")
 
 def _reader_of_credentials(configuration: Configuration) -> Callable[[], Credentials | None]:
     """What reads the certificates that a configuration names; without any, TLS costs no memory."""
-    if configuration.sidecar.spec.tls is None and not configuration.destination_rules:
+    spec = configuration.sidecar.spec
+    if spec.tls is None and spec.discovery.xds is None and not configuration.destination_rules:
         return lambda: None
     from interceptor.proxy import transport  # noqa: PLC0415 (ssl and cryptography are 15 MB)
 
@@ -228,13 +229,13 @@ class Certificates:
 
     async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled, where there are any; a SPIFFE agent's are waited for at first, though not for long."""
-        if not self.keepers:
+        if self.credentials is None and self.pusher is None:
             task_status.started()
             return
         from interceptor.tls import rotation  # noqa: PLC0415 (loaded where there are certificates)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotation.watch, self.keepers, self.metrics.certificate_expiry)
+            nursery.start_soon(rotation.watch, lambda: self.keepers, self.metrics.certificate_expiry)
             if self.credentials is not None and (agent := self.credentials.agent) is not None:
                 assert self.credentials.workload is not None
                 nursery.start_soon(agent.follow, self.credentials.workload, self.metrics.workload_api())
@@ -249,7 +250,9 @@ class Certificates:
     @property
     def pending(self) -> str | None:
         """Why the workload has no identity though it should."""
-        return None if self._agent is None else self._agent.pending
+        if self._agent is not None:
+            return self._agent.pending
+        return None if self.credentials is None else self.credentials.pending
 
     @property
     def remark(self) -> str | None:
@@ -257,15 +260,16 @@ class Certificates:
         return None if self._agent is None else self._agent.remark
 
     def admit(self, configuration: Configuration) -> None:
-        """Raises ConfigError where a new configuration needs certificates that were not read at the start."""
-        read = set() if self.credentials is None else set(self.credentials.others)
+        """Read the certificates that a new configuration names. Raises ConfigError where one cannot be used."""
+        if self.credentials is not None:
+            self.credentials.admit(configuration)
+            return
         for rule in configuration.destination_rules:
             settings = (rule.spec.trafficPolicy.tls, *rule.port_tls.values())
-            named = {tls.files for tls in settings if tls is not None and tls.mode in {"SIMPLE", "MUTUAL"}}
-            if not named <= read:
+            if any(tls is not None and tls.mode in {"SIMPLE", "MUTUAL"} for tls in settings):
                 raise ConfigError(
-                    f"DestinationRule {rule.full_name} names TLS settings whose files were not read at the start; "
-                    "restart the proxy, or take the change back"
+                    f"DestinationRule {rule.full_name} names TLS settings, and the proxy began without any TLS; restart it, "
+                    "or take the change back"
                 )
 
     def transport(self, waits: Waits) -> Transport | None:
@@ -303,13 +307,29 @@ def _dns_listener(
     return DnsListener(bound.dns, lambda: store.current.names, servers, metrics.name_query)
 
 
-def _xds_client(sidecar: Sidecar, asked: Xds, live: Live, metrics: Metrics) -> Client:
+def _xds_client(
+    sidecar: Sidecar, asked: Xds, live: Live, metrics: Metrics, credentials: Credentials
+) -> Client:
     """What follows the control planes."""
-    from interceptor.discovery.xds.client import Client, node  # noqa: PLC0415 (loaded before root was given up)
+    from interceptor.discovery.xds.client import Client  # noqa: PLC0415 (loaded before root was given up)
+    from interceptor.discovery.xds.status import node  # noqa: PLC0415 (as above)
     from interceptor.discovery.xds.translate import Translator  # noqa: PLC0415 (as above)
+    from interceptor.tls import secrets  # noqa: PLC0415 (as above)
 
-    translator = Translator(sidecar.metadata.namespace, sidecar.spec.timeouts.connect)
-    return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds())
+    spec, names = sidecar.spec, None if sidecar.spec.tls is None else sidecar.spec.tls.sds
+
+    def check(name: str, files: Mapping[str, bytes]) -> str | None:
+        own = names is not None and name in {names.certificate, names.trustBundle}
+        return secrets.check(files, spec.trustDomain if own else None)
+
+    translator = Translator(
+        sidecar.metadata.namespace,
+        spec.timeouts.connect,
+        None if names is None else (names.certificate, names.trustBundle),
+        sidecar.metadata.labels,
+        check,
+    )
+    return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds(), credentials.give)
 
 
 def _supervise(
@@ -483,7 +503,10 @@ class Gateway:
             )
 
         if self._spec.discovery.xds is not None:
-            self._xds = _xds_client(configuration.sidecar, self._spec.discovery.xds, live, metrics)
+            credentials = self._certificates.credentials
+            assert credentials is not None  # a control plane may give some
+            asked_xds = self._spec.discovery.xds
+            self._xds = _xds_client(configuration.sidecar, asked_xds, live, metrics, credentials)
 
     async def _adopt(self, configuration: Configuration) -> str:
         """Put an accepted configuration into force; raises ConfigError where this process cannot."""

@@ -16,7 +16,7 @@ from interceptor.config.health_check import HealthCheck, faults as health_check_
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.config.xds import Xds  # noqa: TC001 (pydantic reads it)
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
-from interceptor.model.identity import CertificateFiles
+from interceptor.model.identity import SECRETS, CertificateFiles
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
 if TYPE_CHECKING:
@@ -167,9 +167,23 @@ class WorkloadApi(Strict):
     hint: str | None = Field(default=None, min_length=1)  # which of several identities; without: the first
 
 
-class Tls(Strict):
-    """The workload's own certificate and whom it believes: of files, as ``TlsFiles``, or of an agent."""
+class Sds(Strict):
+    """The secrets of the control plane (``spec.discovery.xds``) that are the certificates: Istio's names."""
 
+    certificate: str = Field(default="default", min_length=1, max_length=1024)
+    trustBundle: str = Field(default="ROOTCA", min_length=1, max_length=1024)  # noqa: N815
+
+    @property
+    def files(self) -> CertificateFiles:
+        """What they are called as files."""
+        pair = f"{SECRETS}{self.certificate}/"
+        return CertificateFiles(f"{pair}tls.crt", f"{pair}tls.key", f"{SECRETS}{self.trustBundle}/ca.crt")
+
+
+class Tls(Strict):
+    """The workload's own certificate and whom it believes: of files, as ``TlsFiles``, of an agent, or by SDS."""
+
+    sds: Sds | None = None
     workloadApi: WorkloadApi | None = None  # noqa: N815 (the document's spelling, here and below)
     certificate: str | None = Field(default=None, min_length=1)
     privateKey: str | None = Field(default=None, min_length=1)  # noqa: N815
@@ -179,21 +193,30 @@ class Tls(Strict):
     @property
     def files(self) -> CertificateFiles:
         """The same as whoever reads them wants it."""
+        if self.sds is not None:
+            return self.sds.files
         return CertificateFiles(self.certificate, self.privateKey, self.trustBundle, self.revocationList)
 
     def faults(self) -> Iterator[Fault]:
-        """Files, all three of them, or an agent."""
+        """Files, all three of them, or an agent, or a control plane."""
         files = {
             "certificate": self.certificate,
             "privateKey": self.privateKey,
             "trustBundle": self.trustBundle,
         }
+        chosen = "sds" if self.sds is not None else "workloadApi" if self.workloadApi is not None else None
         for name, value in files.items():
-            if value is None and self.workloadApi is None:
-                yield Fault(("spec", "tls", name), "is required, unless workloadApi names a SPIFFE agent")
-        for name, value in {**files, "revocationList": self.revocationList}.items():
-            if value is not None and self.workloadApi is not None:
-                yield Fault(("spec", "tls", name), "has no meaning beside workloadApi; leave one of them out")
+            if value is None and chosen is None:
+                message = (
+                    "is required, unless workloadApi names a SPIFFE agent, or sds a control plane's secrets"
+                )
+                yield Fault(("spec", "tls", name), message)
+        beside = {**files, "revocationList": self.revocationList}
+        if chosen == "sds":
+            beside["workloadApi"] = None if self.workloadApi is None else "given"
+        for name, value in beside.items():
+            if value is not None and chosen is not None:
+                yield Fault(("spec", "tls", name), f"has no meaning beside {chosen}; leave one of them out")
 
 
 class Dns(Strict):
@@ -301,6 +324,11 @@ class Sidecar(Document):
         yield from self._push_faults()
         if self.spec.tls is not None:
             yield from self.spec.tls.faults()
+            if self.spec.tls.sds is not None and self.spec.discovery.xds is None:
+                yield Fault(
+                    ("spec", "tls", "sds"),
+                    "needs spec.discovery.xds, the control plane that gives the secrets",
+                )
         yield from middleware_faults(self.spec.middleware, ("spec", "middleware"))
         yield from health_check_faults(self.spec.healthChecks, ("spec", "healthChecks"))
 

@@ -8,6 +8,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 # How the connection that faces the network is secured: the peer's on ingress, the upstream's on egress.
 Security: TypeAlias = Literal["mutual_tls", "tls", "none"]
 
+SECRETS: Final = (
+    "sds://"  # what the path of a file begins with that a control plane's secret is: in memory only
+)
 LONGEST: Final = 2048  # bytes of a SPIFFE id (SPIFFE-ID, section 2.3)
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)  # SPIFFE-ID, section 2.1
 _SEGMENT: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+", re.ASCII)  # section 2.2: no dot segments

@@ -16,12 +16,13 @@ import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.identity import Issued, SpiffeId
+from interceptor.model.identity import SECRETS, Issued, SpiffeId
 from interceptor.proxy.endings import HandshakeError, TlsDialError
 from interceptor.tls import certificates, judgement, rotation
 from interceptor.tls.contexts import Upstream
 from interceptor.tls.judgement import PeerCertificate, Refusal
-from interceptor.tls.rotation import Keeper
+from interceptor.tls.rotation import Files, Keeper
+from interceptor.tls.secrets import GivenFiles, Secrets
 from interceptor.tls.stream import TlsStream
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from interceptor.routing.security import UpstreamTls
     from interceptor.tls.certificates import Material
     from interceptor.tls.contexts import Contexts
+    from interceptor.tls.rotation import Source
     from interceptor.tls.spiffe import Agent
 
 # What we take of a peer's list. Istio's proxies also take istio-peer-exchange, and exchange metadata in front of a
@@ -134,8 +136,13 @@ class Transport:
         return stream
 
     def _keeper(self, tls: UpstreamTls) -> Keeper:
-        keeper = self.workload if tls.files is None else self.others[tls.files]
-        assert keeper is not None  # the configuration was refused without
+        keeper = self.workload if tls.files is None else self.others.get(tls.files)
+        if (
+            keeper is None
+        ):  # the configuration was refused without; so that of a flow is older than the one before
+            raise HandshakeError(
+                "own_certificate", f"nothing names the certificates of {tls.policy} any more"
+            )
         return keeper
 
     def _begin(
@@ -251,16 +258,59 @@ class Credentials:
         spec = configuration.sidecar.spec
         self._timeout = spec.timeouts.handshake
         self._trust_domains = dict.fromkeys((spec.trustDomain, *spec.trustDomainAliases), spec.trustDomain)
+        self._wall_clock = wall_clock
+        self._tls = spec.tls
+        self.secrets = Secrets()
         self.agent = _agent(spec.tls)
         self.workload = (
             None
             if spec.tls is None
-            else Keeper(self.agent or spec.tls.files, trust_domain=spec.trustDomain, wall_clock=wall_clock)
+            else Keeper(
+                self.agent or self._source(spec.tls.files),
+                trust_domain=spec.trustDomain,
+                wall_clock=wall_clock,
+            )
         )
+        self.others: dict[CertificateFiles, Keeper] = {}
+        self._named: set[CertificateFiles] = set()
+        self.admit(configuration)
+
+    def admit(self, configuration: Configuration) -> None:
+        """Read what a configuration names beside what is there. Raises ConfigError, and changes nothing then.
+
+        What neither it nor the one before names goes: flows that began by an older one dial by these no more.
+        """
         named = {tls.files for rule in configuration.destination_rules for tls in _settings(rule)}
-        self.others = {
-            files: Keeper(files, trust_domain=None, wall_clock=wall_clock) for files in sorted(named, key=str)
+        fresh = {
+            files: Keeper(self._source(files), trust_domain=None, wall_clock=self._wall_clock)
+            for files in sorted(named - self.others.keys(), key=str)
         }
+        self.others.update(fresh)
+        for files in self.others.keys() - named - self._named:
+            del self.others[files]
+        self._named = named
+
+    def _source(self, files: CertificateFiles) -> Source:
+        if any(path.startswith(SECRETS) for path in files.paths()):
+            return GivenFiles(files, self.secrets)
+        return Files(files)
+
+    def give(self, files: Mapping[str, bytes]) -> None:
+        """All the secrets of the control plane from now on."""
+        self.secrets.replace(files)
+        for keeper in self.keepers:
+            if keeper.changed:
+                keeper.reload()
+        if self.secrets.pass_on is not None:
+            self.secrets.pass_on(files)
+
+    @property
+    def pending(self) -> str | None:
+        """Why there is no certificate of the workload's own though there should be: a secret that did not come."""
+        tls = self._tls
+        if tls is None or tls.sds is None or (missing := self.secrets.missing(tls.files)) is None:
+            return None
+        return f"spec.tls.sds: the control plane has not given {missing}"
 
     @property
     def keepers(self) -> tuple[Keeper, ...]:
@@ -269,7 +319,7 @@ class Credentials:
 
     async def watch(self, expiries: Callable[[dict[str, float]], None] = lambda _: None) -> None:
         """Take new versions of the files, until cancelled."""
-        await rotation.watch(self.keepers, expiries)
+        await rotation.watch(lambda: self.keepers, expiries)
 
     def take(self, data: bytes | None) -> None:
         """What the process that listens to the agent heard: an answer, or that there is no identity any more."""

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from interceptor.model.identity import CertificateFiles, SpiffeId
+
+
+class Read(Protocol):
+    """Gets the bytes of a file, or of what stands for one. Raises ConfigError."""
+
+    def __call__(self, path: str, *, private: bool = False) -> bytes: ...
+
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -66,19 +73,23 @@ class Material:
         return min((each.not_after for each in self.chain), default=float("inf"))
 
 
-def load(files: CertificateFiles, *, now: float, trust_domain: str | None) -> Material:
+def load(
+    files: CertificateFiles, *, now: float, trust_domain: str | None, read: Read | None = None
+) -> Material:
     """Read and judge all files of an identity; ConfigError says, for each file, why it may not be used.
 
-    With a trust domain it is a mesh's: the certificate is an X.509-SVID and the bundle holds authorities.
+    With a trust domain it is a mesh's: the certificate is an X.509-SVID and the bundle holds authorities. ``read`` gets
+    the bytes where some are in no file.
     """
-    pair_pem, chain, identity = _load_pair(files, now, trust_domain)
+    read = read or read_file
+    pair_pem, chain, identity = _load_pair(files, now, trust_domain, read)
     bundle_pem: bytes | None = None
     bundle: tuple[Facts, ...] = ()
     if files.trust_bundle is not None:
-        bundle_pem, bundle = _load_bundle(files.trust_bundle, now, mesh=trust_domain is not None)
+        bundle_pem, bundle = _load_bundle(files.trust_bundle, now, read, mesh=trust_domain is not None)
     revoked: frozenset[tuple[str, int]] = frozenset()
     if files.revocation_list is not None:
-        revoked = _load_revoked(files.revocation_list, bundle_pem or b"", now)
+        revoked = _load_revoked(files.revocation_list, bundle_pem or b"", now, read)
     return Material(
         identity=identity,
         chain=chain,
@@ -90,17 +101,17 @@ def load(files: CertificateFiles, *, now: float, trust_domain: str | None) -> Ma
 
 
 def _load_pair(
-    files: CertificateFiles, now: float, trust_domain: str | None
+    files: CertificateFiles, now: float, trust_domain: str | None, read: Read
 ) -> tuple[bytes | None, tuple[Facts, ...], SpiffeId | None]:
     if files.certificate is None or files.private_key is None:
         return None, (), None
-    certificate_pem = _read(files.certificate)
+    certificate_pem = read(files.certificate)
     chain = _facts(files.certificate, certificate_pem)
     if not chain:
         raise ConfigError(
             f"{files.certificate}: it holds no certificate; give the workload's, then its chain"
         )
-    key_pem = _read(files.private_key, private=True)
+    key_pem = read(files.private_key, private=True)
     key = _public_digest(files.private_key, key_pem)
     identity = judge_own(files.certificate, chain, key, now, trust_domain)
     return key_pem + b"\n" + certificate_pem, chain, identity
@@ -125,8 +136,8 @@ def judge_own(
     return identity
 
 
-def _load_bundle(path: str, now: float, *, mesh: bool) -> tuple[bytes, tuple[Facts, ...]]:
-    pem = _read(path)
+def _load_bundle(path: str, now: float, read: Read, *, mesh: bool) -> tuple[bytes, tuple[Facts, ...]]:
+    pem = read(path)
     bundle = _facts(path, pem)
     wrong = judgement.judge_bundle(bundle, now) if mesh or not bundle else None
     if wrong is not None:
@@ -134,11 +145,11 @@ def _load_bundle(path: str, now: float, *, mesh: bool) -> tuple[bytes, tuple[Fac
     return pem, bundle
 
 
-def _load_revoked(path: str, bundle_pem: bytes, now: float) -> frozenset[tuple[str, int]]:
+def _load_revoked(path: str, bundle_pem: bytes, now: float, read: Read) -> frozenset[tuple[str, int]]:
     """Who was revoked by authorities of the bundle; a list that none of them signed proves nothing and is refused."""
     authorities = x509.load_pem_x509_certificates(bundle_pem) if bundle_pem else []
     lists = []
-    for block in _blocks(path, _read(path), LIST):
+    for block in _blocks(path, read(path), LIST):
         try:
             lists.append(x509.load_pem_x509_crl(block))
         except UNREADABLE:
@@ -280,12 +291,12 @@ def _blocks(path: str, pem: bytes, label: bytes) -> list[bytes]:
 
 def read(path: Path) -> list[x509.Certificate]:
     """Every certificate of a file. Raises ConfigError."""
-    return _certificates(str(path), _read(str(path)))
+    return _certificates(str(path), read_file(str(path)))
 
 
 def read_bytes(path: Path) -> bytes:
     """A file's content. Raises ConfigError."""
-    return _read(str(path))
+    return read_file(str(path))
 
 
 def pem(certificate: x509.Certificate) -> bytes:
@@ -293,7 +304,8 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _read(path: str, *, private: bool = False) -> bytes:
+def read_file(path: str, *, private: bool = False) -> bytes:
+    """The bytes of a file; a private key's must not be everybody's. Raises ConfigError."""
     try:
         with Path(path).open("rb") as file:
             if private and os.fstat(file.fileno()).st_mode & stat.S_IROTH:

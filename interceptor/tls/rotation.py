@@ -123,7 +123,10 @@ class Keeper:
             return False
         self._seen = before
         before_that, self.current = self.current.material, fresh
-        _log.info("new certificates are in use: %s", self)
+        if (refused := self._source.refusal()) is not None:
+            _log.warning("%s; handshakes that need it are refused until it comes", refused)
+        else:
+            _log.info("new certificates are in use: %s", self)
         if self.on_change is not None:
             self.on_change(before_that)
         return True
@@ -188,10 +191,12 @@ class Keeper:
         return Contexts(self._source.load(self._wall_clock(), self._trust_domain))
 
 
-async def watch(keepers: Sequence[Keeper], expiries: Callable[[dict[str, float]], None]) -> None:
+async def watch(
+    keepers: Callable[[], Sequence[Keeper]], expiries: Callable[[dict[str, float]], None]
+) -> None:
     """Look at the files of all, until cancelled; after each look it is told when they expire."""
     while True:
-        for keeper in keepers:
+        for keeper in keepers():
             if keeper.changed and await quiet(keeper.signature):
                 keeper.reload()
             keeper.remind()

@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "log_level",
     "reopen_log",
     "svids",
+    "secrets",
 ]
 
 

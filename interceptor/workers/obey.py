@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from interceptor.errors import ConfigError
 from interceptor.state.aside import take_aside
 from interceptor.workers.message import Handover, Message, changed
 
 if TYPE_CHECKING:
+    from interceptor.config.configuration import Configuration
+    from interceptor.proxy.transport import Credentials
     from interceptor.workers.channel import Channel
     from interceptor.workers.worker import Worker
+
+_log: Final = logging.getLogger(__name__)
 
 
 async def obey(worker: Worker, channel: Channel) -> None:
@@ -66,8 +72,20 @@ def _do(worker: Worker, message: Message) -> None:
             assert worker.credentials is not None
             assert message.value is None or isinstance(message.value, bytes)
             worker.credentials.take(message.value)
+        case "secrets":
+            assert worker.credentials is not None
+            assert isinstance(message.value, dict)
+            worker.credentials.give(message.value)
         case kind:
             raise AssertionError(f"{kind} needs an answer")
+
+
+def _admit(credentials: Credentials, configuration: Configuration) -> None:
+    """Read the certificates that it names; the main process could."""
+    try:
+        credentials.admit(configuration)
+    except ConfigError as error:
+        _log.error("upstreams that need new certificates are not spoken to: %s", error)
 
 
 async def _publish(worker: Worker, message: Message) -> None:
@@ -75,6 +93,8 @@ async def _publish(worker: Worker, message: Message) -> None:
     configuration = worker.store.current.configuration
     if message.value.configuration is not None:
         configuration = changed(configuration, message.value.configuration)
+        if worker.credentials is not None:
+            _admit(worker.credentials, configuration)
     given = message.value
     worker.store.publish(
         await take_aside(

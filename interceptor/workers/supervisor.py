@@ -86,6 +86,7 @@ class Supervisor:
         self._past: list[Metric] = []  # what workers counted that are no more
         self._level: str | None = None
         self._agent = None if credentials is None else credentials.agent
+        self._secrets = None if credentials is None else credentials.secrets
 
         def serve(slot: int, sock: socket.socket) -> None:
             for other, queues in enumerate(listeners):
@@ -112,6 +113,8 @@ class Supervisor:
             queue.close()
         if self._agent is not None:
             self._agent.pass_on = lambda svids: self._tell_all("svids", svids)
+        if self._secrets is not None:
+            self._secrets.pass_on = lambda files: self._tell_all("secrets", dict(files))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Supervise until every worker is drained, or none can be kept alive: ``failure`` says so then."""
@@ -150,6 +153,8 @@ class Supervisor:
             remote.tell("log_level", self._level)
         if self._agent is not None and self._agent.said is not None:
             remote.tell("svids", self._agent.said)
+        if self._secrets is not None and self._secrets.files:
+            remote.tell("secrets", dict(self._secrets.files))
         self._nursery.start_soon(remote.run, self.store, self.health)
 
     async def _listen(self, control: trio.socket.SocketType) -> None:

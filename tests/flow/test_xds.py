@@ -15,20 +15,27 @@ from envoy.service.discovery.v3 import discovery_pb2
 from interceptor.config.sidecar import Sidecar
 from interceptor.config.xds import Xds
 from interceptor.discovery.xds import client as module
-from interceptor.discovery.xds.client import Client, node
+from interceptor.discovery.xds.client import Client
+from interceptor.discovery.xds.status import node
 from interceptor.discovery.xds.translate import Translator
+from interceptor.tls import secrets
 from tests.support.control_plane import (
     CLUSTER,
     ENDPOINT,
     LISTENER,
+    SECRET,
     ControlPlane,
+    bundle_secret,
     eds_cluster,
     endpoints,
     listener,
     original_cluster,
     packed,
+    pair_secret,
+    secured,
     static_cluster,
 )
+from tests.support.identities import Root
 from tests.support.until import until
 
 SIDECAR = Sidecar.model_validate({"metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}}})
@@ -44,17 +51,19 @@ def plane() -> Iterator[ControlPlane]:
 class Followed:
     """A client, and what it put into force."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, own: tuple[str, str] | None = None, **settings: object) -> None:
         self.documents: list[Mapping[str, str]] = []
         self.refuse: tuple[str, ...] = ()
         self.counted: Counter[tuple[str, str]] = Counter()
+        self.delivered: list[Mapping[str, bytes]] = []
         asked = Xds.model_validate(settings)
         self.client = Client(
             asked,
             node(SIDECAR, asked),
-            Translator("shop", 10.0),
+            Translator("shop", 10.0, own, check=lambda _, files: secrets.check(files, None)),
             self._supply,
             self,
+            self.delivered.append,
         )
 
     def connected(self, value: bool) -> None:
@@ -79,10 +88,14 @@ class Followed:
 
 @asynccontextmanager
 async def following(
-    *planes: ControlPlane, protocol: str = "delta", **settings: object
+    *planes: ControlPlane,
+    protocol: str = "delta",
+    own: tuple[str, str] | None = None,
+    **settings: object,
 ) -> AsyncIterator[Followed]:
-    servers = [{"address": f"127.0.0.1:{each.port}"} for each in planes]
-    followed = Followed(servers=servers, protocol=protocol, **settings)
+    given: object = [{"address": f"127.0.0.1:{each.port}"} for each in planes]
+    servers = settings.pop("servers", given)
+    followed = Followed(own, servers=servers, protocol=protocol, **settings)
     async with trio.open_nursery() as nursery:
         await nursery.start(followed.client.run)
         yield followed
@@ -236,3 +249,73 @@ async def test_refused_documents_are_said(plane: ControlPlane) -> None:
         plane.put(CLUSTER, static_cluster("a.example.com", "10.0.0.2"))
         await until(lambda: followed.client.dump()["refused"] == ["no"])
         assert followed.hosts() == {"a.example.com": ["10.0.0.1"]}
+
+
+def secret_files(root: Root) -> tuple[dict[str, bytes], tuple[object, object]]:
+    """A new pair and its bundle: as files in memory, and as a control plane says them."""
+    pair = root.issue()
+    made = {
+        "sds://default/tls.crt": pair.certificate,
+        "sds://default/tls.key": pair.key,
+        "sds://ROOTCA/ca.crt": root.pair.certificate,
+    }
+    said = pair_secret("default", pair.certificate, pair.key), bundle_secret("ROOTCA", root.pair.certificate)
+    return made, said
+
+
+@pytest.mark.parametrize("protocol", ["delta", "stateOfTheWorld"])
+async def test_the_workloads_own_secrets_come_and_are_rotated(plane: ControlPlane, protocol: str) -> None:
+    root = Root()
+    made, said = secret_files(root)
+    plane.put(SECRET, *said)
+    async with following(plane, protocol=protocol, own=("default", "ROOTCA")) as followed:
+        await until(lambda: bool(followed.delivered) and followed.delivered[-1] == made)
+        told = len(followed.documents)
+        rotated, said = secret_files(root)
+        plane.put(SECRET, *said)
+        await until(lambda: followed.delivered[-1] == rotated)
+        assert len(followed.documents) == told, "the documents are the same"
+
+
+async def test_a_secret_that_cannot_be_used_is_rejected_by_name_and_the_old_one_stays(
+    plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Root()
+    made, (pair, bundle) = secret_files(root)
+    plane.put(SECRET, pair, bundle)
+    async with following(plane, own=("default", "ROOTCA")) as followed:
+        await until(lambda: bool(followed.delivered) and followed.delivered[-1] == made)
+        other = root.issue()
+        for bad, why in (
+            (pair_secret("default", other.certificate, root.issue().key), "does not belong to"),
+            (pair_secret("default", other.certificate[:-40], other.key), "cut off inside a PEM block"),
+        ):
+            plane.put(SECRET, bad, bundle)
+            nack = await trio.to_thread.run_sync(plane.wait_for, is_nack)
+            assert nack.error_detail.message.startswith("default: sds://default/tls.crt: ")
+            assert why in nack.error_detail.message
+        assert followed.delivered[-1] == made
+        keys = [each.decode().splitlines()[1] for each in (made["sds://default/tls.key"], other.key)]
+        shown = f"{caplog.text} {followed.client.dump()} {followed.client.remark}"
+        assert not [key for key in keys if key in shown]
+
+
+async def test_a_cluster_waits_for_its_secrets_and_the_cache_has_no_keys(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    cache = tmp_path / "xds.json"
+    made, said = secret_files(Root())
+    tls = secured(static_cluster("a.example.com", "10.0.0.1"), "default", "ROOTCA", "a.b", "a.b")
+    plane.put(CLUSTER, tls)
+    plane.put(LISTENER, listener("l", "10.9.0.1", 443, "a.example.com"))
+    async with following(plane, cacheFile=str(cache)) as followed:
+        await until(lambda: "Secret default" in followed.client.dump()["waiting"])  # type: ignore[operator]
+        assert followed.documents == []
+        plane.put(SECRET, *said)
+        await until(lambda: bool(followed.documents))
+        [rule] = [text for key, text in followed.documents[-1].items() if key.startswith("DestinationRule")]
+        assert json.loads(rule)["spec"]["trafficPolicy"]["tls"]["mode"] == "MUTUAL"
+        assert followed.delivered[0] == made, "before the documents that name them"
+        await until(cache.exists)
+        assert "sds://default/tls.key" in cache.read_text()
+        assert "PRIVATE KEY" not in cache.read_text()

@@ -6,7 +6,9 @@ import contextlib
 import http.client
 import http.server
 import json
+import socket
 import socketserver
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -21,15 +23,23 @@ from tests.support.control_plane import (
     ENDPOINT,
     LISTENER,
     ROUTE,
+    SECRET,
     ControlPlane,
+    bundle_secret,
     eds_cluster,
     endpoints,
+    guarded,
     http_listener,
     listener,
+    named_listener,
     original_cluster,
+    pair_secret,
     route_configuration,
+    secured,
+    static_cluster,
 )
 from tests.support.gateways import gateway
+from tests.support.identities import Root, write
 from tests.support.netns import Topology
 from tests.support.processes import listens, wait_until
 
@@ -37,6 +47,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 VIP, OTHER = "10.99.0.1", "10.99.0.2"
 PORTS = {"one": 7001, "two": 7002, "three": 7003}
+SECURED = 7004  # takes mutual TLS
+NAME = "a.example.com"
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -44,9 +56,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, name: str) -> None:
-        super().__init__((host, PORTS[name]), Handler)
+    def __init__(self, host: str, name: str, context: ssl.SSLContext | None = None) -> None:
+        super().__init__((host, PORTS.get(name, SECURED)), Handler)
         self.name = name
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def server_bind(self) -> None:
         """Without a look for our own name, which takes half a minute where there is no name server."""
@@ -57,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(OSError):  # a reset, or a handshake that fails
             super().handle()
 
     def do_GET(self) -> None:
@@ -83,6 +97,7 @@ class Asked(NamedTuple):
     port: int = 80
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
+    sni: str | None = None  # by the app's own TLS
 
 
 class Answer(NamedTuple):
@@ -105,6 +120,9 @@ def ask(bed: Topology, asked: Asked) -> Answer | None:
         connection = http.client.HTTPConnection(asked.to, asked.port, timeout=10)
         with contextlib.closing(connection):
             try:
+                if asked.sni is not None:
+                    raw = socket.create_connection((asked.to, asked.port), 10)
+                    connection.sock = TRUST.client.wrap_socket(raw, server_hostname=asked.sni)
                 connection.request(
                     asked.method, asked.path, headers={"Host": asked.host, **dict(asked.headers)}
                 )
@@ -203,12 +221,50 @@ SCRIPT: list[tuple[Asked, str | int]] = [
     (Asked("/any", "whoever.example.com", to=OTHER, port=8080), "two"),
     (Asked("/through", to="10.9.0.1", port=7003), "three"),
     (Asked("/relayed", to=OTHER, port=9000), "two"),
+    (Asked("/secured", to=OTHER, port=9443), "secured"),
+    (Asked("/named", to=OTHER, port=9444, sni=NAME), "secured"),
+    (Asked("/named", to=OTHER, port=9444, sni="b.example.com"), 0),
+    (Asked("/let/through", to=OTHER, port=8081), "two"),
+    (Asked("/admin/x", to=OTHER, port=8081), 403),
+    (Asked("/guarded", to=OTHER, port=9001), "two"),
+    (Asked("/closed", to=OTHER, port=9002), 0),
 ]
+
+
+class Trust:
+    """An authority, the server that its certificates are for, and the app's own TLS."""
+
+    def __init__(self) -> None:
+        self.root = Root()
+        self.client = ssl.create_default_context(cadata=self.root.pair.certificate.decode())
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.load_verify_locations(cadata=self.root.pair.certificate.decode())
+        self.server.verify_mode = ssl.CERT_REQUIRED
+        with tempfile.TemporaryDirectory() as work:
+            for context, pair in (
+                (self.server, self.root.issue(dns_names=(NAME, "b.example.com"))),
+                (self.client, self.root.issue()),
+            ):
+                files = write(Path(work), pair, self.root)
+                assert files.certificate is not None
+                context.load_cert_chain(files.certificate, files.private_key)
+
+    def secrets(self, of: Root) -> list[object]:
+        pair = of.issue()
+        bundle = bundle_secret("trust", self.root.pair.certificate)
+        return [pair_secret("pair", pair.certificate, pair.key), bundle]
+
+
+TRUST = Trust()
 
 
 def put_first(plane: ControlPlane, host: str) -> None:
     """What the control plane begins with; listeners last."""
-    plane.put(CLUSTER, *(eds_cluster(name, connectTimeout="1s") for name in PORTS), original_cluster("out"))
+    clusters = [eds_cluster(name, connectTimeout="1s") for name in PORTS]
+    tls = secured(static_cluster("secured", host, port=SECURED), "pair", "trust", NAME, NAME)
+    plain = static_cluster("plain", host, port=SECURED)
+    plane.put(SECRET, *TRUST.secrets(TRUST.root))
+    plane.put(CLUSTER, *clusters, tls, plain, original_cluster("out"))
     plane.put(ENDPOINT, *(endpoints(name, host, port=port) for name, port in PORTS.items()))
     everything = {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **to("two")}]}
     plane.put(ROUTE, route_configuration("80", *first_routes(0)), route_configuration("8080", everything))
@@ -218,6 +274,13 @@ def put_first(plane: ControlPlane, host: str) -> None:
         http_listener("l8080", OTHER, 8080, "8080"),
         listener("tcp", host, PORTS["three"], "out"),
         listener("relayed", OTHER, 9000, "two"),
+        listener("secured", OTHER, 9443, "secured"),
+        named_listener("named", OTHER, 9444, plain=(NAME,)),
+        guarded(
+            http_listener("l8081", OTHER, 8081, "8080"), "DENY", {"urlPath": {"path": {"prefix": "/admin/"}}}
+        ),
+        guarded(listener("guarded", OTHER, 9001, "two"), "ALLOW", {"destinationPort": 9001}),
+        guarded(listener("closed", OTHER, 9002, "two"), "ALLOW", {"destinationPort": 9001}),
     )
 
 
@@ -228,10 +291,10 @@ def played(bed: Topology, plane: ControlPlane) -> list[Answer | None]:
     wait_until(lambda: told(ask(bed, Asked("/exact"))) == "one", "the first configuration is in force")
     answers = [ask(bed, asked) for asked, _ in SCRIPT]
     for (asked, wanted), answer in zip(SCRIPT, answers, strict=True):
-        assert answer is not None, asked
-        assert wanted in (answer.by, answer.status), (asked, answer)
+        assert (answer is None) == (wanted == 0), (asked, answer)
+        assert answer is None or wanted in (answer.by, answer.status), (asked, answer)
 
-    def becomes(asked: Asked, wanted: str | int) -> None:
+    def becomes(asked: Asked, wanted: str | int | None) -> None:
         wait_until(lambda: told(ask(bed, asked)) == wanted, f"{asked} ends with {wanted}")
         answers.append(ask(bed, asked))
 
@@ -242,6 +305,10 @@ def played(bed: Topology, plane: ControlPlane) -> list[Answer | None]:
     becomes(Asked("/exact"), "three")
     plane.put(ENDPOINT, endpoints("one"), *(plane.resources[ENDPOINT][name] for name in ("two", "three")))
     becomes(Asked("/exact"), 503)
+    plane.put(SECRET, *TRUST.secrets(Root()))  # which the upstream does not believe
+    becomes(Asked("/secured", to=OTHER, port=9443), None)
+    plane.put(SECRET, *TRUST.secrets(TRUST.root))
+    becomes(Asked("/secured", to=OTHER, port=9443), "secured")
     return answers
 
 
@@ -316,10 +383,10 @@ def envoy(bed: Topology, work: Path, program: Path, port: int, protocol: str) ->
 @contextlib.contextmanager
 def upstreams(bed: Topology) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        for name in PORTS:
+        for name in (*PORTS, "secured"):
 
             def make(name: str = name) -> Server:
-                return Server(bed.peer.v4, name)
+                return Server(bed.peer.v4, name, TRUST.server if name == "secured" else None)
 
             server = stack.enter_context(bed.peer.call(make))
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -11,10 +11,15 @@ import grpc
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.rbac.v3 import rbac_pb2 as config_rbac_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2, json_format
 
@@ -22,6 +27,7 @@ CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 def _socket(host: str, port: int) -> dict[str, object]:
@@ -61,6 +67,41 @@ def listener(name: str, host: str, port: int, cluster: str) -> listener_pb2.List
     return made
 
 
+def named_listener(name: str, host: str, port: int, **clusters: tuple[str, ...]) -> listener_pb2.Listener:
+    """A listener whose chains are told apart by the server names of their clients, by cluster."""
+    made = json_format.ParseDict(
+        {"name": name, "address": _socket(host, port), "bindToPort": False}, listener_pb2.Listener()
+    )
+    inspector = made.listener_filters.add(name="envoy.filters.listener.tls_inspector")
+    inspector.typed_config.Pack(tls_inspector_pb2.TlsInspector())
+    for cluster, names in clusters.items():
+        chain = made.filter_chains.add()
+        chain.filter_chain_match.server_names.extend(names)
+        proxy = tcp_proxy_pb2.TcpProxy(stat_prefix="x", cluster=cluster)
+        chain.filters.add(name="tcp").typed_config.Pack(proxy)
+    return made
+
+
+def guarded(made: listener_pb2.Listener, action: str, permission: object) -> listener_pb2.Listener:
+    """A listener before whose filters one of RBAC stands."""
+    policy = {"permissions": [permission], "principals": [{"any": True}]}
+    rules = json_format.ParseDict({"action": action, "policies": {"p": policy}}, config_rbac_pb2.RBAC())
+    [chain] = made.filter_chains
+    last = chain.filters[-1]
+    if last.name == "http":
+        manager = http_connection_manager_pb2.HttpConnectionManager()
+        last.typed_config.Unpack(manager)
+        router = manager.http_filters.pop()
+        manager.http_filters.add(name="rbac").typed_config.Pack(http_rbac_pb2.RBAC(rules=rules))
+        manager.http_filters.append(router)
+        last.typed_config.Pack(manager)
+    else:
+        del chain.filters[:]
+        chain.filters.add(name="rbac").typed_config.Pack(rbac_pb2.RBAC(rules=rules, stat_prefix="x"))
+        chain.filters.append(last)
+    return made
+
+
 def http_listener(name: str, host: str, port: int, routes: str) -> listener_pb2.Listener:
     """A listener of requests whose routes come by RDS."""
     given = {"name": name, "address": _socket(host, port), "bindToPort": False}
@@ -77,6 +118,45 @@ def route_configuration(name: str, *hosts: object) -> route_pb2.RouteConfigurati
     return json_format.ParseDict({"name": name, "virtualHosts": list(hosts)}, route_pb2.RouteConfiguration())
 
 
+def pair_secret(name: str, certificate: bytes, key: bytes) -> secret_pb2.Secret:
+    made = secret_pb2.Secret(name=name)
+    made.tls_certificate.certificate_chain.inline_bytes = certificate
+    made.tls_certificate.private_key.inline_bytes = key
+    return made
+
+
+def bundle_secret(name: str, pem: bytes) -> secret_pb2.Secret:
+    made = secret_pb2.Secret(name=name)
+    made.validation_context.trusted_ca.inline_bytes = pem
+    return made
+
+
+def secured(
+    cluster: cluster_pb2.Cluster, pair: str, bundle: str, sni: str, *names: str, alpn: tuple[str, ...] = ()
+) -> cluster_pb2.Cluster:
+    """A cluster that is spoken to by mutual TLS; pair and bundle come by SDS."""
+    context = tls_pb2.UpstreamTlsContext(sni=sni)
+    common = context.common_tls_context
+    common.alpn_protocols.extend(alpn)
+    common.tls_certificate_sds_secret_configs.add(name=pair).sds_config.ads.SetInParent()
+    combined = common.combined_validation_context
+    combined.validation_context_sds_secret_config.name = bundle
+    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    for name in names:
+        kind = "URI" if ":" in name else "DNS"
+        matcher = combined.default_validation_context.match_typed_subject_alt_names.add(san_type=kind)
+        matcher.matcher.exact = name
+    combined.default_validation_context.SetInParent()
+    cluster.transport_socket.name = "envoy.transport_sockets.tls"
+    for source in (
+        common.tls_certificate_sds_secret_configs[0].sds_config,
+        combined.validation_context_sds_secret_config.sds_config,
+    ):
+        source.resource_api_version = "V3"
+    cluster.transport_socket.typed_config.Pack(context)
+    return cluster
+
+
 def packed(resource: Any) -> any_pb2.Any:
     made = any_pb2.Any()
     made.Pack(resource)
@@ -89,7 +169,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
         self.resources: dict[str, dict[str, Any]] = {
-            each: {} for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE)
+            each: {} for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET)
         }
         self.version = 0
         self.silent = False

@@ -69,8 +69,12 @@ class _Kind:
 class Ads:
     """One client's view; it outlives its streams."""
 
-    def __init__(self, judge: Callable[[str, str, Body], Judged], *, delta: bool) -> None:
+    def __init__(
+        self, judge: Callable[[str, str, Body], Judged], *, delta: bool, roots: tuple[Key, ...] = ()
+    ) -> None:
+        """``roots`` are needed whatever is there."""
         self._judge = judge
+        self._roots = roots
         self._delta = delta
         self._kinds = {type_url: _Kind() for type_url in ORDER}
         self._due: dict[Key, float] = {}  # needed and absent -> when it counts as missing
@@ -230,6 +234,7 @@ class Ads:
                 self._missing.add((type_url, name))
 
     def _needs(self) -> Iterator[Key]:
+        yield from self._roots
         for kind in self._kinds.values():
             for name, held in kind.held.items():
                 yield from held.needs
@@ -271,8 +276,10 @@ class Ads:
         if not stale:
             return
         used = {key for other in self._kinds.values() for held in other.active.values() for key in held.needs}
+        used.update(self._roots)
         for name in stale:
-            if (type_url, name) not in used or (type_url, name) in self._missing:
+            gone = (type_url, name) in self._missing and type_url != SECRET  # a certificate serves on
+            if (type_url, name) not in used or gone:
                 del kind.active[name]
 
     # Subscriptions.

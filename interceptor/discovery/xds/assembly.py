@@ -6,19 +6,30 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.addresses import host_name
-from interceptor.discovery.xds import clusters as of_clusters, routes as of_routes
-from interceptor.discovery.xds.reading import alias_of, hashed, host_of, slug
+from interceptor.discovery.xds import (
+    clusters as of_clusters,
+    endpoints as of_endpoints,
+    inbound,
+    routes as of_routes,
+)
+from interceptor.discovery.xds.reading import alias_of, document_name, hashed, host_of, slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from interceptor.discovery.xds.clusters import Address
+    from interceptor.discovery.xds.endpoints import Address
     from interceptor.discovery.xds.listeners import Chain
     from interceptor.discovery.xds.messages import Body
+    from interceptor.discovery.xds.rbac import Policy
     from interceptor.discovery.xds.routes import Configuration, Place, VirtualHost
 
 # No path is empty, so that nothing is taken and the answer is that of a virtual host that is not there: 404.
 _NOTHING: Final[dict[str, object]] = {"match": [{"uri": {"exact": ""}}], "directResponse": {"status": 404}}
+
+_INBOUND: Final = "inbound listeners"
+_NO_LABELS: Final = (
+    "whether peers must speak mutual TLS cannot be said of a Sidecar without metadata.labels; add some"
+)
 
 
 class Made(NamedTuple):
@@ -28,24 +39,38 @@ class Made(NamedTuple):
     resource: str
     told: str
     spec: dict[str, object]
+    dry_run: bool = False
 
 
 class Assembly:
     """Takes the filter chains of listeners, and then says the documents."""
 
     def __init__(
-        self, clusters: Mapping[str, Body], endpoints: Mapping[str, Body], routes: Mapping[str, Body]
+        self,
+        clusters: Mapping[str, Body],
+        endpoints: Mapping[str, Body],
+        routes: Mapping[str, Body],
+        labels: Mapping[str, str],
     ) -> None:
+        """``labels`` are the workload's."""
+        self._labels = labels
         self.left_out: dict[str, str] = {}
         self._clusters = clusters
         self._routes = routes
         self._found: dict[str, list[Address]] = {}
         self._places: dict[str, Place] = {}
+        self._tls: dict[str, dict[str, object] | None] = {}
         for name, body in clusters.items():
-            found = of_clusters.addresses(name, body, endpoints)
+            found = of_endpoints.addresses(name, body, endpoints)
             self._found[name] = found
             self._places[name] = of_clusters.destination(name, body, found)
-            if (problem := of_clusters.unlike(name, body, found)) is not None:
+            tls = of_clusters.transport(name, body, endpoints)
+            problem = tls if isinstance(tls, str) else of_clusters.unlike(name, body, found)
+            if isinstance(tls, str):
+                self._places[name] = tls
+            else:
+                self._tls[name] = tls
+            if problem is not None:
                 self.left_out[f"cluster {name}"] = problem
         self._read: dict[str, Configuration] = {}
         self._routed: dict[
@@ -55,52 +80,141 @@ class Assembly:
         self._relayed: set[str] = set()  # clusters of connections that are relayed as they are
         self._entries: list[Made] = []
 
-    def take(self, listener: str, path: str, chain: Chain) -> None:
-        """A filter chain of a listener."""
-        if chain.cluster is not None:
-            self._take_tcp(listener, f"{path}.cluster", chain, chain.cluster)
-            return
-        if chain.route_name is not None and chain.route_name not in self._routes:
-            self.left_out[listener] = f"{path}: there is no route configuration '{chain.route_name}'"
-            return
-        self._take_http(listener, path, chain)
+    def take(self, listener: str, chains: Sequence[Chain]) -> None:
+        """The filter chains of a listener."""
+        together: dict[tuple[str, ...], list[Chain]] = {}
+        for chain in chains:
+            if chain.filters.clusters:
+                together.setdefault(chain.ranges, []).append(chain)
+            elif chain.filters.route_name is not None and chain.filters.route_name not in self._routes:
+                self.left_out[listener] = (
+                    f"{chain.path}: there is no route configuration '{chain.filters.route_name}'"
+                )
+            else:
+                self._take_http(listener, chain)
+        for members in together.values():
+            if any(each.names for each in members):
+                self._take_names(listener, members)
+            else:
+                self._take_tcp(listener, members[0])
 
-    def _take_tcp(self, listener: str, path: str, chain: Chain, cluster: str) -> None:
-        if cluster not in self._clusters:
-            self.left_out[listener] = f"{path}: there is no cluster '{cluster}'"
-        elif self._clusters[cluster].get("type") == "ORIGINAL_DST":
-            spec = {"hosts": [host_of(cluster)], "addresses": list(chain.ranges), "resolution": "NONE"}
-            self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "TCP")})
-        elif isinstance(place := self._places[cluster], str):
-            self.left_out[listener] = f"{path}: the cluster '{cluster}': {place}"
-        else:
-            self._relayed.add(cluster)
-            own = _own_host(listener, chain)
-            spec = {"hosts": [own], "addresses": list(chain.ranges), "resolution": "NONE"}
-            self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "TCP")})
-            routes = {"hosts": [own], "tcp": [{"route": [{"destination": place}]}]}
-            self._entries.append(Made("VirtualService", listener, own, routes))
+    def _take_tcp(self, listener: str, chain: Chain) -> None:
+        own = _own_host(listener, chain)
+        spec: dict[str, object] = {
+            "hosts": [own],
+            "addresses": list(chain.ranges),
+            "resolution": "NONE",
+            "ports": of_clusters.ports(chain.port, "TCP"),
+        }
+        if (original := self._original(chain)) is not None:
+            self._entry(listener, chain, {**spec, "hosts": [host_of(original)]})
+        elif (routes := self._destinations(listener, chain)) is not None:
+            self._entry(listener, chain, spec)
+            self._entries.append(
+                Made("VirtualService", listener, own, {"hosts": [own], "tcp": [{"route": routes}]})
+            )
+
+    def _take_names(self, listener: str, chains: Sequence[Chain]) -> None:
+        """Chains that the server name tells apart, and what is done where none of them fits: nothing, as in Envoy."""
+        own = _own_host(listener, chains[0])
+        names: dict[str, None] = {}
+        tls: list[dict[str, object]] = []
+        rest: list[dict[str, object]] | None = [{"destination": {"host": f"_nothing.{own}"}}]
+        for chain in chains:
+            original = self._original(chain) is not None
+            if not chain.names and original:
+                rest = None  # it goes where it was sent
+                continue
+            routes = None if original else self._destinations(listener, chain)
+            if original:
+                why = "server_names are not honoured before a cluster of the type ORIGINAL_DST"
+                self.left_out[listener] = f"{chain.path}: {why}"
+            if routes is None:
+                return
+            if chain.names:
+                names |= dict.fromkeys(chain.names)
+                tls.append({"match": [{"sniHosts": list(chain.names)}], "route": routes})
+            else:
+                rest = routes
+        spec = {"hosts": [own, *names], "addresses": list(chains[0].ranges), "resolution": "NONE"}
+        self._entry(listener, chains[0], {**spec, "ports": of_clusters.ports(chains[0].port, "TLS")})
+        self._entries.append(
+            Made("VirtualService", listener, f"{own} tls", {"hosts": [own, *names], "tls": tls})
+        )
+        if rest is not None:
+            self._entries.append(
+                Made("VirtualService", listener, own, {"hosts": [own], "tcp": [{"route": rest}]})
+            )
+
+    def _original(self, chain: Chain) -> str | None:
+        """The cluster of the original destination that a chain is given to, where it is."""
+        [(cluster, _), *others] = chain.filters.clusters
+        is_original = self._clusters.get(cluster, {}).get("type") == "ORIGINAL_DST"
+        return cluster if is_original and not others else None
+
+    def _destinations(self, listener: str, chain: Chain) -> list[dict[str, object]] | None:
+        """Where the connections of a chain go; None where they cannot, which is said."""
+        made: list[dict[str, object]] = []
+        for cluster, weight in chain.filters.clusters:
+            if cluster not in self._clusters:
+                self.left_out[listener] = f"{chain.path}.cluster: there is no cluster '{cluster}'"
+                return None
+            if isinstance(place := self._places[cluster], str):
+                self.left_out[listener] = f"{chain.path}.cluster: the cluster '{cluster}': {place}"
+                return None
+            made.append(
+                {"destination": place, **({"weight": weight} if len(chain.filters.clusters) > 1 else {})}
+            )
+        self._relayed.update(cluster for cluster, _ in chain.filters.clusters)
+        return made
 
     def _entry(self, listener: str, chain: Chain, spec: dict[str, object]) -> None:
-        self._entries.append(
-            Made("ServiceEntry", listener, f"{chain.port} {json.dumps(spec['addresses'])}", spec)
-        )
+        told = f"{chain.port} {json.dumps(spec['addresses'])}"
+        self._entries.append(Made("ServiceEntry", listener, told, spec))
+        entry = {"group": "networking.istio.io", "kind": "ServiceEntry"}
+        about = {"targetRefs": [{**entry, "name": document_name(listener, told)}]}
+        for index, policy in enumerate(chain.filters.policies):
+            self._policy(listener, f"{told} policy {index}", policy, about)
+
+    def _policy(self, listener: str, told: str, policy: Policy, about: Mapping[str, object]) -> None:
+        spec: dict[str, object] = {**about, "action": policy.action, "rules": policy.rules}
+        self._entries.append(Made("AuthorizationPolicy", listener, told, spec, dry_run=policy.dry_run))
+
+    def take_inbound(self, listeners: Mapping[str, Body]) -> None:
+        """The listeners of what comes in: what they say of who may holds, wherever they lead."""
+        given: list[inbound.Port] = []
+        for name, body in listeners.items():
+            own = inbound.ports(body)
+            given += own
+            for each in own:
+                if (why := inbound.elsewhere(each.filters, self._clusters, self._routes)) is not None:
+                    self.left_out[f"listener {name}"] = f"{each.path}: {why}"
+            if not self._labels:
+                self.left_out[f"listener {name}"] = _NO_LABELS
+        if given and self._labels:
+            spec = inbound.peer_authentication(given, self._labels)
+            self._entries.append(Made("PeerAuthentication", _INBOUND, "", spec))
+        about = {"selector": {"matchLabels": dict(self._labels)}} if self._labels else {}
+        for told, policy in inbound.authorization(given):
+            self._policy(_INBOUND, told, policy, about)
 
     def _configuration(self, chain: Chain) -> Configuration:
-        if chain.route_name is None:
-            assert chain.route_config is not None
-            return of_routes.read(chain.route_config)
-        if chain.route_name not in self._read:
-            self._read[chain.route_name] = of_routes.read(self._routes[chain.route_name])
-        return self._read[chain.route_name]
+        if chain.filters.route_name is None:
+            assert chain.filters.route_config is not None
+            return of_routes.read(chain.filters.route_config)
+        if chain.filters.route_name not in self._read:
+            self._read[chain.filters.route_name] = of_routes.read(self._routes[chain.filters.route_name])
+        return self._read[chain.filters.route_name]
 
-    def _take_http(self, listener: str, path: str, chain: Chain) -> None:
-        own = _own_host(listener, chain)
+    def _take_http(self, listener: str, chain: Chain) -> None:
+        own, path = _own_host(listener, chain), chain.path
         hosts = [own]
         rest: VirtualHost | None = None
         configuration = self._configuration(chain)
         for cluster, hash_on in configuration.clusters.items():
             self._routed.setdefault(cluster, hash_on)
+        for cluster in configuration.mirrors:
+            self._routed.setdefault(cluster, None)
         for virtual_host in configuration.hosts:
             for domain in virtual_host.domains:
                 if domain == "*":
@@ -108,11 +222,11 @@ class Assembly:
                 elif (host := self._host(listener, path, chain.port, domain)) is not None:
                     if host not in hosts:
                         hosts.append(host)
-                    self._route(listener, path, chain.port, host, virtual_host)
+                    self._route(listener, path, chain.port, host, virtual_host, cors=chain.filters.cors)
         if rest is None:
             self._hosts[own] = {chain.port: [_NOTHING]}
         else:
-            self._route(listener, path, chain.port, own, rest)
+            self._route(listener, path, chain.port, own, rest, cors=chain.filters.cors)
         spec = {"hosts": hosts, "addresses": list(chain.ranges), "resolution": "NONE"}
         self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "HTTP")})
 
@@ -128,19 +242,20 @@ class Assembly:
             return None
         return host_name(host)
 
-    def _route(self, listener: str, path: str, port: int, host: str, given: VirtualHost) -> None:
-        """What is done with requests for a host."""
+    def _route(
+        self, listener: str, path: str, port: int, host: str, given: VirtualHost, *, cors: bool
+    ) -> None:
+        """What is done with requests for a host; ``cors``: the listener has the filter."""
         if given.plain is not None and self._clusters.get(given.plain, {}).get("type") == "ORIGINAL_DST":
             return  # nothing is said about them, and so they go where the connection goes
         made: list[dict[str, object]] = []
         for index, route in enumerate(given.routes):
-            placed, problems = of_routes.placed(route, port, self._places)
+            given_route = {name: what for name, what in route.items() if cors or name != "corsPolicy"}
+            placed, problems = of_routes.placed(given_route, port, self._places)
             made.append(placed)
             if problems:
                 where = f"{listener}, virtual host {given.name}"
-                self.left_out[where] = (
-                    f"{path}: routes[{index}]: {problems[0]}; its requests are answered with 503"
-                )
+                self.left_out[where] = f"{path}: routes[{index}]: {problems[0]}"
         if self._hosts.setdefault(host, {}).setdefault(port, made or [_NOTHING]) != (made or [_NOTHING]):
             self.left_out[f"{listener}, host {host}"] = (
                 f"{path}: another listener of the port {port} says something else of the host, and that holds"
@@ -172,7 +287,8 @@ class Assembly:
             yield Made("ServiceEntry", resource, json.dumps(spec["ports"]), spec)
         place = self._places[name]
         if name in {*self._routed, *self._relayed} and isinstance(place, dict) and found:
-            spec = {"host": place["host"], "trafficPolicy": of_clusters.rule(body, self._routed.get(name))}
+            policy = of_clusters.rule(body, self._routed.get(name), self._tls[name])
+            spec = {"host": place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
 
 

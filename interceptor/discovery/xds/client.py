@@ -14,7 +14,6 @@ import queue
 import random  # noqa: TID251 (spreads reconnects; nobody gains by guessing it)
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -23,17 +22,18 @@ import trio
 
 from interceptor.discovery.xds.ads import Ads
 from interceptor.discovery.xds.codec import decode, encode
-from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE
+from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
+from interceptor.discovery.xds.status import Status, short
 from interceptor.model.chance import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from interceptor.config.sidecar import Sidecar
     from interceptor.config.xds import Xds, XdsServer
-    from interceptor.discovery.xds.messages import Body, Key, Request
-    from interceptor.discovery.xds.translate import Translator
+    from interceptor.discovery.xds.messages import Body, Request
+    from interceptor.discovery.xds.translate import Translation, Translator
 
+    Deliver = Callable[[Mapping[str, bytes]], None]
     Supply = Callable[[Mapping[str, str]], Awaitable[Sequence[str]]]  # put into force; every problem
 
 _SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
@@ -55,59 +55,16 @@ _OPTIONS: Final = (
 _log: Final = logging.getLogger(__name__)
 
 
+def _keep_nothing(_files: Mapping[str, bytes]) -> None:
+    """Where nobody is spoken to by what a control plane gives."""
+
+
 class Metrics(Protocol):
     """What is counted."""
 
     def connected(self, value: bool) -> None: ...  # noqa: FBT001
 
     def updated(self, kind: str, result: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What an operator is told."""
-
-    connected: str | None = None  # the server's address
-    reason: str = "no server has been reached yet"  # why it is not connected
-    versions: Mapping[str, str] = field(default_factory=dict)
-    rejected: Mapping[Key, str] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    waiting: tuple[Key, ...] = ()
-
-    def dump(self) -> dict[str, object]:
-        """As JSON has it."""
-        return {
-            "connected": self.connected,
-            "reason": None if self.connected else self.reason,
-            "versions": {_short(type_url): version for type_url, version in self.versions.items()},
-            "rejected": {f"{_short(of)} {name}": why for (of, name), why in self.rejected.items()},
-            "leftOut": dict(self.left_out),
-            "waiting": [f"{_short(of)} {name}" for of, name in self.waiting],
-        }
-
-
-def _short(type_url: str) -> str:
-    return type_url.rpartition(".")[2]
-
-
-def node(sidecar: Sidecar, settings: Xds) -> dict[str, object]:
-    """Who we are, for the control plane."""
-    spec, metadata = sidecar.spec, sidecar.metadata
-    given = {
-        "NAME": metadata.name,
-        "NAMESPACE": metadata.namespace,
-        "LABELS": dict(metadata.labels),
-        "SERVICE_ACCOUNT": spec.serviceAccount,
-        **({"MESH_ID": spec.meshId} if spec.meshId else {}),
-    }
-    where = settings.locality
-    return {
-        "id": settings.nodeId or f"{metadata.namespace}/{metadata.name}",
-        "cluster": sidecar.service_name,
-        "locality": {"region": where.region, "zone": where.zone, "subZone": where.subZone},
-        "metadata": given,
-        "userAgentName": "interceptor",
-    }
 
 
 class Client:
@@ -120,7 +77,9 @@ class Client:
         translator: Translator,
         supply: Supply,
         metrics: Metrics,
+        deliver: Deliver = _keep_nothing,
     ) -> None:
+        """``supply`` puts documents into force, ``deliver`` the files in memory that they name."""
         self._servers = settings.servers
         self._delta = settings.protocol == "delta"
         self._cache = None if settings.cacheFile is None else Path(settings.cacheFile)
@@ -128,14 +87,18 @@ class Client:
         self._translator = translator
         self._supply = supply
         self._metrics = metrics
-        self._ads = Ads(translator.judge, delta=self._delta)
+        self._deliver = deliver
+        roots = () if translator.own is None else tuple((SECRET, each) for each in translator.own)
+        self._ads = Ads(translator.judge, delta=self._delta, roots=roots)
         self._told: int | None = None  # the revision that was handed over last
         self._nacks = 0
         self._stopping = False
         self._call: grpc.Call | None = None
         self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._left_out: Mapping[str, str] = {}
-        self._documents: dict[str, str] | None = None
+        self._made: Translation | None = None
+        self._in_force: Mapping[str, str] | None = None  # of the documents, what was accepted last
+        self._given: Mapping[str, bytes] = {}  # the files that those name
         self._refused: tuple[str, ...] = ()  # why the last documents did not come into force
         self._stale = False  # what is in force is the cache file's
         self._changed = trio.Event()
@@ -189,7 +152,7 @@ class Client:
             kept = f"what the cache {self._cache} has" if self._stale else "the last configuration"
             return f"xDS: not connected: {status.reason}; {kept} stays in force"
         wrong = {
-            **{f"{_short(of)} {name}": why for (of, name), why in status.rejected.items()},
+            **{f"{short(of)} {name}": why for (of, name), why in status.rejected.items()},
             **status.left_out,
         }
         if not wrong:
@@ -201,19 +164,26 @@ class Client:
         """For ``/config_dump``."""
         return {**self.status.dump(), "refused": list(self._refused), "fromCache": self._stale}
 
-    def _hand_over(self, documents: dict[str, str] | None, status: Status) -> None:
+    def _hand_over(self, made: Translation | None, status: Status) -> None:
         self.status = status
         self._metrics.connected(status.connected is not None)
-        if documents is not None:
-            self._documents = documents
+        if made is not None:
+            self._made = made
             self._changed.set()
 
     async def _put_into_force(self) -> None:
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
-            documents = self._documents
-            assert documents is not None
+            made = self._made
+            assert made is not None
+            documents = made.documents
+            self._deliver(
+                {**self._given, **made.files}
+            )  # first: the documents name them, and those before named others
+            if documents == self._in_force and not self._refused:
+                self._given = made.files
+                continue
             self._refused = tuple(await self._supply(documents))
             if self._refused:
                 _log.error("xDS: the documents are refused, those before stay in force: %s", self._refused[0])
@@ -222,6 +192,9 @@ class Client:
                 continue
             self.pending = None
             self._stale = False
+            self._in_force = documents
+            self._given = made.files
+            self._deliver(made.files)
             if self._cache is not None:
                 await trio.to_thread.run_sync(self._write, self._cache, documents)
 
@@ -328,9 +301,9 @@ class Client:
             return []
         rejected = answer.error is not None
         self._nacks = self._nacks + 1 if rejected else 0
-        self._counted(_short(response.type_url), "rejected" if rejected else "accepted")
+        self._counted(short(response.type_url), "rejected" if rejected else "accepted")
         if rejected and self._nacks <= PATIENT:
-            _log.error("xDS: a response of %s is rejected: %s", _short(response.type_url), answer.error)
+            _log.error("xDS: a response of %s is rejected: %s", short(response.type_url), answer.error)
         return [answer]
 
     def _counted(self, kind: str, result: str) -> None:
@@ -339,12 +312,13 @@ class Client:
     def _tell(self, connected: str | None, reason: str) -> None:
         """Hand over what is in use, where that changed, once the first state is complete."""
         ads = self._ads
-        made: dict[str, str] | None = None
+        made: Translation | None = None
         if ads.revision != self._told and (self._told is not None or ads.complete):
             self._told = ads.revision
-            made, self._left_out = self._translator.documents(
-                *(self._bodies(each) for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE))
+            made = self._translator.documents(
+                *(self._bodies(each) for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET))
             )
+            self._left_out = made.left_out
         status = Status(connected, reason, ads.versions(), ads.rejected(), self._left_out, ads.waiting)
         self._in_trio(lambda: self._hand_over(made, status))
 

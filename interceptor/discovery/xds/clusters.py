@@ -1,10 +1,11 @@
-"""PURE. Envoy's clusters and their endpoints: judged alone, and as the services and the rules about them that they make."""
+"""PURE. Envoy's clusters: judged alone, and as the services and the rules about them that they make."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from interceptor.config.addresses import host_name, ip_address
+from interceptor.discovery.xds import transport_sockets
+from interceptor.discovery.xds.endpoints import in_use, judge_assignment
 from interceptor.discovery.xds.reading import (
     ISTIO,
     UNLIMITED,
@@ -20,15 +21,20 @@ from interceptor.discovery.xds.reading import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from interceptor.discovery.xds.endpoints import Address
     from interceptor.discovery.xds.messages import Body
 
+    Own = tuple[str, str] | None  # the secrets that are the workload's certificate and trust bundle
+
 PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_NAMES: Final = "upstream_http_protocol_options"
+_TLS_MATCH: Final = (
+    "envoy.transport_socket_match"  # the metadata of an endpoint that chooses its transport socket
+)
 DNS: Final = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
 _TYPES: Final = frozenset({"STATIC", "EDS", "ORIGINAL_DST", *DNS})
 HASHES: Final = frozenset({"RING_HASH", "MAGLEV"})
 _POLICIES: Final = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", *HASHES})
-_IN_USE: Final = frozenset({"UNKNOWN", "HEALTHY"})
-_NOT_IN_USE: Final = frozenset({"UNHEALTHY", "DRAINING", "TIMEOUT"})
 
 # By message: the fields that are honoured, and those that say nothing of where a connection goes.
 _CLUSTER: Final = frozenset(
@@ -36,14 +42,10 @@ _CLUSTER: Final = frozenset(
         *("name", "alt_stat_name", "metadata", "type", "eds_cluster_config", "load_assignment"),
         *("connect_timeout", "lb_policy", "least_request_lb_config", "common_lb_config", "dns_lookup_family"),
         *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
+        *("transport_socket", "transport_socket_matches"),
     }
 )
 _EDS: Final = frozenset({"eds_config", "service_name"})
-_ASSIGNMENT: Final = frozenset({"cluster_name", "endpoints"})
-_LOCALITY: Final = frozenset({"locality", "metadata", "lb_endpoints", "load_balancing_weight"})
-_LB_ENDPOINT: Final = frozenset({"endpoint", "health_status", "metadata", "load_balancing_weight"})
-_ENDPOINT: Final = frozenset({"address", "hostname"})
-_SOCKET: Final = frozenset({"address", "port_value", "protocol"})
 _THRESHOLDS: Final = frozenset(
     {
         *("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries"),
@@ -74,14 +76,7 @@ _NOT_ENFORCED: Final = {
 }
 
 
-class Address(NamedTuple):
-    """Where an endpoint is."""
-
-    host: str
-    port: int
-
-
-def judge(body: Body, connect: float) -> Iterator[str]:
+def judge(body: Body, connect: float, own: Own = None) -> Iterator[str]:
     """What of a cluster is not honoured."""
     yield from unknown(body, _CLUSTER, "")
     kind = str(body.get("type", "STATIC"))
@@ -110,6 +105,7 @@ def judge(body: Body, connect: float) -> Iterator[str]:
     common = mapping(body, "common_lb_config")
     yield from unknown(common, frozenset({"healthy_panic_threshold"}), "common_lb_config.")
     yield from _protocol_faults(body)
+    yield from _transport_faults(kind, body, own)
     yield from _breaker_faults(mapping(body, "circuit_breakers"))
     yield from _outlier_faults(mapping(body, "outlier_detection"))
     yield from _endpoints_of(kind, body)
@@ -121,7 +117,10 @@ def _protocol_faults(body: Body) -> Iterator[str]:
     yield from unknown(options, frozenset({PROTOCOLS}), path)
     given = mapping(options, PROTOCOLS)
     kinds = frozenset({"explicit_http_config", "use_downstream_protocol_config"})
-    yield from unknown(given, frozenset({"@type", *kinds}), f"{path}{PROTOCOLS}.")
+    yield from unknown(given, frozenset({"@type", _NAMES, *kinds}), f"{path}{PROTOCOLS}.")
+    yield from unknown(
+        mapping(given, _NAMES), frozenset({"auto_san_validation"}), f"{path}{PROTOCOLS}.{_NAMES}."
+    )
     for kind in sorted(kinds & given.keys()):
         inside = mapping(given, kind)
         here = f"{path}{PROTOCOLS}.{kind}."
@@ -134,6 +133,54 @@ def speaks_http2(body: Body) -> bool:
     """Whether a cluster that was judged is spoken to in HTTP/2."""
     options = mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS)
     return "http2_protocol_options" in mapping(options, "explicit_http_config")
+
+
+def _transport_faults(kind: str, body: Body, own: Own) -> Iterator[str]:
+    names = mapping(mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS), _NAMES)
+    checks = names.get("auto_san_validation") is True
+    for path, socket in _sockets(body):
+        if kind == "ORIGINAL_DST" and transport_sockets.read(socket, path) is not None:
+            yield f"{path.removesuffix('.')}: is not honoured in a cluster of the type ORIGINAL_DST"
+        yield from transport_sockets.judge_client(
+            socket, path, http2=speaks_http2(body), checks_names=checks, own=own
+        )
+    for index, each in enumerate(mappings(body, "transport_socket_matches")):
+        here = f"transport_socket_matches[{index}]."
+        yield from unknown(each, frozenset({"name", "match", "transport_socket"}), here)
+
+
+def _sockets(body: Body) -> Iterator[tuple[str, Body]]:
+    """Every transport socket of a cluster, with its path."""
+    if "transport_socket" in body:
+        yield "transport_socket.", mapping(body, "transport_socket")
+    for index, each in enumerate(mappings(body, "transport_socket_matches")):
+        yield f"transport_socket_matches[{index}].transport_socket.", mapping(each, "transport_socket")
+
+
+def contexts(body: Body) -> list[transport_sockets.Context]:
+    """The TLS contexts of a cluster."""
+    found = (transport_sockets.read(socket, path) for path, socket in _sockets(body))
+    return [each for each in found if each is not None]
+
+
+def secrets(body: Body) -> list[str]:
+    """The names of the secrets that a cluster cannot be used without."""
+    return [name for each in contexts(body) for name in each.secrets]
+
+
+def transport(name: str, body: Body, endpoints: Mapping[str, Body]) -> dict[str, object] | str | None:
+    """The TLS settings of a cluster that was judged, None in the clear; or why its endpoints have none together."""
+    matches = mappings(body, "transport_socket_matches")
+    chosen: set[int] = set()
+    for each in in_use(name, body, endpoints) if matches else ():
+        given = mapping(mapping(mapping(each, "metadata"), "filter_metadata"), _TLS_MATCH)
+        fits = (at for at, one in enumerate(matches) if mapping(one, "match").items() <= given.items())
+        chosen.add(next(fits, len(matches)))
+    if len(chosen) > 1:
+        return "its endpoints ask for different transport sockets, which is not honoured by this version"
+    sockets = [*(mapping(each, "transport_socket") for each in matches), mapping(body, "transport_socket")]
+    socket = sockets[chosen.pop()] if chosen else sockets[-1]
+    return transport_sockets.client(socket) if socket else None
 
 
 def _breaker_faults(body: Body) -> Iterator[str]:
@@ -184,84 +231,22 @@ def _endpoints_of(kind: str, body: Body) -> Iterator[str]:
         yield from judge_assignment(mapping(body, "load_assignment"), "load_assignment.", names=kind in DNS)
 
 
-def judge_assignment(body: Body, path: str, *, names: bool) -> Iterator[str]:
-    """What of a ClusterLoadAssignment is not honoured; ``names``: its endpoints are looked up."""
-    yield from unknown(body, _ASSIGNMENT, path)
-    weights: set[str] = set()
-    for index, locality in enumerate(mappings(body, "endpoints")):
-        here = f"{path}endpoints[{index}]."
-        yield from unknown(locality, _LOCALITY, here)
-        for position, each in enumerate(mappings(locality, "lb_endpoints")):
-            weights.add(str(each.get("load_balancing_weight", 1)))
-            yield from _endpoint(each, f"{here}lb_endpoints[{position}].", names=names)
-    if len(weights) > 1:
-        yield f"{path}endpoints: load_balancing_weight differs between endpoints, which is not honoured by this version"
-
-
-def _endpoint(body: Body, path: str, *, names: bool) -> Iterator[str]:
-    yield from unknown(body, _LB_ENDPOINT, path)
-    if (status := str(body.get("health_status", "UNKNOWN"))) not in _IN_USE | _NOT_IN_USE:
-        yield f"{path}health_status: {status} is not honoured"
-    inside = mapping(body, "endpoint")
-    yield from unknown(inside, _ENDPOINT, f"{path}endpoint.")
-    yield from socket_faults(mapping(inside, "address"), f"{path}endpoint.address", names=names)
-
-
-def socket_faults(address: Body, path: str, *, names: bool) -> Iterator[str]:
-    """What is wrong with an Address."""
-    yield from unknown(address, frozenset({"socket_address"}), f"{path}.")
-    inside = mapping(address, "socket_address")
-    here = f"{path}.socket_address."
-    yield from unknown(inside, _SOCKET, here)
-    if inside.get("protocol", "TCP") != "TCP":
-        yield f"{here}protocol: only TCP is honoured"
-    try:
-        (host_name if names else ip_address)(str(inside.get("address", "")))
-    except ValueError as error:
-        yield f"{here}address: {error}"
-    port = inside.get("port_value", 0)
-    if not isinstance(port, int) or not 1 <= port <= 65535:
-        yield f"{here}port_value: {port} is not a port"
-
-
-def socket_of(body: Body) -> Address:
-    """The Address in a message that was judged."""
-    socket = mapping(mapping(body, "address"), "socket_address")
-    port = socket["port_value"]
-    assert isinstance(port, int)
-    return Address(host_name(str(socket["address"])), port)
-
-
-def service(name: str, body: Body) -> str | None:
-    """The name by which a cluster's endpoints are asked for."""
-    if body.get("type") != "EDS":
-        return None
-    return str(mapping(body, "eds_cluster_config").get("service_name") or name)
-
-
-def addresses(name: str, body: Body, endpoints: Mapping[str, Body]) -> list[Address]:
-    """The endpoints of a cluster that are in use."""
-    asked = service(name, body)
-    given = mapping(body, "load_assignment") if asked is None else endpoints.get(asked, {})
-    return [
-        socket_of(mapping(each, "endpoint"))
-        for locality in mappings(given, "endpoints")
-        for each in mappings(locality, "lb_endpoints")
-        if each.get("health_status", "UNKNOWN") in _IN_USE
-    ]
-
-
 def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> Iterator[dict[str, object]]:
     """A service for each port of the endpoints."""
     for port in sorted({each.port for each in found}):
-        hosts = sorted({each.host for each in found if each.port == port})
+        weights = {each.host: each.weight for each in sorted(found) if each.port == port}
+        hosts = list(weights)
+        equal = len(set(weights.values())) == 1
         if str(body.get("type")) in DNS:
             yield {"hosts": hosts, "resolution": "DNS", "ports": ports(port, protocol)}
         else:
             yield {
                 "hosts": [host_of(name), alias_of(name)],
                 "resolution": "STATIC",
-                "endpoints": [{"address": host} for host in hosts],
+                "endpoints": [
+                    {"address": host, **({} if equal else {"weight": weight})}
+                    for host, weight in weights.items()
+                ],
                 "ports": ports(port, protocol),
             }
 
@@ -280,7 +265,7 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
     return {"host": found[0].host, "port": {"number": found[0].port}}
 
 
-def rule(body: Body, hash_on: Body | None) -> dict[str, object]:
+def rule(body: Body, hash_on: Body | None, tls: Body | None) -> dict[str, object]:
     """The traffic policy of a cluster that was judged, for requests."""
     policy = str(body.get("lb_policy", "ROUND_ROBIN"))
     balancer: dict[str, object] = {"simple": policy}
@@ -304,6 +289,8 @@ def rule(body: Body, hash_on: Body | None) -> dict[str, object]:
             "tcp": tcp,
         },
     }
+    if tls is not None:
+        made["tls"] = tls
     if outliers := mapping(body, "outlier_detection"):
         made["outlierDetection"] = _outliers(outliers, mapping(body, "common_lb_config"))
     return made
@@ -343,7 +330,7 @@ def unlike(name: str, body: Body, found: Sequence[Address]) -> str | None:
     istio = ISTIO.fullmatch(name)
     if istio is None or str(body.get("type")) not in DNS:
         return None
-    for host, _ in found:
+    for host, *_ in found:
         if host != istio[3].lower():
             return f"the endpoint {host} is another name than the service {istio[3]}, which is not honoured"
     return None

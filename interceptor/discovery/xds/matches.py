@@ -85,6 +85,11 @@ def text(body: Body, path: str, said: list[str]) -> dict[str, object]:
     return {"regex": f"{flag}{before}{_quoted(value)}{after}"}
 
 
+def is_token(value: str) -> bool:
+    """Whether a text can be a method, or the name of a header."""
+    return _TOKEN.fullmatch(value.lower()) is not None
+
+
 def _quoted(value: str) -> str:
     """A text as an expression that it alone matches."""
     return re.sub(r"([^0-9A-Za-z_ -])", r"\\\1", value)

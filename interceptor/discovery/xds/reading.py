@@ -73,6 +73,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-")
 
 
+def document_name(resource: str, told: str) -> str:
+    """The name of the document that a resource becomes; ``told`` tells it from others of the same resource."""
+    return f"{slug(resource)}-{sha256(f'{resource} {told}'.encode()).hexdigest()[:12]}"
+
+
 def host_of(cluster: str) -> str:
     """The host that a cluster is known by: Istio's, its name where that is one, else one made of it."""
     istio = ISTIO.fullmatch(cluster)

@@ -139,3 +139,33 @@ def response(body: Body, path: str, said: list[str]) -> dict[str, object]:
         said.append(f"{path}status: {status} is not honoured; known are 200 to 599")
     text = str(mapping(body, "body").get("inline_string", ""))
     return {"status": status, **({"body": {"string": text}} if text else {})}
+
+
+_SHARES: Final = {"HUNDRED": 1.0, "TEN_THOUSAND": 100.0, "MILLION": 10_000.0}
+
+
+def mirrors(body: Body, path: str, said: list[str]) -> list[dict[str, object]]:
+    """HTTPMirrors; a destination is {"cluster": name}."""
+    made: list[dict[str, object]] = []
+    for index, each in enumerate(mappings(body, "request_mirror_policies")):
+        here = f"{path}request_mirror_policies[{index}]."
+        known = frozenset(
+            {"cluster", "runtime_fraction", "trace_sampled", "disable_shadow_host_suffix_append"}
+        )
+        said += unknown(each, known, here)
+        name = str(each.get("cluster", ""))
+        if not name:
+            said.append(f"{here}cluster: is required")
+        if each.get("disable_shadow_host_suffix_append") is not True:
+            said.append(
+                f"{here}disable_shadow_host_suffix_append: only true is honoured: a copy keeps its host"
+            )
+        share = mapping(mapping(each, "runtime_fraction"), "default_value")
+        percent = number(share, "numerator", 0) / _SHARES.get(str(share.get("denominator", "HUNDRED")), 1.0)
+        made.append(
+            {
+                "destination": {"cluster": name},
+                "percentage": {"value": min(percent, 100.0) if "runtime_fraction" in each else 100.0},
+            }
+        )
+    return made

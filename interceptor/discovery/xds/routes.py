@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from interceptor.config.addresses import host_name
-from interceptor.discovery.xds import headers, matches, route_parts
+from interceptor.discovery.xds import cors, headers, matches, route_parts
 from interceptor.discovery.xds.reading import alias_of, mapping, mappings, number, seconds, texts, unknown
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ _CONFIG: Final = headers.FIELDS | {
 }
 _HOST: Final = headers.FIELDS | {
     *("name", "domains", "routes", "retry_policy", "metadata", "include_request_attempt_count"),
+    "typed_per_filter_config",
 }
 _ROUTE: Final = headers.FIELDS | {
     *("name", "match", "route", "redirect", "direct_response", "metadata", "decorator", "stat_prefix"),
+    "typed_per_filter_config",
 }
 _ACTION: Final = frozenset(
     {
         *("cluster", "weighted_clusters", "prefix_rewrite", "regex_rewrite", "host_rewrite_literal"),
         *("timeout", "retry_policy", "hash_policy", "max_grpc_timeout", "max_stream_duration"),
-        *("cluster_not_found_response_code", "priority"),
+        *("cluster_not_found_response_code", "priority", "request_mirror_policies"),
     }
 )
 _WEIGHT: Final = headers.FIELDS | {"name", "weight"}
@@ -60,6 +62,11 @@ class Configuration:
     said: list[str] = field(default_factory=list)
     # What the requests to each are hashed on.
     clusters: dict[str, dict[str, object] | None] = field(default_factory=dict)
+    mirrors: set[str] = field(default_factory=set)  # clusters that get copies
+
+    def needs(self) -> list[str]:
+        """Every cluster that is named."""
+        return [*self.clusters, *sorted(self.mirrors - self.clusters.keys())]
 
 
 def read(body: Body, path: str = "") -> Configuration:
@@ -110,10 +117,14 @@ class _Reader:
             self._said.append(f"{path}domains: there are none")
         levels = (self._level(body, path), outer)
         made: list[dict[str, object]] = []
+        pages = cors.read(body, path, self._said)
         for index, route in enumerate(mappings(body, "routes")):
             here = f"{path}routes[{index}]."
             found = self._route(route, here, mapping(body, "retry_policy"), levels)
+            allowed = cors.read(route, here, self._said) or pages
             if found is not None:
+                if allowed is not None:
+                    found["corsPolicy"] = allowed
                 made.append(found)
         self.made.hosts.append(
             VirtualHost(str(body.get("name", "")), tuple(domains), tuple(made), _plain(made))
@@ -175,6 +186,10 @@ class _Reader:
             self._said.append(f"{path}regex_rewrite: cannot be given together with prefix_rewrite")
         if rewrite:
             made["rewrite"] = rewrite
+        if copies := route_parts.mirrors(body, path, self._said):
+            made["mirrors"] = copies
+            for each in copies:
+                self.made.mirrors.add(each["destination"]["cluster"])  # type: ignore[index]  # made just so
         timeout = _TIMEOUT if (given_timeout := seconds(body, "timeout")) is None else given_timeout
         if timeout > 0:
             made["timeout"] = f"{timeout:f}s"
@@ -254,23 +269,25 @@ def _plain(made: Sequence[dict[str, object]]) -> str | None:
 def placed(
     route: Mapping[str, object], port: int, places: Mapping[str, Place]
 ) -> tuple[dict[str, object], list[str]]:
-    """A route that holds for a port, with destinations in place of clusters; and why it cannot go where it says."""
+    """A route that holds for a port, with destinations in place of clusters; and what cannot go where it says."""
     matching = route["match"]
     assert isinstance(matching, list)
     made = {**route, "match": [{**each, "port": port} for each in matching]}
-    if "route" not in route:
-        return made, []
-    given, there, problems = route["route"], [], []
-    assert isinstance(given, list)
-    for each in given:
-        name = each["destination"]["cluster"]
-        place = places.get(name) or {
-            "host": alias_of(name)
-        }  # a cluster that is not there: 503, as Envoy answers
-        if isinstance(place, str):
-            problems.append(f"the cluster '{name}': {place}")
-        there.append({**each, "destination": place})
-    if problems:  # and nobody else may have its requests
-        refused: dict[str, object] = {"match": made["match"], "directResponse": {"status": 503}}
-        return refused, problems
-    return {**made, "route": there}, []
+    problems: list[str] = []
+    for name in ("route", "mirrors"):
+        given, there = made.pop(name, ()), []
+        assert isinstance(given, (list, tuple))
+        for each in given:
+            cluster = each["destination"]["cluster"]
+            # A cluster that is not there: 503, as Envoy answers, and no copies.
+            place = places.get(cluster) or {"host": alias_of(cluster)}
+            if not isinstance(place, str):
+                there.append({**each, "destination": place})
+            elif name == "mirrors":
+                problems.append(f"the cluster '{cluster}': {place}; nothing is mirrored there")
+            else:  # and nobody else may have its requests
+                refused: dict[str, object] = {"match": made["match"], "directResponse": {"status": 503}}
+                return refused, [f"the cluster '{cluster}': {place}; its requests are answered with 503"]
+        if there:
+            made[name] = there
+    return made, problems

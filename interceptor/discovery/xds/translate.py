@@ -7,29 +7,51 @@ ignored in silence. ``judge`` looks at one resource alone, ``documents`` at what
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.discovery.xds import clusters as reading_clusters, listeners as reading_listeners
+from interceptor.discovery.xds import (
+    clusters as reading_clusters,
+    endpoints as reading_endpoints,
+    inbound,
+    listeners as reading_listeners,
+    secrets,
+)
 from interceptor.discovery.xds.assembly import Assembly
-from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, Judged
-from interceptor.discovery.xds.reading import slug
+from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Judged
+from interceptor.discovery.xds.reading import document_name
 from interceptor.discovery.xds.routes import read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from interceptor.discovery.xds.messages import Body
+    from interceptor.discovery.xds.assembly import Made
+    from interceptor.discovery.xds.messages import Body, Key
+    from interceptor.discovery.xds.secrets import Check
 
-_API: Final = "networking.istio.io/v1"
+_NONE: Final[Mapping[str, Body]] = MappingProxyType({})
+_GROUPS: Final = dict.fromkeys(("AuthorizationPolicy", "PeerAuthentication"), "security")
+_DRY_RUN: Final = {"istio.io/dry-run": "true"}
 
 
 class Translation(NamedTuple):
-    """The documents by ``Kind/namespace/name``; and the resources that are in none of them, and why."""
+    """The documents by ``Kind/namespace/name``; the resources that are in none of them, and why; and files they name."""
 
     documents: dict[str, str]
     left_out: dict[str, str]
+    files: dict[str, bytes]  # in memory only: certificates and keys
+
+
+def _any(_name: str, _files: Mapping[str, bytes]) -> None:
+    """Takes every secret."""
+
+
+def _inbound_needs(body: Body) -> Iterator[Key]:
+    for port in inbound.ports(body):
+        yield from reading_listeners.of_filters(port.filters)
+    for name in inbound.secrets(body):
+        yield SECRET, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +60,38 @@ class Translator:
 
     namespace: str  # of the documents
     connect: float  # seconds that the proxy waits for an upstream where a cluster cannot say otherwise
+    own: tuple[str, str] | None = None  # the secrets that are the workload's certificate and trust bundle
+    labels: Mapping[str, str] = field(default_factory=dict)  # the workload's
+    check: Check = _any  # what is wrong with the PEM of a secret
 
     def judge(self, type_url: str, name: str, body: Body) -> Judged:
         """Whether one resource can be honoured, as far as it says so itself, and what it needs."""
         if type_url == CLUSTER:
-            service = reading_clusters.service(name, body)
-            problems = tuple(reading_clusters.judge(body, self.connect))
-            return Judged(problems, () if service is None else ((ENDPOINT, service),))
+            problems = (*reading_clusters.judge(body, self.connect, self.own), *self._inline(body))
+            service = reading_endpoints.service(name, body)
+            needs: list[Key] = [] if service is None else [(ENDPOINT, service)]
+            needs += ((SECRET, each) for each in reading_clusters.secrets(body))
+            return Judged(problems, tuple(dict.fromkeys(needs)))
         if type_url == ENDPOINT:
-            return Judged(tuple(reading_clusters.judge_assignment(body, "", names=False)))
+            return Judged(tuple(reading_endpoints.judge_assignment(body, "", names=False)))
+        if type_url == LISTENER and inbound.is_inbound(body):
+            problems = tuple(inbound.judge(body, self.own))
+            return Judged(problems, () if problems else tuple(dict.fromkeys(_inbound_needs(body))))
         if type_url == LISTENER:
             problems = tuple(reading_listeners.judge(body))
             return Judged(problems, () if problems else tuple(dict.fromkeys(reading_listeners.needs(body))))
         if type_url == ROUTE:
             found = read(body)
-            return Judged(tuple(found.said), tuple((CLUSTER, cluster) for cluster in found.clusters))
+            return Judged(tuple(found.said), tuple((CLUSTER, cluster) for cluster in found.needs()))
+        if type_url == SECRET:
+            return Judged(tuple(secrets.judge(name, body, self.check)))
         return Judged((f"a {type_url.rpartition('.')[2]} is not honoured by this version",))
+
+    def _inline(self, body: Body) -> Iterator[str]:
+        """What is wrong with certificates that came inside a cluster."""
+        for each in reading_clusters.contexts(body):
+            if each.files and not each.said and (wrong := self.check("", each.files)) is not None:
+                yield f"transport_socket: {wrong}"
 
     def documents(
         self,
@@ -61,21 +99,29 @@ class Translator:
         endpoints: Mapping[str, Body],
         listeners: Mapping[str, Body],
         routes: Mapping[str, Body],
+        given: Mapping[str, Body] = _NONE,
     ) -> Translation:
-        """The documents of what is in use."""
-        assembly = Assembly(clusters, endpoints, routes)
+        """The documents of what is in use; ``given`` are the secrets."""
+        assembly = Assembly(clusters, endpoints, routes, self.labels)
+        assembly.take_inbound({name: body for name, body in listeners.items() if inbound.is_inbound(body)})
         for name, body in listeners.items():
-            for index, chain in enumerate(reading_listeners.chains(body)):
-                assembly.take(f"listener {name}", f"filter_chains[{index}].filters[0]", chain)
-        made = Translation({}, assembly.left_out)
-        for kind, resource, told, spec in assembly.specs():
-            self._add(made, kind, resource, told, spec)
+            if inbound.is_inbound(body):
+                continue
+            assembly.take(f"listener {name}", list(reading_listeners.chains(body)))
+        made = Translation({}, assembly.left_out, {})
+        for name, body in given.items():
+            made.files.update(secrets.files(secrets.read(name, body)[0]))
+        for body in clusters.values():
+            for each in reading_clusters.contexts(body):
+                made.files.update(each.files)
+        for document in assembly.specs():
+            self._add(made, document)
         return made
 
-    def _add(
-        self, made: Translation, kind: str, resource: str, told: str, spec: Mapping[str, object]
-    ) -> None:
-        name = f"{slug(resource)}-{sha256(f'{resource} {told}'.encode()).hexdigest()[:12]}"
-        metadata = {"name": name, "namespace": self.namespace, "annotations": {"interceptor/xds": resource}}
-        document = {"apiVersion": _API, "kind": kind, "metadata": metadata, "spec": spec}
-        made.documents[f"{kind}/{self.namespace}/{name}"] = json.dumps(document)
+    def _add(self, translation: Translation, made: Made) -> None:
+        name = document_name(made.resource, made.told)
+        annotations = {"interceptor/xds": made.resource, **(_DRY_RUN if made.dry_run else {})}
+        metadata = {"name": name, "namespace": self.namespace, "annotations": annotations}
+        version = f"{_GROUPS.get(made.kind, 'networking')}.istio.io/v1"
+        document = {"apiVersion": version, "kind": made.kind, "metadata": metadata, "spec": made.spec}
+        translation.documents[f"{made.kind}/{self.namespace}/{name}"] = json.dumps(document)

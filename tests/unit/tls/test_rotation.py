@@ -48,7 +48,7 @@ async def test_a_swapped_link_brings_new_contexts_and_the_old_stay_for_who_has_t
     old = kept.current
     looks: list[dict[str, float]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, [kept], looks.append)
+        nursery.start_soon(watch, lambda: [kept], looks.append)
         await until(lambda: len(looks) > 1)
         assert kept.current is old
         secret(tmp_path, root.issue(), Root(), root)
@@ -79,7 +79,7 @@ async def test_what_cannot_be_used_is_refused_once_and_the_old_pair_stays(
     looks: list[dict[str, float]] = []
     spoil(tmp_path, root)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, [kept], looks.append)
+        nursery.start_soon(watch, lambda: [kept], looks.append)
         await until(lambda: len(looks) > 3)
         nursery.cancel_scope.cancel()
     assert kept.current is old

@@ -92,9 +92,27 @@ def test_a_cluster_that_cannot_be_routed_to_is_answered_for() -> None:
     route = only(to("a"))
     made, problems = routes.placed(route, 80, {"a": "its endpoints have several ports"})
     assert made == {"match": [{"uri": {"prefix": "/"}, "port": 80}], "directResponse": {"status": 503}}
-    assert problems == ["the cluster 'a': its endpoints have several ports"]
+    assert problems == [
+        "the cluster 'a': its endpoints have several ports; its requests are answered with 503"
+    ]
     there, problems = routes.placed(route, 80, {})
     assert (there["route"], problems) == ([{"destination": {"host": "_cluster.a"}}], [])
+
+
+def test_copies_of_requests_go_to_their_cluster() -> None:
+    share = {"default_value": {"numerator": 250_000, "denominator": "MILLION"}}
+    policies = [
+        {"cluster": "b", "runtime_fraction": share, "disable_shadow_host_suffix_append": True},
+        {"cluster": "d", "disable_shadow_host_suffix_append": True},
+    ]
+    given = config(to(request_mirror_policies=policies))
+    read = routes.read(given)
+    assert (read.said, read.needs()) == ([], ["c", "b", "d"])
+    [route] = read.hosts[0].routes
+    made, problems = routes.placed(route, 80, {"b": {"host": "b.org"}, "d": "of two ports"})
+    assert made["mirrors"] == [{"destination": {"host": "b.org"}, "percentage": {"value": 25.0}}]
+    assert made["route"] == [{"destination": {"host": "_cluster.c"}}]
+    assert problems == ["the cluster 'd': of two ports; nothing is mirrored there"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +144,10 @@ ROUTE = f"{HOST}routes[0]."
         (config(to(), cors={}), f"{HOST}cors:"),
         (config({"match": {"prefix": "/"}}), f"{ROUTE.removesuffix('.')}: needs one of route"),
         (config(to("")), f"{ROUTE}route.cluster: needs the name"),
-        (config(to(request_mirror_policies=[])), f"{ROUTE}route.request_mirror_policies:"),
+        (config(to(request_mirror_policies=[{"cluster": "x"}])), f"{ROUTE}route.request_mirror_policies[0].disable_shadow_host"),
+        (config(to(request_mirror_policies=[{}])), f"{ROUTE}route.request_mirror_policies[0].cluster: is required"),
+        (config(to(request_mirror_policies=[{"cluster_header": "x"}])), f"{ROUTE}route.request_mirror_policies[0].cluster_header:"),
+        (config(to(), typed_per_filter_config={"x": {"@type": "lua"}}), f"{HOST}typed_per_filter_config[x]: 'lua'"),
         (config(to(cluster_header="x")), f"{ROUTE}route.cluster_header:"),
         (config(to(priority="HIGH")), f"{ROUTE}route.priority:"),
         (config(to(max_grpc_timeout="1s")), f"{ROUTE}route.max_grpc_timeout:"),

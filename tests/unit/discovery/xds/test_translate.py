@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from interceptor.config.documents import load
 from interceptor.config.problems import Source
-from interceptor.discovery.xds.listeners import TCP_PROXY
+from interceptor.discovery.xds.filters import TCP_PROXY
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Body
 from interceptor.discovery.xds.translate import Translation, Translator
+from interceptor.discovery.xds.transport_sockets import RAW, UPSTREAM
 
 TRANSLATOR = Translator("shop", 10.0)
 ISTIO = "outbound|80||api.example.com"
@@ -100,7 +102,22 @@ def test_endpoints_that_are_down_are_left_out_and_a_cluster_without_any_is_nothi
     assert judged(ENDPOINT, body) == ()
     [spec] = specs(TRANSLATOR.documents({"a": EDS}, {"a": body}, {}, {}))
     assert spec["endpoints"] == [{"address": "10.0.0.2"}]
-    assert TRANSLATOR.documents({"a": EDS}, {}, {}, {}) == ({}, {})
+    assert TRANSLATOR.documents({"a": EDS}, {}, {}, {}) == Translation({}, {}, {})
+
+
+@pytest.mark.parametrize(("policy", "weights"), [("LEAST_REQUEST", [1, 3]), ("RANDOM", [None, None])])
+def test_endpoints_keep_their_weights_where_envoy_looks_at_them(
+    policy: str, weights: list[int | None]
+) -> None:
+    cluster = {
+        "lb_policy": policy,
+        "load_assignment": assignment(
+            endpoint("10.0.0.1", 80), endpoint("10.0.0.2", 80, load_balancing_weight=3)
+        ),
+    }
+    assert judged(CLUSTER, cluster) == ()
+    [spec] = specs(TRANSLATOR.documents({"a": cluster}, {}, {}, {}))
+    assert [each.get("weight") for each in spec["endpoints"]] == weights  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["STRICT_DNS", "LOGICAL_DNS"])
@@ -153,9 +170,9 @@ def test_what_only_shows_together_is_left_out_and_said() -> None:
     assert not any(key.startswith("VirtualService") for key in made.documents)
     assert made.left_out == {
         f"cluster {other}": "the endpoint a.example.com is another name than the service b.example.com, which is not honoured",
-        "listener l": "filter_chains[0].filters[0].cluster: the cluster 'mixed': its endpoints have several ports, which is "
+        "listener l": "filter_chains[0].filters.cluster: the cluster 'mixed': its endpoints have several ports, which is "
         "not honoured by this version",
-        "listener m": "filter_chains[0].filters[0].cluster: there is no cluster 'gone'",
+        "listener m": "filter_chains[0].filters.cluster: there is no cluster 'gone'",
     }
 
 
@@ -184,10 +201,167 @@ def of(**given: object) -> dict[str, object]:
     return given
 
 
+def static(*hosts: str, port: int = 443) -> dict[str, object]:
+    return {"load_assignment": assignment(*(endpoint(host, port) for host in hosts))}
+
+
+def named(*names: str, cluster: str = "a") -> dict[str, object]:
+    return chain(cluster, {"server_names": list(names), "transport_protocol": "tls"})
+
+
+CLUSTERS: dict[str, Body] = {
+    "a": static("10.0.0.1"),
+    "b": static("10.0.0.2"),
+    "out": {"type": "ORIGINAL_DST"},
+}
+
+
+def kinds(made: Translation) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for spec, key in zip(specs(made), made.documents, strict=True):
+        found.setdefault(key.partition("/")[0], []).append(spec)
+    return found
+
+
+def test_server_names_become_routes_and_nothing_else_is_let_through() -> None:
+    body = listener("10.9.0.1", 443, named("a.example.com", "*.a.example.com"), named("b.org", cluster="b"))
+    assert judged(LISTENER, body) == ()
+    made = kinds(TRANSLATOR.documents(CLUSTERS, {}, {"l": body}, {}))
+    taken = made["ServiceEntry"][0]
+    [own, *names] = taken["hosts"]
+    assert names == ["a.example.com", "*.a.example.com", "b.org"]
+    assert taken["ports"] == [{"number": 443, "name": "tls-443", "protocol": "TLS"}]
+    tls, tcp = made["VirtualService"]
+    first, second = tls["tls"]
+    assert tls["hosts"] == [own, *names]
+    assert first["match"] == [{"sniHosts": ["a.example.com", "*.a.example.com"]}]
+    assert first["route"] == [{"destination": {"host": "_cluster.a", "port": {"number": 443}}}]
+    assert second["match"] == [{"sniHosts": ["b.org"]}]
+    assert tcp == {"hosts": [own], "tcp": [{"route": [{"destination": {"host": f"_nothing.{own}"}}]}]}
+
+
+@pytest.mark.parametrize("where", ["default_filter_chain", "a chain"])
+@pytest.mark.parametrize("cluster", ["b", "out"])
+def test_what_has_no_name_of_these_goes_where_the_rest_goes(where: str, cluster: str) -> None:
+    rest = chain(cluster)
+    body = (
+        listener("0.0.0.0", 443, named("a.example.com"), default_filter_chain=rest)
+        if where == "default_filter_chain"
+        else listener("0.0.0.0", 443, named("a.example.com"), rest)
+    )
+    found = TRANSLATOR.judge(LISTENER, "l", body)
+    assert found.problems == ()
+    assert found.needs == ((CLUSTER, "a"), (CLUSTER, cluster))
+    made = kinds(TRANSLATOR.documents(CLUSTERS, {}, {"l": body}, {}))
+    assert made["ServiceEntry"][0]["addresses"] == ["0.0.0.0/0"]
+    others = made["VirtualService"][1:]
+    if cluster == "out":
+        assert others == [], "it goes where it was sent"
+    else:
+        there = {"host": "_cluster.b", "port": {"number": 443}}
+        assert [each["tcp"] for each in others] == [[{"route": [{"destination": there}]}]]
+
+
+def test_names_before_the_original_destination_are_left_out() -> None:
+    body = listener("10.9.0.1", 443, named("a.example.com", cluster="out"))
+    made = TRANSLATOR.documents(CLUSTERS, {}, {"l": body}, {})
+    assert list(made.left_out) == ["listener l"]
+    assert "VirtualService" not in kinds(made)
+
+
+def test_connections_are_shared_out_by_weight() -> None:
+    weighted = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 3}]}
+    config = {"@type": TCP_PROXY, "stat_prefix": "x", "weighted_clusters": weighted}
+    body = listener("10.9.0.1", 80, {"filters": [{"name": "tcp", "typed_config": config}]})
+    assert TRANSLATOR.judge(LISTENER, "l", body).needs == ((CLUSTER, "a"), (CLUSTER, "b"))
+    [virtual] = kinds(TRANSLATOR.documents(CLUSTERS, {}, {"l": body}, {}))["VirtualService"]
+    [route] = virtual["tcp"]
+    assert [each["weight"] for each in route["route"]] == [1, 3]
+
+
+SECURED = {
+    "typed_config": {
+        "@type": UPSTREAM,
+        "sni": "a.example.com",
+        "common_tls_context": {
+            "tls_certificate_sds_secret_configs": [{"name": "pair", "sds_config": {"ads": {}}}],
+            "validation_context": {
+                "trusted_ca": {"inline_string": "ca"},
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a.example.com"}}],
+            },
+        },
+    }
+}
+
+
+def test_a_tls_context_becomes_the_rule_of_its_cluster_and_its_secrets_files() -> None:
+    cluster = {**static("10.0.0.1"), "transport_socket": SECURED}
+    found = TRANSLATOR.judge(CLUSTER, "a", cluster)
+    assert (found.problems, found.needs) == ((), ((SECRET, "pair"),))
+    secret = {
+        "tls_certificate": {
+            "certificate_chain": {"inline_string": "chain"},
+            "private_key": {"inline_string": "key"},
+        }
+    }
+    tcp = listener("10.9.0.1", 443, chain("a"))
+    made = TRANSLATOR.documents({"a": cluster}, {}, {"l": tcp}, {}, {"pair": secret})
+    [rule] = kinds(made)["DestinationRule"]
+    tls = rule["trafficPolicy"]["tls"]
+    bundle = tls.pop("caCertificates")
+    assert tls == {
+        "mode": "MUTUAL",
+        "sni": "a.example.com",
+        "subjectAltNames": ["a.example.com"],
+        "clientCertificate": "sds://pair/tls.crt",
+        "privateKey": "sds://pair/tls.key",
+    }
+    assert made.files == {"sds://pair/tls.crt": b"chain", "sds://pair/tls.key": b"key", bundle: b"ca"}
+    assert "key" not in "".join(made.documents.values()).replace("tls.key", "").replace("privateKey", "")
+
+
+def test_certificates_inside_a_cluster_are_judged_too() -> None:
+    strict = Translator("shop", 10.0, check=lambda *_: "it holds no certificate")
+    cluster = {**static("10.0.0.1"), "transport_socket": SECURED}
+    assert strict.judge(CLUSTER, "a", cluster).problems == ("transport_socket: it holds no certificate",)
+
+
+@pytest.mark.parametrize(("tags", "mode"), [((1, 1), "SIMPLE"), ((0, 0), None), ((1, 0), "left out")])
+def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...], mode: str | None) -> None:
+    simple = json.loads(json.dumps(SECURED))
+    del simple["typed_config"]["common_tls_context"]["tls_certificate_sds_secret_configs"]
+    raw = {"typed_config": {"@type": RAW}}
+    given = [
+        endpoint(
+            f"10.0.0.{index}",
+            443,
+            metadata={
+                "filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"} if tag else {}}
+            },
+        )
+        for index, tag in enumerate(tags)
+    ]
+    cluster = {
+        "load_assignment": assignment(*given),
+        "transport_socket_matches": [
+            {"name": "tls", "match": {"tlsMode": "istio"}, "transport_socket": simple},
+            {"name": "raw", "match": {}, "transport_socket": raw},
+        ],
+    }
+    assert judged(CLUSTER, cluster) == ()
+    made = TRANSLATOR.documents({"a": cluster}, {}, {"l": listener("10.9.0.1", 443, chain("a"))}, {})
+    if mode == "left out":
+        assert made.left_out["cluster a"].startswith("its endpoints ask for different transport sockets")
+        return
+    [rule] = kinds(made)["DestinationRule"]
+    tls = rule["trafficPolicy"].get("tls")
+    assert (tls and tls["mode"]) == mode
+
+
 @pytest.mark.parametrize(
     ("type_url", "body", "path"),
     [
-        (CLUSTER, of(transport_socket={}), "transport_socket:"),
+        (CLUSTER, of(transport_socket={}), "transport_socket.typed_config:"),
         (CLUSTER, of(type="NEW"), "type:"),
         (CLUSTER, of(lb_policy="LOAD_BALANCING_POLICY_CONFIG"), "lb_policy:"),
         (CLUSTER, of(lb_policy="CLUSTER_PROVIDED"), "lb_policy:"),
@@ -218,17 +392,23 @@ def of(**given: object) -> dict[str, object]:
         (ENDPOINT, of(endpoints=[of(priority=1)]), "endpoints[0].priority:"),
         (ENDPOINT, assignment(endpoint("10.0.0.1", 80, health_status="DEGRADED")), "endpoints[0].lb_endpoints[0].health_status:"),
         (ENDPOINT, assignment(endpoint("10.0.0.1", 0)), "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value:"),
-        (ENDPOINT, assignment(endpoint("10.0.0.1", 1), endpoint("10.0.0.2", 1, load_balancing_weight=2)), "endpoints: load_balancing_weight"),
+        (ENDPOINT, assignment(endpoint("10.0.0.1", 1, load_balancing_weight=1_000_001)), "endpoints[0].lb_endpoints[0].load_balancing_weight:"),
         (ENDPOINT, assignment(of(endpoint=of(address=of(pipe={})))), "endpoints[0].lb_endpoints[0].endpoint.address.pipe:"),
         (LISTENER, of(), "filter_chains:"),
         (LISTENER, listener("10.0.0.1", 80, chain(), default_filter_chain={}), "default_filter_chain:"),
-        (LISTENER, listener("10.0.0.1", 80, chain(), traffic_direction="INBOUND"), "traffic_direction:"),
+        (LISTENER, listener("10.0.0.1", 80, chain(), traffic_direction="NEW"), "traffic_direction:"),
         (LISTENER, listener("10.0.0.1", 80, chain(), bind_to_port=True), "bind_to_port:"),
         (LISTENER, listener("10.0.0.1", 80, chain(), listener_filters=[of(name="x")]), "listener_filters[0]:"),
         (LISTENER, of(**{**listener("10.0.0.1", 80, chain()), "address": {"socket_address": {"address": "10.0.0.1", "port_value": 80, "protocol": "UDP"}}}), "address.socket_address.protocol:"),
         (LISTENER, listener("10.0.0.1", 80, chain(), chain()), "filter_chains[1].filter_chain_match:"),
         (LISTENER, listener("10.0.0.1", 80, chain(transport_socket={})), "filter_chains[0].transport_socket:"),
-        (LISTENER, listener("10.0.0.1", 80, chain(match=of(server_names=["x"]))), "filter_chains[0].filter_chain_match.server_names:"),
+        (LISTENER, listener("10.0.0.1", 80, chain(match=of(server_names=["x"]))), "filter_chains[0].filter_chain_match.server_names[0]:"),
+        (LISTENER, listener("10.0.0.1", 80, chain(match=of(server_names=["a b.c"]))), "filter_chains[0].filter_chain_match.server_names[0]:"),
+        (LISTENER, listener("10.0.0.1", 80, chain(match=of(transport_protocol="tls"))), "filter_chains[0].filter_chain_match.transport_protocol:"),
+        (LISTENER, listener("10.0.0.1", 80, chain(match=of(application_protocols=["h2"]))), "filter_chains[0].filter_chain_match.application_protocols:"),
+        (LISTENER, listener("0.0.0.0", 80, chain(match=of(server_names=["a.b"])), chain(), default_filter_chain=chain()), "default_filter_chain: a chain without"),
+        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": TCP_PROXY, "weighted_clusters": of(clusters=[of(name="a")])})])), "filter_chains[0].filters[0].typed_config.weighted_clusters.clusters[0].weight:"),
+        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": TCP_PROXY, "cluster": "x", "weighted_clusters": of(clusters=[])})])), "filter_chains[0].filters[0].typed_config: needs one of"),
         (LISTENER, listener("10.0.0.1", 80, chain(match=of(destination_port=81))), "filter_chains[0].filter_chain_match.destination_port:"),
         (LISTENER, listener("0.0.0.0", 80, chain()), "filter_chains[0].filter_chain_match.prefix_ranges:"),
         (LISTENER, listener("10.0.0.1", 80, chain(match=of(prefix_ranges=[of(address_prefix="10.0.0.1", prefix_len=32)]))), "filter_chains[0].filter_chain_match.prefix_ranges:"),
@@ -237,7 +417,8 @@ def of(**given: object) -> dict[str, object]:
         (LISTENER, listener("10.0.0.1", 80, of(filters=[of(name="hcm", typed_config={"@type": "http"})])), "filter_chains[0].filters[0].typed_config:"),
         (LISTENER, listener("10.0.0.1", 80, chain("")), "filter_chains[0].filters[0].typed_config.cluster:"),
         (ROUTE, of(vhds={}), "vhds:"),
-        (SECRET, {}, "a Secret is not honoured"),
+        (SECRET, {}, "needs one of tls_certificate and validation_context"),
+        ("type.googleapis.com/x.Other", {}, "a Other is not honoured"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_said_with_its_path(type_url: str, body: Body, path: str) -> None:

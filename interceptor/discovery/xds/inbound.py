@@ -1,0 +1,200 @@
+"""PURE. Envoy's listeners of what comes in for the app: judged, and what they say of who may, port by port.
+
+What is accepted, and what is spoken there, is the Sidecar's ``spec.ingress``; these listeners say whether peers have to
+speak mutual TLS (PeerAuthentication) and what they may do (AuthorizationPolicy).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from interceptor.discovery.xds import endpoints, filters, routes, transport_sockets
+from interceptor.discovery.xds.rbac import Policy
+from interceptor.discovery.xds.reading import mapping, mappings, number, texts, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from interceptor.discovery.xds.filters import Filters
+    from interceptor.discovery.xds.messages import Body
+
+_LISTENER: Final = frozenset(
+    {
+        *("name", "stat_prefix", "metadata", "address", "bind_to_port", "filter_chains", "listener_filters"),
+        *("traffic_direction", "use_original_dst"),
+    }
+)
+_CHAIN: Final = frozenset({"name", "metadata", "filter_chain_match", "filters", "transport_socket"})
+_MATCH: Final = frozenset({"destination_port", "transport_protocol", "application_protocols"})
+_INSPECTORS: Final = frozenset(
+    f"envoy.filters.listener.{name}" for name in ("tls_inspector", "original_dst", "http_inspector")
+)
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+
+
+class Port(NamedTuple):
+    """What a chain says of a port of the app's; None: of all that no other chain names."""
+
+    number: int | None
+    mutual: bool  # it terminates mutual TLS
+    path: str
+    filters: Filters
+
+
+def is_inbound(body: Body) -> bool:
+    """Whether a listener is one of these."""
+    return body.get("traffic_direction") == "INBOUND"
+
+
+def judge(body: Body, own: tuple[str, str] | None) -> list[str]:
+    """What of a listener is not honoured; ``own`` names the secrets that are the workload's certificate and bundle."""
+    said = list(_faults(body, own))
+    if not said:
+        unlike = _unlike(ports(body))
+        said += [
+            f"{path}: chains of one port that differ in their RBAC filters are not honoured"
+            for path in unlike.values()
+        ]
+    return said
+
+
+def _unlike(given: Iterable[Port]) -> dict[int | None, str]:
+    """Ports whose chains have different policies, and where."""
+    first: dict[int | None, Port] = {}
+    return {
+        each.number: each.path
+        for each in given
+        if first.setdefault(each.number, each).filters.policies != each.filters.policies
+    }
+
+
+def _faults(body: Body, own: tuple[str, str] | None) -> Iterator[str]:
+    yield from unknown(body, _LISTENER, "")
+    virtual = body.get("use_original_dst") is True
+    if body.get("bind_to_port", True) and not virtual:
+        yield "bind_to_port: must be false, or use_original_dst true: no port is opened beside spec.ingress.port"
+    for index, each in enumerate(mappings(body, "listener_filters")):
+        if (name := str(each.get("name", ""))) not in _INSPECTORS:
+            yield f"listener_filters[{index}]: '{name}' is not honoured"
+    yield from endpoints.socket_faults(mapping(body, "address"), "address", names=False)
+    if not mappings(body, "filter_chains"):
+        yield "filter_chains: there are none; nothing would be accepted"
+    seen: set[str] = set()
+    for index, chain in enumerate(mappings(body, "filter_chains")):
+        path = f"filter_chains[{index}]."
+        yield from _chain(chain, path, own)
+        key = json.dumps(mapping(chain, "filter_chain_match"), sort_keys=True)
+        if key in seen:
+            yield f"{path}filter_chain_match: is that of a chain before it"
+        seen.add(key)
+
+
+def _chain(chain: Body, path: str, own: tuple[str, str] | None) -> Iterator[str]:
+    yield from unknown(chain, _CHAIN, path)
+    match, here = mapping(chain, "filter_chain_match"), f"{path}filter_chain_match."
+    yield from unknown(match, _MATCH, here)
+    context = transport_sockets.read(
+        mapping(chain, "transport_socket"), f"{path}transport_socket.", server=True
+    )
+    secured = "transport_socket" in chain and context is not None
+    if context is not None and secured:
+        yield from context.said
+        if not context.requires_client:
+            yield f"{path}transport_socket.typed_config.require_client_certificate: only true is honoured"
+        if own is None or not transport_sockets.is_own(context, own):
+            yield (
+                f"{path}transport_socket: its certificate and authorities must be the workload's own; name their secrets "
+                "in the Sidecar's spec.tls.sds"
+            )
+    wanted = {"", "tls"} if secured else {"", "raw_buffer"}
+    if (given := match.get("transport_protocol", "")) not in wanted:
+        yield f"{here}transport_protocol: '{given}' is not honoured {'with' if secured else 'without'} a transport socket"
+    if any(not each.startswith("istio") or not secured for each in texts(match, "application_protocols")):
+        yield f"{here}application_protocols: only Istio's own are honoured, before a transport socket"
+    yield from filters.judge(chain, path)
+
+
+def ports(body: Body) -> list[Port]:
+    """What a listener that was judged says."""
+    bound = None if body.get("use_original_dst") is True else endpoints.socket_of(body).port
+    made = []
+    for index, chain in enumerate(mappings(body, "filter_chains")):
+        given = number(mapping(chain, "filter_chain_match"), "destination_port", 0) or bound
+        socket = mapping(chain, "transport_socket")
+        mutual = bool(socket) and transport_sockets.read(socket, "", server=True) is not None
+        made.append(Port(given, mutual, f"filter_chains[{index}].filters", filters.read(chain)))
+    return made
+
+
+def secrets(body: Body) -> list[str]:
+    """The names of the secrets that a listener cannot be used without."""
+    sockets = (mapping(chain, "transport_socket") for chain in mappings(body, "filter_chains"))
+    found = (transport_sockets.read(each, "", server=True) for each in sockets if each)
+    return [name for each in found if each is not None for name in each.secrets]
+
+
+def modes(given: Iterable[Port]) -> dict[int | None, str]:
+    """How each port is spoken to."""
+    kinds: dict[int | None, set[bool]] = {}
+    for each in given:
+        kinds.setdefault(each.number, set()).add(each.mutual)
+    names = {(True,): "STRICT", (False,): "DISABLE", (False, True): "PERMISSIVE"}
+    return {port: names[tuple(sorted(kind))] for port, kind in kinds.items()}
+
+
+def peer_authentication(given: Sequence[Port], labels: Mapping[str, str]) -> dict[str, object]:
+    """What a PeerAuthentication says of all ports."""
+    found = modes(given)
+    by_port = {str(port): {"mode": mode} for port, mode in found.items() if port is not None}
+    made: dict[str, object] = {"selector": {"matchLabels": dict(labels)}, "portLevelMtls": by_port}
+    return {**made, "mtls": {"mode": found[None]}} if None in found else made
+
+
+def authorization(given: Sequence[Port]) -> Iterator[tuple[str, Policy]]:
+    """Every policy, of its port alone, and what tells it from the others.
+
+    ALLOW policies of a workload are about all of its ports together: a port without one is let through by another.
+    """
+    numbers = sorted({each.number for each in given if each.number is not None})
+    policies = {each.number: each.filters.policies for each in given}
+    for port in _unlike(given):  # of several listeners: nobody can say which holds
+        policies[port] = (Policy("DENY", [{}], dry_run=False),)
+    free = []
+    for port, found in policies.items():
+        if not any(each.action == "ALLOW" and not each.dry_run for each in found):
+            free.append(port)
+        for index, policy in enumerate(found):
+            rules = [_at(rule, port, numbers) for rule in policy.rules]
+            yield f"{port} {index}", policy._replace(rules=rules)
+    if len(free) < len(policies) and free:
+        yield "free", Policy("ALLOW", [_at({}, port, numbers) for port in free], dry_run=False)
+
+
+def _at(rule: Mapping[str, object], port: int | None, others: Sequence[int]) -> dict[str, object]:
+    """A rule that holds at a port alone; None: at all but the others."""
+    values = {"values": [str(port)]} if port is not None else {"notValues": list(map(str, others))}
+    if port is None and not others:
+        return dict(rule)
+    when = rule.get("when", [])
+    assert isinstance(when, list)
+    return {**rule, "when": [*when, {"key": "destination.port", **values}]}
+
+
+def elsewhere(given: Filters, clusters: Mapping[str, Body], read: Mapping[str, Body]) -> str | None:
+    """Why filters do not lead to the app; None where they do."""
+    named = [cluster for cluster, _ in given.clusters]
+    if not named:
+        config = given.route_config if given.route_config is not None else read.get(str(given.route_name))
+        if config is None:
+            return f"there is no route configuration '{given.route_name}'"
+        hosts = routes.read(config).hosts
+        if len(hosts) != 1 or hosts[0].domains != ("*",) or hosts[0].plain is None:
+            return "its routes do more than to pass every request on to the app, which is not honoured"
+        named = [hosts[0].plain]
+    for cluster in named:
+        body = clusters.get(cluster, {})
+        there = endpoints.addresses(cluster, body, {})
+        if body.get("type") != "ORIGINAL_DST" and not all(each.host in _LOOPBACK for each in there):
+            return f"the cluster '{cluster}' is not the app, which is not honoured"
+    return None

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from interceptor.config.documents import load
+from interceptor.config.problems import Source
+from interceptor.discovery.xds import cors, rbac
+from interceptor.discovery.xds.filters import HTTP_MANAGER, RATE_LIMIT, ROUTER, TCP_PROXY
+from interceptor.discovery.xds.messages import CLUSTER, LISTENER, ROUTE, Body
+from interceptor.discovery.xds.translate import Translation, Translator
+
+TRANSLATOR = Translator("shop", 10.0)
+
+
+def address(host: str, port: int) -> dict[str, Any]:
+    return {"address": {"socket_address": {"address": host, "port_value": port}}}
+
+
+def static(*hosts: str, port: int = 80, **more: Any) -> Body:
+    given = [{"endpoint": address(host, port)} for host in hosts]
+    return {"load_assignment": {"endpoints": [{"lb_endpoints": given}]}, **more}
+
+
+CLUSTERS: dict[str, Body] = {
+    "a": static("10.0.0.1"),
+    "b": static("10.0.0.2"),
+    "mixed": {"load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": address("10.0.0.3", 1)}, {"endpoint": address("10.0.0.3", 2)}]}]}},
+    "out": {"type": "ORIGINAL_DST"},
+}  # fmt: skip
+
+
+def manager(*before: dict[str, Any], **more: Any) -> dict[str, Any]:
+    router = {"name": "router", "typed_config": {"@type": ROUTER}}
+    config = {"@type": HTTP_MANAGER, "stat_prefix": "x", "http_filters": [*before, router], **more}
+    return {"filters": [{"name": "http", "typed_config": config}]}
+
+
+def listener(host: str, port: int, *chains: dict[str, Any]) -> Body:
+    return {**address(host, port), "bind_to_port": False, "filter_chains": list(chains)}
+
+
+def host(
+    name: str, *routes: dict[str, Any], domains: tuple[str, ...] = ("*",), **more: Any
+) -> dict[str, Any]:
+    return {"name": name, "domains": list(domains), "routes": list(routes), **more}
+
+
+def to(cluster: str, prefix: str = "/", **more: Any) -> dict[str, Any]:
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "0s", **more}}
+
+
+NAMED = manager(rds={"route_config_name": "r", "config_source": {"ads": {}}})
+
+
+def made_of(body: Body, *hosts: dict[str, Any]) -> Translation:
+    found = TRANSLATOR.judge(LISTENER, "l", body)
+    assert found.problems == ()
+    routes: Body = {"virtual_hosts": list(hosts)}
+    assert TRANSLATOR.judge(ROUTE, "r", routes).problems == ()
+    made = TRANSLATOR.documents(CLUSTERS, {}, {"l": body}, {"r": routes})
+    texts = [Source(key, text) for key, text in made.documents.items()]
+    assert load(texts, sidecar_required=False).problems == ()
+    return made
+
+
+def specs(made: Translation, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(text)["spec"] for key, text in made.documents.items() if key.startswith(f"{kind}/")]
+
+
+def test_domains_become_hosts_of_the_listeners_service() -> None:
+    body = listener("10.9.0.1", 80, NAMED)
+    assert TRANSLATOR.judge(LISTENER, "l", body).needs == ((ROUTE, "r"),)
+    made = made_of(
+        body,
+        host(
+            "v",
+            to("a", "/v1"),
+            to("mixed"),
+            domains=("a.example.com", "a.example.com:80", "a.example.com:81", "short"),
+        ),
+        host("rest", to("b")),
+    )
+    taken = specs(made, "ServiceEntry")[0]
+    [own, name] = taken["hosts"]
+    assert (taken["addresses"], taken["ports"][0]["protocol"], name) == (
+        ["10.9.0.1"],
+        "HTTP",
+        "a.example.com",
+    )
+    routes = {spec["hosts"][0]: spec["http"] for spec in specs(made, "VirtualService")}
+    first, second = routes["a.example.com"]
+    assert first["route"] == [{"destination": {"host": "_cluster.a", "port": {"number": 80}}}]
+    assert second["directResponse"] == {"status": 503}
+    assert routes[own][0]["route"] == [{"destination": {"host": "_cluster.b", "port": {"number": 80}}}]
+    assert made.left_out == {
+        "listener l, domain a.example.com:81": "filter_chains[0].filters: requests come to the port 80 only",
+        "listener l, domain short": "filter_chains[0].filters: a name of one label is not honoured by this version; send the whole name",
+        "listener l, virtual host v": "filter_chains[0].filters: routes[1]: the cluster 'mixed': its endpoints have several "
+        "ports, which is not honoured by this version; its requests are answered with 503",
+    }
+
+
+def test_without_a_rest_other_hosts_are_answered_with_404_and_the_original_destination_is_no_route() -> None:
+    [virtual] = specs(made_of(listener("10.9.0.1", 80, NAMED)), "VirtualService")
+    assert virtual["http"][0]["directResponse"] == {"status": 404}
+    assert specs(made_of(listener("10.9.0.1", 80, NAMED), host("all", to("out"))), "VirtualService") == []
+
+
+def test_a_route_configuration_that_is_not_there_is_said() -> None:
+    made = TRANSLATOR.documents(CLUSTERS, {}, {"l": listener("10.9.0.1", 80, NAMED)}, {})
+    assert made.left_out == {"listener l": "filter_chains[0].filters: there is no route configuration 'r'"}
+
+
+def test_two_listeners_of_a_port_that_disagree_about_a_host_are_said() -> None:
+    listeners = {
+        each: listener(f"10.9.0.{each}", 80, manager(route_config={"virtual_hosts": [host("v", to(cluster), domains=("a.b",))]}))
+        for each, cluster in (("1", "a"), ("2", "b"))
+    }  # fmt: skip
+    assert TRANSLATOR.judge(LISTENER, "1", listeners["1"]).needs == ((CLUSTER, "a"),)
+    made = TRANSLATOR.documents(CLUSTERS, {}, listeners, {})
+    assert "another listener of the port 80 says something else" in made.left_out["listener 2, host a.b"]
+
+
+def test_pages_of_other_origins_are_answered_only_where_the_listener_has_the_filter() -> None:
+    policy = {"x": {"@type": cors.POLICY, "allow_origin_string_match": [{"exact": "https://a.b"}]}}
+    pages = host("v", to("a", retry_policy={"retry_on": "5xx"}), typed_per_filter_config=policy)
+    rds = {"rds": {"route_config_name": "r", "config_source": {"ads": {}}}}
+    with_filter = manager({"name": "cors", "typed_config": {"@type": cors.FILTER}}, **rds)
+    [virtual] = specs(made_of(listener("10.9.0.1", 80, with_filter), pages), "VirtualService")
+    assert virtual["http"][0]["corsPolicy"]["allowOrigins"] == [{"exact": "https://a.b"}]
+    [without] = specs(made_of(listener("10.9.0.1", 80, NAMED), pages), "VirtualService")
+    assert "corsPolicy" not in without["http"][0]
+
+
+def test_mirrored_clusters_are_there_and_have_their_rules() -> None:
+    copies = [{"cluster": "b", "disable_shadow_host_suffix_append": True}]
+    made = made_of(listener("10.9.0.1", 80, NAMED), host("v", to("a", request_mirror_policies=copies)))
+    [virtual] = specs(made, "VirtualService")
+    there = {"host": "_cluster.b", "port": {"number": 80}}
+    assert virtual["http"][0]["mirrors"] == [{"destination": there, "percentage": {"value": 100.0}}]
+    assert "_cluster.b" in {spec["host"] for spec in specs(made, "DestinationRule")}
+
+
+def guard(kind: str, **more: Any) -> dict[str, Any]:
+    policy = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+    return {"name": "rbac", "typed_config": {"@type": kind, "rules": {"policies": {"p": policy}}, **more}}
+
+
+def test_filters_of_what_goes_out_are_policies_about_the_listeners_service() -> None:
+    proxy = {"name": "tcp", "typed_config": {"@type": TCP_PROXY, "stat_prefix": "x", "cluster": "a"}}
+    dry = {"shadow_rules": {"action": "DENY", "policies": {}}}
+    made = made_of(listener("10.9.0.1", 80, {"filters": [guard(rbac.NETWORK, **dry), proxy]}))
+    [entry, *_] = (
+        json.loads(text) for key, text in made.documents.items() if key.startswith("ServiceEntry/")
+    )
+    policies = [
+        json.loads(text) for key, text in made.documents.items() if key.startswith("AuthorizationPolicy/")
+    ]
+    about = [{"group": "networking.istio.io", "kind": "ServiceEntry", "name": entry["metadata"]["name"]}]
+    assert [each["spec"]["targetRefs"] for each in policies] == [about, about]
+    assert policies[0]["spec"]["rules"] == [{}]
+    assert policies[1]["metadata"]["annotations"]["istio.io/dry-run"] == "true"
+
+
+def test_several_filters_that_allow_and_a_limit_are_not_honoured() -> None:
+    proxy = {"name": "tcp", "typed_config": {"@type": TCP_PROXY, "stat_prefix": "x", "cluster": "a"}}
+    twice = listener("10.9.0.1", 80, {"filters": [guard(rbac.NETWORK), guard(rbac.NETWORK), proxy]})
+    [said] = TRANSLATOR.judge(LISTENER, "l", twice).problems
+    assert said.startswith("filter_chains[0].filters: several RBAC filters that ALLOW")
+    buckets: tuple[tuple[dict[str, Any], int], ...] = (({}, 0), ({"token_bucket": {}}, 1))
+    for bucket, wrong in buckets:
+        limit = {"name": "limit", "typed_config": {"@type": RATE_LIMIT, "stat_prefix": "x", **bucket}}
+        body = listener("10.9.0.1", 80, manager(limit, route_config={}))
+        assert len(TRANSLATOR.judge(LISTENER, "l", body).problems) == wrong
