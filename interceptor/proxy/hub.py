@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.loop import Leg
     from interceptor.proxy.turns import Events
 
-LITTLE: Final = 32 * 1024  # a splice of less than this ends a bulk
+LITTLE: Final = 32 * 1024  # less than this at once is no bulk
 # A flow that lives so long has keepalive probes; most are over by then, and do not pay for setting the options.
 YOUNG: Final = 30.0
 
@@ -326,6 +326,8 @@ class Hub(Loop):
         end.moved += size
         end.full = size >= end.least
         end.pair.active = self.now
+        if size >= LITTLE:
+            self._turns.sleep_next()
         try:
             sent = end.other.sock.send(self.view[:size])
         except BlockingIOError:

@@ -88,6 +88,26 @@ async def test_after_short_waits_in_a_row_the_hub_looks_instead_of_sleeping() ->
             assert turns.looks == 2, "the last wait was not a short one"
 
 
+async def test_beside_bulk_the_hub_sleeps_at_once() -> None:
+    class Counted(Turns):
+        looks = 0
+
+        def _look(self, began: float) -> Events:
+            self.looks += 1
+            return super()._look(began)
+
+    near, far = socket.socketpair()
+    with select.epoll() as ours, near, far:
+        turns = Counted(ours, lambda: 0.0)
+        ours.register(near, select.EPOLLIN)
+        with turns.outermost():
+            far.send(b"x")
+            for _ in range(2 * SHORT_WAITS):
+                assert turns.wait(busy=False)
+                turns.sleep_next()
+            assert turns.looks == 0
+
+
 async def test_while_bytes_move_trio_has_its_deadlines_its_descriptors_and_its_threads() -> None:
     pair, stop = Relayed(Hub(idle=60, linger=60)), threading.Event()
 
