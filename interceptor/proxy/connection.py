@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -14,57 +13,23 @@ from interceptor.middleware.api import Connection
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
 from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
-from interceptor.proxy import endings, permission, sniff, upstream
+from interceptor.proxy import endings, permission, reach, sniff, upstream
 from interceptor.proxy.endings import DialError, GoneError, HandshakeError
 from interceptor.proxy.http import http1
-from interceptor.proxy.http.client import Dialled
 from interceptor.proxy.http.serve import Service, pool_key
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable
 
-    from interceptor.middleware.build import Stack
-    from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress
-    from interceptor.model.connection import Flow, ProtocolName
-    from interceptor.proxy.course import Courses
+    from interceptor.model.address import SocketAddress
+    from interceptor.model.connection import Flow
     from interceptor.proxy.endings import Ended
-    from interceptor.proxy.http.serve import Serving
-    from interceptor.proxy.hub import Hub
+    from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.loop import Leg
-    from interceptor.proxy.permission import SnapshotView
+    from interceptor.proxy.services import Services
     from interceptor.proxy.sniff import Found
-    from interceptor.proxy.tracker import Recorder, Tracker
     from interceptor.proxy.upstream import Dial
-
-_log: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Services:
-    """What every connection is served with."""
-
-    snapshot: Callable[[], SnapshotView]
-    tracker: Tracker
-    recorder: Recorder
-    hub: Hub
-    http: Serving
-    courses: Courses
-    connect_timeout: float
-    handshake_timeout: float
-    detect_timeout: float | None  # None: nothing is detected
-    ports: frozenset[int]  # that our listeners accept on
-    original_destination: Callable[[socket.socket, PeerAddress], OriginalDestination | None] = (
-        sockets.original_destination
-    )
-    middleware: Stack | None = None
-    transparent: bool = False  # ingress: peers' addresses and ports reach us, and the app, unchanged
-    abort_reason: str = "the proxy was stopped"
-
-    def fault(self, peer: PeerAddress, flow: int | None = None) -> None:
-        """The last resort: a fault while serving one connection is logged and counted, and ends no other."""
-        self.recorder.internal_error()
-        _log.exception("flow %s from %s failed by a fault of the proxy", flow or "-", peer)
 
 
 class Met(NamedTuple):
@@ -108,9 +73,9 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
         if services.middleware is None and _is_opaque(decision, services) and not services.courses.any(flow):
             if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
                 return
-            begun = upstream.begin(decision.upstreams[0], _sources(flow, services))
+            begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
             if not begun.errno:
-                dialled = _dialled(flow, begun.sock, begun.address, flow.opened, services)
+                dialled = reach.note_dialled(flow, begun.sock, begun.address, flow.opened, services)
                 _relay(flow, downstream, dialled, services, fresh=True)
         if begun is None or begun.errno:
             tasks.start_soon(_serve, flow, Met(downstream, decision), begun, services)
@@ -179,7 +144,7 @@ async def _meet(flow: Flow, met: Met, services: Services, *, strict: bool) -> Me
     downstream, decision, serving = met.leg, met.decision, services.http
     assert serving.transport is not None
     assert isinstance(downstream, socket.SocketType)
-    dial = _dialler(flow, decision, services) if decision.denied is None else None
+    dial = reach.dialler(flow, decision, services) if decision.denied is None else None
     found = await sniff.find_out(flow, downstream, dial, serving, services.handshake_timeout)
     hello = found.detected.hello
     flow.server_name = None if hello is None else hello.server_name
@@ -261,7 +226,7 @@ async def _find_out_and_serve(
     if begun is not None or permission.lets_through(
         flow, decision, services.snapshot().policies, services.recorder
     ):
-        dialled = dialled or await _dial(flow, decision, services, begun)
+        dialled = dialled or await reach.dial(flow, decision, services, begun)
         permission.lets_through(flow, decision, services.snapshot().policies)
     if flow.denied is not None or dialled is None:
         if dialled is not None:
@@ -325,7 +290,7 @@ async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     if services.detect_timeout is None and not asks_name:
         return replace(sniff.DECLARED["tcp"], dialled=met.dialled)
     if found is None:
-        dial = None if asks_name else _dialler(flow, decision, services, met.dialled)
+        dial = None if asks_name else reach.dialler(flow, decision, services, met.dialled)
         patience = services.detect_timeout or services.handshake_timeout
         found = await sniff.find_out(flow, met.leg, dial, services.http, patience)
         if found.dialled is None and met.dialled is not None:
@@ -338,88 +303,10 @@ async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     return found
 
 
-def _dialler(
-    flow: Flow, decision: Decision, services: Services, dialled: Dialled | None = None
-) -> Callable[[], Awaitable[Dialled]] | None:
-    """What dials the upstream while the peer is silent; nothing, where a policy refuses what is no request."""
-    if permission.opaque(flow, decision, services.snapshot().policies).denied is not None:
-        return None
-
-    async def dial() -> Dialled:
-        return dialled or await _dial(flow, decision, services)
-
-    return dial
-
-
-async def _dial(
-    flow: Flow,
-    decision: Decision,
-    services: Services,
-    begun: Dial | None = None,
-    protocol: ProtocolName = "tcp",
-) -> Dialled:
-    """Connect to the upstream, or to an endpoint of the cluster that documents bring the flow to."""
-    courses = services.courses
-    course = None if begun is not None else courses.begin(flow, decision)
-    if course is None:
-        return await _connect(flow, decision, services, begun, protocol)
-    try:
-        while True:
-            chosen = courses.next(flow, course)
-            timeout = course.cluster.traffic.connect_timeout
-            try:
-                dialled = await _connect(flow, chosen, services, None, protocol, timeout)
-            except DialError:
-                if not courses.failed(course):
-                    raise
-            else:
-                courses.note(flow, course, chosen)
-                return dialled
-    except BaseException:
-        courses.leave(flow)
-        raise
-
-
-async def _connect(
-    flow: Flow,
-    decision: Decision,
-    services: Services,
-    begun: Dial | None,
-    protocol: ProtocolName,
-    timeout: float | None = None,
-) -> Dialled:
-    """Connect to one upstream after the other, and note what became of it."""
-    started = services.http.clock()
-    try:
-        sock, address = await upstream.dial(
-            decision.upstreams,
-            services.hub,
-            timeout=timeout or services.connect_timeout,
-            hint=decision.hint,
-            sources=_sources(flow, services),
-            begun=begun,
-        )
-    except DialError as failure:
-        flow.upstream = failure.address
-        raise
-    dialled = _dialled(flow, sock, address, started, services)
-    leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
-    return dialled._replace(sock=leg)
-
-
-def _dialled(
-    flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float, services: Services
-) -> Dialled:
-    """Note that the upstream accepted."""
-    flow.connect_seconds = services.http.clock() - started
-    flow.upstream, flow.upstream_local = address, LocalAddress(sockets.local_address(sock))
-    return Dialled(sock, address, flow.upstream_local)
-
-
 def _service(flow: Flow, decision: Decision, services: Services) -> Service:
     """What serves the flow's requests. Connections to the upstream are shared, but where it is to see its peer's address."""
     flow.http, flow.relay = True, "http"
-    sources = _sources(flow, services)
+    sources = reach.sources(flow, services)
     return Service(
         services.http, flow, decision, pool_key(decision, None if sources is None else flow.id), sources
     )
@@ -447,20 +334,15 @@ async def _serve_http2(
     service.multiplexed = met.decision.protocol != "http"
 
     async def dial() -> Dialled:
-        return await _dial(flow, met.decision, services, protocol="http2")
+        return await reach.dial(flow, met.decision, services, protocol="http2")
 
     await http2.serve(service, met.leg, dialled, dial, early)
-
-
-def _sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:
-    """The addresses to dial from, where they are to be the peer's."""
-    return services.tracker.sources(flow.peer) if _keeps_addresses(flow, services) else None
 
 
 def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decision:
     """Find the original destination and ask one snapshot; note both in the flow."""
     view = services.snapshot()
-    kept = _keeps_addresses(flow, services)
+    kept = reach.keeps_addresses(flow, services)
     destination = (
         OriginalDestination(sockets.local_address(downstream))
         if kept
@@ -489,8 +371,3 @@ def _note(flow: Flow, decision: Decision) -> None:
 def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:
     """Whether a connection goes where it was accepted: conntrack names that for what was never redirected."""
     return destination == sockets.local_address(downstream)
-
-
-def _keeps_addresses(flow: Flow, services: Services) -> bool:
-    """Whether a flow came by TPROXY: accepted at its original destination, to be dialled from its peer's address."""
-    return services.transparent and flow.direction is Direction.INGRESS

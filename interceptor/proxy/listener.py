@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import PeerAddress
     from interceptor.model.connection import Direction
-    from interceptor.proxy.connection import Services
+    from interceptor.proxy.services import Services
 
 _log: Final = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from interceptor.kernel import sockets
 from interceptor.model.connection import Direction
 from interceptor.proxy import permission
 from interceptor.proxy.clusters import ClusterStates
-from interceptor.proxy.connection import Services
 from interceptor.proxy.course import Courses
 from interceptor.proxy.http.metadata import metadata_of
 from interceptor.proxy.http.pool import Pool
@@ -21,6 +20,7 @@ from interceptor.proxy.http.routed import Router
 from interceptor.proxy.http.serve import Serving
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener
+from interceptor.proxy.services import Services
 from interceptor.proxy.share import Share
 from interceptor.proxy.tracker import Tracker
 

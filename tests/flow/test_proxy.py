@@ -11,7 +11,7 @@ import trio
 
 from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
 from interceptor.model.connection import Flow, ResponseFlag
-from interceptor.proxy import connection as connection_module
+from interceptor.proxy import services
 from tests.support.flows import FixedView, Records, listening, reset, running_proxy, settings, wait_until
 
 
@@ -208,7 +208,7 @@ async def test_a_fault_in_one_flow_is_logged_counted_and_touches_no_other(
                 peer.sendall(b"x")
                 assert await in_thread(app) == b"x"
         assert running.records.faults == 1
-    (record,) = (record for record in caplog.records if record.name == connection_module.__name__)
+    (record,) = (record for record in caplog.records if record.name == services.__name__)
     assert record.levelno == logging.ERROR
     assert record.getMessage().startswith("flow 1 from 127.0.0.1:")
 

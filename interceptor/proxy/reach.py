@@ -1,0 +1,110 @@
+"""Reaches the upstream of a flow, or an endpoint of the cluster that documents bring it to, and notes what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from interceptor.kernel import sockets
+from interceptor.model.address import LocalAddress
+from interceptor.model.connection import Direction
+from interceptor.proxy import permission, upstream
+from interceptor.proxy.endings import DialError
+from interceptor.proxy.http.client import Dialled
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from interceptor.model.address import SocketAddress, UpstreamAddress
+    from interceptor.model.connection import Flow, ProtocolName
+    from interceptor.proxy.services import Services
+    from interceptor.proxy.upstream import Dial
+    from interceptor.routing.destinations import Decision
+
+
+def dialler(
+    flow: Flow, decision: Decision, services: Services, dialled: Dialled | None = None
+) -> Callable[[], Awaitable[Dialled]] | None:
+    """What dials the upstream while the peer is silent; nothing, where a policy refuses what is no request."""
+    if permission.opaque(flow, decision, services.snapshot().policies).denied is not None:
+        return None
+
+    async def reach() -> Dialled:
+        return dialled or await dial(flow, decision, services)
+
+    return reach
+
+
+async def dial(
+    flow: Flow,
+    decision: Decision,
+    services: Services,
+    begun: Dial | None = None,
+    protocol: ProtocolName = "tcp",
+) -> Dialled:
+    """Connect to the upstream, or to an endpoint of the cluster that documents bring the flow to."""
+    courses = services.courses
+    course = None if begun is not None else courses.begin(flow, decision)
+    if course is None:
+        return await _connect(flow, decision, services, begun, protocol)
+    try:
+        while True:
+            chosen = courses.next(flow, course)
+            timeout = course.cluster.traffic.connect_timeout
+            try:
+                dialled = await _connect(flow, chosen, services, None, protocol, timeout)
+            except DialError:
+                if not courses.failed(course):
+                    raise
+            else:
+                courses.note(flow, course, chosen)
+                return dialled
+    except BaseException:
+        courses.leave(flow)
+        raise
+
+
+async def _connect(
+    flow: Flow,
+    decision: Decision,
+    services: Services,
+    begun: Dial | None,
+    protocol: ProtocolName,
+    timeout: float | None = None,
+) -> Dialled:
+    """Connect to one upstream after the other, and note what became of it."""
+    started = services.http.clock()
+    try:
+        sock, address = await upstream.dial(
+            decision.upstreams,
+            services.hub,
+            timeout=timeout or services.connect_timeout,
+            hint=decision.hint,
+            sources=sources(flow, services),
+            begun=begun,
+        )
+    except DialError as failure:
+        flow.upstream = failure.address
+        raise
+    dialled = note_dialled(flow, sock, address, started, services)
+    leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
+    return dialled._replace(sock=leg)
+
+
+def note_dialled(
+    flow: Flow, sock: socket.socket, address: UpstreamAddress, started: float, services: Services
+) -> Dialled:
+    """Note that the upstream accepted."""
+    flow.connect_seconds = services.http.clock() - started
+    flow.upstream, flow.upstream_local = address, LocalAddress(sockets.local_address(sock))
+    return Dialled(sock, address, flow.upstream_local)
+
+
+def sources(flow: Flow, services: Services) -> Iterator[SocketAddress] | None:
+    """The addresses to dial from, where they are to be the peer's."""
+    return services.tracker.sources(flow.peer) if keeps_addresses(flow, services) else None
+
+
+def keeps_addresses(flow: Flow, services: Services) -> bool:
+    """Whether a flow came by TPROXY: accepted at its original destination, to be dialled from its peer's address."""
+    return services.transparent and flow.direction is Direction.INGRESS
