@@ -14,6 +14,7 @@ from interceptor.protocol.http2.codes import (
     ACK,
     DEFAULT_WINDOW,
     END_STREAM,
+    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     LARGEST,
@@ -70,6 +71,8 @@ class Events(Protocol):
 
 
 _DRAIN: Final = b"drain\0\0\0"  # the PING that finds out when a client has seen the first GOAWAY
+_SETTINGS: Final = 6 * 32  # bytes of one frame: nghttp2's figure, where eight settings are known
+_WORK: Final = 6 * 16  # bytes times streams that cost as much as a frame
 _setting: Final = struct.Struct(">HL").iter_unpack
 
 
@@ -301,7 +304,8 @@ class Leg:
         self.writer.forget(stream)
 
     def _settings(self, flags: int, number: int, payload: bytes, size: int) -> None:
-        self._patience.waste()
+        # Each may be a new window for every stream: 64 KiB of them would take seconds.
+        self._patience.waste(1 + size * len(self.streams) // _WORK)
         if number:
             raise LegError(PROTOCOL_ERROR, "SETTINGS of a stream")
         if flags & ACK:
@@ -310,6 +314,8 @@ class Leg:
             return
         if size % 6:
             raise LegError(FRAME_SIZE_ERROR, "SETTINGS of a wrong length")
+        if size > _SETTINGS:
+            raise LegError(ENHANCE_YOUR_CALM, "SETTINGS of too many settings")
         for key, value in _setting(payload):
             self.peer.apply(key, value)
         self.writer.settings_ack()

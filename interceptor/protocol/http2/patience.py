@@ -34,9 +34,9 @@ class Patience:
         if self._frames < FRAMES:
             self._frames += FRAMES_FOR_ONE_USEFUL
 
-    def waste(self) -> None:
-        """A frame that may be there for nothing."""
-        self._frames -= 1
+    def waste(self, cost: int = 1) -> None:
+        """A frame that may be there for nothing; one that makes more work than usual costs more."""
+        self._frames -= cost
         if self._frames < 0 and not self._wait_helps():
             raise LegError(ENHANCE_YOUR_CALM, "a flood of frames that ask for nothing")
 

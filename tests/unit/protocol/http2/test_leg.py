@@ -371,6 +371,41 @@ def test_a_flood_of_cheap_frames_ends_the_connection(data: bytes) -> None:
     assert pair.bridge.downstream.dead is None
 
 
+def test_settings_that_are_work_for_many_streams_cost_more() -> None:
+    pair = Bridged()
+    pair.from_client(*(pair.client.headers(number, POST) for number in range(1, 2001, 2)))
+    many = settings(*[(codes.INITIAL_WINDOW_SIZE, 70_000 + at % 2) for at in range(32)])
+    for _ in range(5):
+        pair.from_client(many)
+    assert pair.bridge.downstream.dead is None
+    told, _ = pair.from_client(many)
+    ended_with(told, ENHANCE_YOUR_CALM)
+
+
+def test_settings_of_too_many_settings() -> None:
+    connection_error(settings(*[(0x77, 0)] * 33), code=ENHANCE_YOUR_CALM)
+    pair = Bridged()
+    pair.from_client(settings(*[(0x77, 0)] * 32))
+    assert pair.bridge.downstream.dead is None
+
+
+def test_a_client_of_tiny_windows_gets_its_answer_and_little_waits_for_it() -> None:
+    """CVE-2019-9511: byte by byte; what waits is not more than the app was allowed to send."""
+    pair = Bridged((codes.INITIAL_WINDOW_SIZE, 0), limits=Limits(window=65_536, connection_window=65_536))
+    for number in (1, 3):
+        pair.get(number)
+    _, asked = pair.from_app(
+        *(pair.app.headers(number, OK) for number in (1, 3)),
+        *(pair.app.data(number, b"x" * 30_000) for number in (1, 3)),
+    )
+    assert not asked
+    told = []
+    for _ in range(100):
+        told += pair.from_client(window_update(1, 1))[0]
+    assert [(each.kind, each.payload) for each in told] == [(DATA, b"x")] * 100
+    assert pair.bridge.upstream.receivable == 65_536 - 60_000
+
+
 def test_a_flood_of_empty_data() -> None:
     pair = Bridged()
     pair.from_client(pair.client.headers(1, POST))
