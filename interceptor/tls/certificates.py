@@ -215,6 +215,8 @@ def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
     names = _extension(certificate.extensions, x509.SubjectAlternativeName)
     issuer = _extension(certificate.extensions, x509.AuthorityKeyIdentifier)
     key = None if issuer is None else issuer.key_identifier
+    basic = _extension(certificate.extensions, x509.BasicConstraints)
+    usage = _extension(certificate.extensions, x509.KeyUsage)
     uris: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     if names is not None:
@@ -230,6 +232,7 @@ def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
         certificate.serial_number,
         certificate.not_valid_after_utc.timestamp(),
         certificate.issuer.rfc4514_string() if key is None else key.hex(),
+        bool((basic and basic.ca) or (usage and (usage.key_cert_sign or usage.crl_sign))),
     )
     return made, uris
 

@@ -152,6 +152,7 @@ class PeerCertificate(NamedTuple):
     serial: int
     not_after: float
     authority: str  # the issuer's key identifier; without one its name
+    signs: bool = False  # whether it may sign certificates
 
 
 def judge_peer(
@@ -169,6 +170,8 @@ def judge_peer(
         return Refusal("expired", f"the peer's certificate expired {span(now - certificate.not_after)} ago")
     if (certificate.issuer, certificate.serial) in revoked:
         return _revoked(certificate)
+    if certificate.signs:  # X.509-SVID, section 5.2
+        return Refusal("usage", "the peer's certificate is an authority's, which is nobody's identity")
     identity = identity_of(uris)
     if isinstance(identity, Refusal):
         return Refusal(

@@ -17,7 +17,7 @@ from interceptor.protocol.detect import (
     detect,
     is_http2_server,
 )
-from tests.unit.protocol.test_client_hello import hello, name_list, record
+from tests.support.client_hellos import hello, name_list, record
 
 TLS = record(hello((0, name_list(b"a.example"))))
 

@@ -125,6 +125,33 @@ def test_a_peer_that_proves_nothing_is_refused(
     assert "peer's certificate" in str(judged)
 
 
+def test_an_authority_is_nobodys_identity() -> None:
+    assert reason(judgement.judge_peer(PEER._replace(signs=True), (str(WEB),), TRUSTED, (), NOW)) == "usage"
+
+
+ANCHORS = {"cluster.local": {"ours"}, "other.org": {"theirs", "both"}}
+
+
+@pytest.mark.parametrize(
+    ("trust_domain", "root", "believed"),
+    [
+        ("cluster.local", "ours", True),
+        ("cluster.local", "theirs", False),
+        ("other.org", "both", True),
+        ("other.org", "ours", False),
+        ("old.local", "ours", True),  # an alias has no bundle of its own
+        ("old.local", "theirs", False),
+        ("cluster.local", None, False),  # a session was resumed
+    ],
+)
+def test_each_trust_domain_has_authorities_of_its_own(
+    trust_domain: str, root: str | None, believed: bool
+) -> None:
+    identity = WEB._replace(trust_domain=trust_domain)
+    refusal = judgement.judge_authority(identity, root, "cluster.local", ANCHORS)
+    assert (None if refusal is None else refusal.reason) == (None if believed else "trust_domain")
+
+
 def test_an_upstream_has_one_of_the_expected_names() -> None:
     assert judgement.judge_names(("a", "b"), ()) is None
     assert judgement.judge_names(("a", "b"), ("b", "c")) is None
