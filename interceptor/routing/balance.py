@@ -96,7 +96,8 @@ class LeastRequest(Weighted):
         one, other = super().choose(endpoints, choice), super().choose(endpoints, choice)
 
         def load(endpoint: Endpoint) -> float:
-            return (choice.active.get(endpoint.address, 0) + 1) / endpoint.weight
+            # Without the request to come: between two that are idle the weights have drawn already.
+            return choice.active.get(endpoint.address, 0) / endpoint.weight
 
         return one if load(one) <= load(other) else other
 

@@ -64,8 +64,8 @@ class Outliers:
     ) -> str | None:
         """Take one outcome in; the reason, when this one ejects the endpoint.
 
-        No more than ``max_ejection_percent`` of the members are ejected when the next one is, so a single endpoint may
-        always go, and never all of several where the percentage is below 100.
+        Envoy's bound: one endpoint may always go, where the percentage is not 0, and others as long as no more than
+        ``max_ejection_percent`` of the members are ejected then: never all of several where it is below 100.
         """
         if address not in members:
             return None  # gone in the meantime: nothing to remember
@@ -77,7 +77,8 @@ class Outliers:
         reason = self._reason(record)
         if reason is None or record.ejected_until is not None:
             return None
-        if len(self.ejected) * 100 >= self.settings.max_ejection_percent * len(members):
+        most = self.settings.max_ejection_percent * len(members)
+        if not most or (self.ejected and (len(self.ejected) + 1) * 100 > most):
             return None
         record.ejections += 1
         lasts = min(self.settings.base_ejection_time * record.ejections, LONGEST)

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.routing.balance import (
@@ -16,6 +16,7 @@ from interceptor.routing.balance import (
     RoundRobin,
     Weighted,
     drawn,
+    hash_of,
     loads,
     usable,
     warmed,
@@ -172,3 +173,55 @@ def test_a_new_endpoint_gets_its_share_little_by_little(age: float, aggression: 
     assert 10 * weight <= share(age) <= share(age + 1) <= 100 * weight
     assert share(10) == 100 * weight
     assert share(-1.0) == share(0.0)  # a clock that went back
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None)
+def test_shares_follow_the_weights(given_weights: list[int], seed: int) -> None:
+    """Of chance, and of the least loaded where all are as loaded as their weights say."""
+    members = endpoints(*given_weights)
+    whole, draws = sum(given_weights), 2000
+    for balancer in (Weighted(), LeastRequest()):
+        active = {each.address: 10_000 * each.weight for each in members}
+        one = Choice(random.Random(seed), active)
+        chosen = Counter(balancer.choose(members, one).address for _ in range(draws))
+        for each in members:
+            expected = draws * each.weight / whole
+            assert abs(chosen[each.address] - expected) <= 6 * (expected**0.5) + 1
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=8), st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None)
+def test_requests_that_never_end_are_spread_by_the_weights(given_weights: list[int], seed: int) -> None:
+    members, active = endpoints(*given_weights), Counter[UpstreamAddress]()
+    one = Choice(random.Random(seed), active)
+    balancer, total = LeastRequest(), 200 * sum(given_weights)
+    for _ in range(total):
+        active[balancer.choose(members, one).address] += 1
+    for each in members:
+        share = total * each.weight / sum(given_weights)
+        assert 0.7 * share < active[each.address] < 1.3 * share
+
+
+@given(st.integers(3, 20), st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_one_endpoint_more_or_less_moves_its_own_share_of_the_keys(count: int, salt: int) -> None:
+    members = endpoints(*[1] * (count + 1))
+    left = members[:-1]
+    whole, rest = Ring(), Ring()
+    points = [hash_of(f"{salt} {number}".encode()) for number in range(1000)]
+    moved = sum(whole.owner(members, point) is not rest.owner(left, point) for point in points)
+    expected = 1000 / (count + 1)
+    assert 0.4 * expected - 10 < moved < 1.8 * expected + 10
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.floats(0.01, 1))
+def test_below_the_panic_threshold_all_are_used_and_above_it_only_the_healthy(
+    healthy: list[bool], panic_below: float
+) -> None:
+    members = endpoints(*[1] * len(healthy))
+    up = {each.address for each, good in zip(members, healthy, strict=True) if good}
+    [(share, used)] = usable([members], lambda each: each.address in up, panic_below=panic_below)
+    assert share == 1
+    panics = len(up) < panic_below * len(members)
+    assert {each.address for each in used} == ({each.address for each in members} if panics else up)

@@ -84,17 +84,49 @@ def test_who_is_gone_is_forgotten() -> None:
 
 
 @given(
-    st.integers(1, 99),
-    st.lists(st.tuples(st.sampled_from(MEMBERS), st.sampled_from(Outcome), st.floats(0, 100)), max_size=80),
+    st.integers(0, 100),
+    st.integers(1, 10),
+    st.floats(1, 100),
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from(Outcome), st.floats(0, 100)), max_size=80),
 )
-def test_never_more_than_the_percentage_and_one(
-    percent: int, events: list[tuple[UpstreamAddress, Outcome, float]]
+def test_ejections_are_bounded_in_number_and_in_time(
+    percent: int, size: int, base: float, events: list[tuple[int, Outcome, float]]
 ) -> None:
-    outliers = Outliers(OutlierDetection(consecutive_5xx=1, max_ejection_percent=percent))
+    members = MEMBERS[:size]
+    settings = OutlierDetection(consecutive_5xx=1, max_ejection_percent=percent, base_ejection_time=base)
+    outliers = Outliers(settings)
     now = 0.0
-    for member, outcome, passes in events:
+    for number, outcome, passes in events:
         now += passes
-        outliers.note(member, outcome, now, MEMBERS)
-        assert len(outliers.ejected) <= len(MEMBERS) * percent / 100 + 1
-        outliers.sweep(now, MEMBERS)
+        member = members[number % size]
+        if outliers.note(member, outcome, now, members) is not None:
+            record = outliers.records[member]
+            assert record.ejected_until is not None
+            lasts = record.ejected_until - now
+            assert lasts == pytest.approx(max(base, min(base * record.ejections, LONGEST)))
+        assert len(outliers.ejected) <= max(1 if percent else 0, size * percent / 100)
+        assert size == 1 or percent == 100 or len(outliers.ejected) < size, "never all of several"
+        outliers.sweep(now, members)
         assert all((record.ejected_until or now + 1) > now for record in outliers.records.values())
+        assert outliers.ejected == {each for each, known in outliers.records.items() if known.ejected_until}
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_an_ejection_lasts_longer_the_more_came_before(fails: list[bool]) -> None:
+    outliers, before, now = Outliers(OutlierDetection(consecutive_5xx=1)), 0.0, 0.0
+    for failed in fails:
+        if failed and outliers.note(ONE, Outcome.SERVER_ERROR, now, MEMBERS) is not None:
+            until = outliers.records[ONE].ejected_until
+            assert until is not None
+            assert until - now >= before, "without a sweep between, where it was well"
+            before, now = until - now, until
+        else:
+            before = 0.0
+        outliers.sweep(now, MEMBERS)
+
+
+def test_a_clock_that_stands_or_jumps_ahead_only_ends_ejections() -> None:
+    outliers = Outliers(OutlierDetection(consecutive_5xx=1))
+    fail(outliers, 1, Outcome.SERVER_ERROR, now=1000.0)
+    assert outliers.sweep(1000.0, MEMBERS) == []
+    assert outliers.sweep(1e9, MEMBERS) == [ONE]

@@ -98,3 +98,16 @@ def test_what_a_document_asks_for(spec: str, policy: RetryPolicy) -> None:
 
 def test_without_a_document_it_is_istios_default() -> None:
     assert retry_policy(None) == RetryPolicy()
+
+
+@given(st.lists(st.sampled_from(("begin", "end", "fail")), max_size=300), st.integers(1, 100))
+def test_retries_in_flight_never_go_beyond_the_budget(events: list[str], percent: int) -> None:
+    budget, active, retries = RetryBudget(percent=percent), 0, 0
+    for event in events:
+        if event == "begin":
+            active += 1
+        elif event == "end":
+            active, retries = max(0, active - 1), max(0, min(retries, active - 1))
+        elif budget.allows(active, retries):
+            retries += 1
+            assert retries <= max(budget.minimum, active * percent / 100 + 1)
