@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 
 import grpc
@@ -12,12 +13,18 @@ import pytest
 import trio
 
 from interceptor.model.address import SocketAddress
+from interceptor.model.connection import Direction
 from interceptor.model.request import RequestRecord
+from interceptor.policy.peer_authentication import Mode
 from interceptor.policy.policies import compiled
+from interceptor.routing.security import UpstreamTls
 from interceptor.telemetry.message_metrics import MessageMetrics
 from tests.flow.test_policy import READ_ONLY
 from tests.support.documents import configuration
 from tests.support.flows import FixedView, Records, Running, running_proxy, settings, wait_until
+from tests.support.grpc_programs import METHODS, OPTIONS, TOLD, ask
+from tests.support.identities import DB, WEB, Root
+from tests.support.mesh import Gateways, view
 from tests.support.stacks import stack
 
 OWN = "{name: own, use: 'tests.support.own_middleware:passing'}"
@@ -36,9 +43,10 @@ class Echo(grpc.GenericRpcHandler):  # type: ignore[misc] # grpcio ships no type
 
 
 @contextmanager
-def serving() -> Iterator[SocketAddress]:
+def serving(methods: dict[str, grpc.RpcMethodHandler] | None = None) -> Iterator[SocketAddress]:
+    handler = grpc.method_handlers_generic_handler("test.Service", methods) if methods else Echo()
     with ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool, handlers=[Echo()])
+        server = grpc.server(pool, handlers=[handler], options=OPTIONS)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
@@ -129,6 +137,29 @@ async def test_messages_are_counted_while_their_call_lasts(items: str | None) ->
             assert await trio.to_thread.run_sync(converse, running.address.port) == [(1, 1), (2, 2), (3, 3)]
             await wait_until(lambda: len(records.requests) == 1)
             assert records.totals() == (3, 3)
+
+
+async def test_everything_over_mutual_tls_between_two_gateways(tmp_path: Path) -> None:
+    """Unary, streams both ways, trailers, deadlines, cancellations, 10 MB messages, 200 calls at once."""
+    root = Root()
+    near, far = (Gateways(tmp_path / each.service_account, root.issue(each), root) for each in (WEB, DB))
+    tls = UpstreamTls("DestinationRule a/b", "mesh", None, "outbound_.80_._.db.shop", (str(DB),))
+    with serving(METHODS) as app:
+        async with (
+            running_proxy(view(app, Mode.STRICT), transport=far) as db,
+            running_proxy(
+                FixedView((db.address,), tls=tls, protocol="grpc"), transport=near, direction=Direction.EGRESS
+            ) as web,
+        ):
+            told = await trio.to_thread.run_sync(ask, "127.0.0.1", web.address.port)
+            await db.records.wait_closed()
+            (flow,) = await web.records.wait_closed()
+    assert told == TOLD
+    for records in (db.records, web.records):
+        assert records.faults == 0
+        assert {each.grpc_status for each in records.requests} == {"0", "5", "12", "unknown"}
+    assert (flow.security, str(flow.upstream_identity)) == ("mutual_tls", str(DB))
+    assert {each.flow.peer_identity for each in db.records.requests} == {WEB}
 
 
 @pytest.mark.parametrize("items", [None, OWN])

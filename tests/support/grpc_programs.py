@@ -72,6 +72,23 @@ METHODS = {
 }
 
 
+# What the client says when all went well.
+TOLD = {
+    "unary": "cba",
+    "trailers": ["this", "000102"],
+    "fail": ["NOT_FOUND", "50% not found: ü"],
+    "unknown": "UNIMPLEMENTED",
+    "deadline": "DEADLINE_EXCEEDED",
+    "deadline passed on": "yes",
+    "big": True,
+    "down": 5_000_000,
+    "up": 5_000_000,
+    "both": True,
+    "cancel passed on": "yes",
+    "at once": True,
+}
+
+
 def serve(host: str, port: int) -> None:
     ages = [("grpc.max_connection_age_ms", 500), ("grpc.max_connection_age_grace_ms", 30_000)]
     server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS + ages)
