@@ -36,7 +36,7 @@ def verify(
 ) -> int:
     """Try every path with real connections: captured, or exempt, as the flags given here say."""
     from interceptor.config.redirect import Dns  # noqa: PLC0415 (not for --help)
-    from interceptor.kernel import probe, rules  # noqa: PLC0415
+    from interceptor.kernel import live_rules, probe, rules  # noqa: PLC0415
     from interceptor.redirect.probes import matrix  # noqa: PLC0415
     from interceptor.redirect.render import verify as render  # noqa: PLC0415
 
@@ -47,11 +47,15 @@ def verify(
     queries = (settings.dns_port,) if settings.dns is Dns.CAPTURE else ()
     listeners = (settings.ingress_port, settings.egress_port, *queries)
     outcomes = probe.run(namespace, paths.probes, listeners=listeners, partial=True)
+    failed = [each for each in outcomes if each.result not in {each.probe.expected, "untried"}]
+    causes = dict(
+        zip((each.probe for each in failed), live_rules.causes(namespace, failed, settings), strict=True)
+    )
     without_ipv6 = {path.family for path in paths.probes} - {outcome.probe.family for outcome in outcomes}
     report = render.Report(
         planned.ruleset.hash,
         render.COMPARED[planned.outcome],
-        [render.Tried(outcome.probe, outcome.result, outcome.note) for outcome in outcomes],
+        [render.Tried(each.probe, each.result, each.note, causes.get(each.probe, "")) for each in outcomes],
         (*paths.untried, *("IPv6: it is switched off here" for _ in without_ipv6)),
     )
     print(render.text(report) if output is Output.TEXT else render.as_json(report), end="")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.errors import KernelError
 from interceptor.kernel import child, readback
 from interceptor.model.connection import Direction
-from interceptor.redirect import listing, live, live_iptables, live_nft
+from interceptor.redirect import listing, live, live_iptables, live_nft, probes
 from interceptor.redirect.rules import FAMILIES
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from interceptor.config.redirect import RedirectSettings
+    from interceptor.kernel.probe import Outcome
     from interceptor.redirect.rules import Family
     from interceptor.redirect.simulate import Connection, Explanation
 
@@ -32,6 +33,25 @@ def explain(
             "reading the kernel's rules needs root; run the command with sudo, or leave out --live"
         )
     return child.call(namespace, _explain, connections, settings)
+
+
+def causes(namespace: Path | None, outcomes: Sequence[Outcome], settings: RedirectSettings) -> list[str]:
+    """Why each of these probes did not go as expected, by the rules in the kernel. Needs root."""
+    return child.call(namespace, _causes, outcomes, settings) if outcomes else []
+
+
+def _causes(outcomes: Sequence[Outcome], settings: RedirectSettings) -> list[str]:
+    bases, ports = _read(settings)
+    dropping = {family: live.dropping(bases, family) for family in FAMILIES}
+    return [
+        probes.cause(
+            each.probe,
+            each.result,
+            live.explain(bases, probes.connection(each.probe), ports),
+            dropping[each.probe.family],
+        )
+        for each in outcomes
+    ]
 
 
 def _explain(connections: Sequence[Connection], settings: RedirectSettings) -> list[Explanation]:

@@ -130,6 +130,15 @@ def explain(bases: Sequence[Base], connection: Connection, ports: Mapping[int, D
     return Explanation("direct", None, _honest(why, walk), None)
 
 
+def dropping(bases: Sequence[Base], family: Family) -> list[str]:
+    """The chains on the way in that drop what none of their rules accepts."""
+    return [
+        f"{base.table.name} {base.chain}"
+        for base in bases
+        if base.drops and base.hook == "INPUT" and family in base.table.families
+    ]
+
+
 def _at(hook: str, order: Sequence[Base], walk: _Walk) -> Explanation | None:
     """Walk the chains of a hook; an answer where one refuses the packet."""
     if hook != "OUTPUT" and walk.packet.connection.direction is Direction.EGRESS:

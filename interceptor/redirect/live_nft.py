@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from interceptor.model.record import replace
 from interceptor.redirect.live import LABELS, Action, Base, LiveRule, LiveTable, Packet
 from interceptor.redirect.simulate import through
 
@@ -69,14 +70,19 @@ def _of(objects: Sequence[Mapping[str, dict[str, object]]], kind: str) -> Iterat
 
 
 def _rules(rule: dict, named: Mapping[str, Sequence[object]]) -> Iterator[LiveRule]:  # type: ignore[type-arg]
-    """A rule; what it notes on the packet, and each element of its verdict map, as rules of their own before it."""
+    """A rule; what it notes on the packet, and each element of its verdict map, as rules of their own before it.
+
+    One that looks into a set is a rule for each element, so that the answer names the one that fits.
+    """
     text, comment = _text(rule), str(rule.get("comment", ""))
     conditions: list[Condition] = []
+    in_set: list[tuple[Condition, object, Sequence[object]]] = []
     action, argument = Action.NOTHING, ""
     for statement in rule["expr"]:
         (kind, body), *_ = statement.items()
         if kind == "match":
             conditions.append(_match(body, named))
+            in_set += [(conditions[-1], body["left"], elements) for elements in _whose(body, named)]
         elif kind == "limit":
             conditions.append(lambda _: None)
         elif kind == "vmap":
@@ -89,7 +95,45 @@ def _rules(rule: dict, named: Mapping[str, Sequence[object]]) -> Iterator[LiveRu
                 yield LiveRule(text, list(conditions), does, to, comment)
             elif action is Action.NOTHING or does is Action.UNKNOWN:  # 'tproxy to :1 accept' is a TPROXY
                 action, argument = does, to
-    yield LiveRule(text, conditions, action, argument, comment)
+    whole = LiveRule(text, conditions, action, argument, comment)
+    yield from _by_element(whole, *in_set[0]) if in_set else [whole]
+
+
+def _whose(body: dict, named: Mapping[str, Sequence[object]]) -> Iterator[Sequence[object]]:  # type: ignore[type-arg]
+    """The elements of the set that a match looks into, where one of them is what fits."""
+    right = body["right"]
+    if isinstance(right, str) and right in named and body["op"] in {"==", "in"}:
+        yield named[right]
+
+
+def _by_element(
+    whole: LiveRule, looked: Condition, left: object, elements: Sequence[object]
+) -> Iterator[LiveRule]:
+    """A rule for each element of a set that it looks into."""
+    others = [condition for condition in whole.conditions if condition is not looked]
+    for element in elements:
+        which, own = _element(element)
+        yield replace(
+            whole,
+            text=f"{whole.text}, element {which}",
+            conditions=[*others, _match({"op": "==", "left": left, "right": element}, {})],
+            comment=own or whole.comment,
+        )
+
+
+def _element(element: object) -> tuple[str, str]:
+    """An element of a set for a person, and its comment."""
+    match element:
+        case {"elem": {"val": value, **rest}}:
+            return _element(value)[0], str(rest.get("comment", ""))
+        case {"prefix": {"addr": address, "len": length}}:
+            return f"{address}/{length}", ""
+        case {"range": [first, last]}:
+            return f"{first}-{last}", ""
+        case {"concat": list(parts)}:
+            return " . ".join(_element(part)[0] for part in parts), ""
+        case _:
+            return str(element), ""
 
 
 def _elements(data: object, named: Mapping[str, Sequence[object]]) -> Iterator[tuple[object, object]]:

@@ -15,7 +15,7 @@ from interceptor.model.connection import Direction
 from interceptor.model.record import Record, replace
 from interceptor.redirect.parts import DNS
 from interceptor.redirect.rules import FAMILIES
-from interceptor.redirect.simulate import Connection, explain
+from interceptor.redirect.simulate import Connection, Explanation, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -230,10 +230,10 @@ def _candidates(direction: Direction, family: Family, settings: RedirectSettings
         )
 
 
-def _expecting(ruleset: Ruleset, probe: Probe) -> Probe:
-    """The probe with what the simulator says of it."""
+def connection(probe: Probe) -> Connection:
+    """A probe as the rules see it."""
     inward = probe.direction is Direction.INGRESS
-    connection = Connection(
+    return Connection(
         direction=probe.direction,
         source=ip_address(probe.source),
         destination=ip_address(probe.host),
@@ -244,12 +244,29 @@ def _expecting(ruleset: Ruleset, probe: Probe) -> Probe:
         gid=None if inward else probe.gid,
         mark=probe.mark,
     )
-    found = explain(ruleset, connection)
-    expected: Result = (
-        "captured"
-        if found.verdict == probe.direction.value
-        else "refused"
-        if found.verdict == "rejected"
-        else "direct"
-    )
-    return replace(probe, expected=expected, rule=found.rule)
+
+
+def _expecting(ruleset: Ruleset, probe: Probe) -> Probe:
+    """The probe with what the simulator says of it."""
+    found = explain(ruleset, connection(probe))
+    return replace(probe, expected=_result(probe, found), rule=found.rule)
+
+
+def _result(probe: Probe, found: Explanation) -> Result:
+    if found.verdict == "rejected":
+        return "refused"
+    return "captured" if found.verdict == probe.direction.value else "direct"
+
+
+def cause(probe: Probe, result: Result, found: Explanation, dropping: Sequence[str]) -> str:
+    """Why a probe did not go as expected, by what the kernel's own rules say of it.
+
+    ``dropping`` are the chains on the way in of this family that drop what no rule of theirs accepts.
+    """
+    if _result(probe, found) != probe.expected:
+        rule = f" by {found.rule}" if found.rule else ""
+        return f"the kernel's rules make it {found.verdict}{rule}: {found.because}"
+    if result == "lost" and dropping:
+        needed = "established connections" + (" and neighbour discovery" if probe.family == 6 else "")
+        return f"what comes back must be accepted, {needed}, or is dropped by the policy of {', '.join(dropping)}"
+    return "no rule of this namespace is the cause, as far as they can be read"

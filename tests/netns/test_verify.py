@@ -134,6 +134,7 @@ def test_a_foreign_drop_makes_it_lost(bed: Topology) -> None:
     status, paths, _ = verified(bed)
     assert status == 3
     assert paths[4, "ingress: ingress"]["result"] == "lost"
+    assert "-A PREROUTING -s 192.0.2.2/32 -j DROP" in str(paths[4, "ingress: ingress"]["cause"])
     assert paths[6, "ingress: ingress"]["result"] == "captured"
 
 
@@ -146,6 +147,7 @@ def test_a_foreign_redirect_before_ours_makes_it_misdirected(bed: Topology) -> N
         status, paths, _ = verified(bed)
     assert status == 3
     assert paths[4, "egress: egress"]["result"] == "misdirected"
+    assert "leads it elsewhere" in str(paths[4, "egress: egress"]["cause"])
 
 
 def test_a_running_proxy_is_what_captures(bed: Topology) -> None:

@@ -32,6 +32,7 @@ class Tried(Record):
     probe: Probe
     result: Result
     note: str = ""
+    cause: str = ""  # of a failure, by what the kernel's rules say
 
     @property
     def ok(self) -> bool | None:
@@ -69,6 +70,8 @@ def _lines(report: Report) -> Iterator[str]:
         mark = {True: "ok", False: "FAILED", None: "not tried"}[each.ok]
         way = f"IPv{probe.family} {probe.direction.value:7}  {probe.path:{width}}"
         yield f"  {mark:9}  {way}  {_outcome(each)}"
+        if each.cause:
+            yield f"  {'':9}  {each.cause}"
     yield from (f"  {'not tried':9}  {sentence}" for sentence in report.untried)
     numbers = [sum(each.ok is wanted for each in report.tried) for wanted in (True, False, None)]
     yield f"{numbers[0]} as planned, {numbers[1]} failed, {numbers[2] + len(report.untried)} not tried."
@@ -111,4 +114,5 @@ def _path(each: Tried) -> dict[str, object]:
         "result": each.result,
         "ok": each.ok,
         "note": each.note,
+        "cause": each.cause,
     }

@@ -132,6 +132,10 @@ def test_policies_families_and_tables_that_are_skipped() -> None:
     assert verdict(OUT, listing({"expr": [{"drop": None}]}, family="ip6"))[0] == "direct"
     assert verdict(OUT, listing({"expr": [{"drop": None}]}, family="netdev"))[0] == "direct"
     assert not list(live_nft.tables(listing(), frozenset({"inet t"})))
+    dropping = list(live_nft.tables(listing(policy="drop", kind="filter")))
+    assert [live.dropping(dropping, family) for family in (4, 6)] == [["nft inet t IN"]] * 2
+    assert live.dropping(list(live_nft.tables(listing(policy="drop", family="ip6"))), 4) == []
+    assert live.dropping(list(live_nft.tables(listing())), 4) == []
     assert not list(live_nft.tables(""))
 
 
@@ -167,6 +171,28 @@ def test_our_own_table_says_what_the_plan_says(settings: RedirectSettings, conne
     planned = simulate.explain(plan(settings), connection)
     found = live.explain(list(live_nft.tables(as_listed(settings))), connection, PORTS)
     assert (found.verdict, "cannot read" in found.because) == (planned.verdict, False)
+    assert planned.rule is None or found.rule == planned.rule
+
+
+@pytest.mark.parametrize(
+    ("elements", "fitting"),
+    [
+        (["192.0.2.7", "10.0.0.1"], "192.0.2.7"),
+        (["10.0.0.1", {"prefix": {"addr": "192.0.2.0", "len": 24}}], "192.0.2.0/24"),
+        ([{"range": ["192.0.2.1", "192.0.2.9"]}], "192.0.2.1-192.0.2.9"),
+        ([{"elem": {"val": "192.0.2.7", "timeout": 60}}], "192.0.2.7"),
+        ([{"concat": ["192.0.2.7", 443]}], "192.0.2.7 . 443"),
+        (["10.0.0.1"], None),
+        ([], None),
+    ],
+)
+def test_of_a_set_the_element_is_named(elements: list[object], fitting: str | None) -> None:
+    left = {"concat": [DADDR, DPORT]} if "concat" in str(elements) else DADDR
+    form = json.loads(listing({"expr": [when(left, "@known"), {"drop": None}]}))
+    next(each["set"] for each in form["nftables"] if "set" in each)["elem"] = elements
+    found = live.explain(list(live_nft.tables(json.dumps(form))), OUT, PORTS)
+    named = None if fitting is None else f"rule with handle 0 in inet t OUT, element {fitting}"
+    assert (found.verdict, found.rule) == ("direct" if fitting is None else "rejected", named)
 
 
 def test_what_arrives_has_no_owner() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 
 import pytest
@@ -10,7 +11,19 @@ from interceptor.config.redirect import Dns, Ipv6Policy, Mark, PortRange, Quic, 
 from interceptor.model.connection import Direction
 from interceptor.redirect.ipv6 import Ipv6
 from interceptor.redirect.plan import plan
-from interceptor.redirect.probes import FAR, NEAR, OF_A_KIND, Answer, Judged, Probe, choose, judge, matrix
+from interceptor.redirect.probes import (
+    FAR,
+    NEAR,
+    OF_A_KIND,
+    Answer,
+    Judged,
+    Probe,
+    cause,
+    choose,
+    judge,
+    matrix,
+)
+from interceptor.redirect.simulate import Explanation
 
 EVERYTHING = RedirectSettings(
     proxy_uids=(1337, 1338),
@@ -158,6 +171,41 @@ INGRESS_6 = paths(RedirectSettings())[6, "ingress", "ingress"]
 )
 def test_what_an_answer_proves(probe: Probe, answer: Answer, judged: Judged) -> None:
     assert judge(probe, answer, 40000) == judged
+
+
+@pytest.mark.parametrize(
+    ("probe", "found", "dropping", "said"),
+    [
+        (
+            EGRESS_4,
+            Explanation("rejected", "rule 7", "ufw says so", None),
+            [],
+            r"rejected by rule 7: ufw says so",
+        ),
+        (
+            INGRESS_6,
+            Explanation("rejected", None, "it is the policy", None),
+            ["x"],
+            r"make it rejected: it is",
+        ),
+        (EGRESS_4, Explanation("direct", None, "no rule", None), [], "make it direct: no rule"),
+        (EGRESS_4, Explanation("egress", "e", "", None), [], "no rule of this namespace"),
+        (
+            EGRESS_4,
+            Explanation("egress", "e", "", None),
+            ["legacy filter INPUT"],
+            "established connections, or is dropped by the policy of legacy filter INPUT",
+        ),
+        (INGRESS_6, Explanation("ingress", "e", "", None), ["a", "b"], "and neighbour discovery, .* of a, b"),
+    ],
+)
+def test_the_cause_of_a_lost_probe(probe: Probe, found: Explanation, dropping: list[str], said: str) -> None:
+    assert re.search(said, cause(probe, "lost", found, dropping))
+
+
+def test_what_is_not_lost_is_not_dropped_on_its_way_back() -> None:
+    found = Explanation("egress", "e", "", None)
+    assert "no rule" in cause(EGRESS_4, "misdirected", found, ["legacy filter INPUT"])
 
 
 def test_ports_of_users_and_captured_name_queries_are_paths() -> None:

@@ -37,7 +37,7 @@ def test_the_text_says_what_was_expected_and_what_was() -> None:
     lines = text(
         report(
             Tried(EGRESS, "captured", "by the proxy"),
-            Tried(PROXY, "captured", "by the proxy"),
+            Tried(PROXY, "captured", "by the proxy", "the kernel's rules make it egress"),
             Tried(PROXY, "untried", "not allowed"),
             Tried(PROXY, "direct"),
             untried=("docker0",),
@@ -48,6 +48,7 @@ def test_the_text_says_what_was_expected_and_what_was() -> None:
         "Exactly this configuration is installed.",
         "  ok         IPv4 egress   egress          captured: by the proxy",
         "  FAILED     IPv4 egress   proxy uid 1337  must be direct by egress-proxy-uid-1337, and is captured: by the proxy",
+        "             the kernel's rules make it egress",
         "  not tried  IPv4 egress   proxy uid 1337  not allowed",
         "  ok         IPv4 egress   proxy uid 1337  direct",
         "  not tried  docker0",
@@ -63,7 +64,7 @@ def test_other_rules_than_those_asked_for_are_told(installed: Installed, says: s
 
 
 def test_json_for_programs() -> None:
-    form = json.loads(as_json(report(Tried(EGRESS, "lost", "timed out"), untried=("docker0",))))
+    form = json.loads(as_json(report(Tried(EGRESS, "lost", "timed out", "ufw"), untried=("docker0",))))
     assert (form["ok"], form["installed"], form["untried"]) == (False, "exactly this", ["docker0"])
     assert form["paths"] == [
         {
@@ -79,5 +80,6 @@ def test_json_for_programs() -> None:
             "result": "lost",
             "ok": False,
             "note": "timed out",
+            "cause": "ufw",
         }
     ]
