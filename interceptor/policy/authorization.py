@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.policy.index import Index
-from interceptor.policy.rules import compiled, for_any, for_tcp
+from interceptor.policy.rules import checks, compiled, for_any, for_tcp
 from interceptor.policy.selection import age, selects
+from interceptor.policy.words import SNI
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,6 +104,8 @@ class Authorizer:
     def __init__(self, policies: Sequence[tuple[Policy, Sequence[Rule]]]) -> None:
         self.policies = policies  # as they are for requests; for explaining
         rules = [rule for _, each in policies for rule in each]
+        # Whether the ClientHello has to be waited for, also where no bytes are looked at otherwise.
+        self.asks_name = any(check.word.about == SNI for rule in rules for check in checks(rule))
         names = [policy for policy, _ in policies]
         self._http = _form(names, rules)
         self._tcp = _form(names, [each for rule in rules if (each := for_tcp(rule)) is not None])

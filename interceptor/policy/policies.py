@@ -58,7 +58,8 @@ class Policies:
         """What policies compare of a flow whose original destination is known."""
         assert flow.original_dst is not None
         ingress = flow.direction is Direction.INGRESS
-        return ConnectionFacts(flow.peer, flow.original_dst, flow.peer_identity if ingress else self.identity)
+        identity = flow.peer_identity if ingress else self.identity
+        return ConnectionFacts(flow.peer, flow.original_dst, identity, flow.server_name or "")
 
     def request(self, flow: Flow, entry: str | None, head: RequestHead, now: float) -> Answer:
         """The verdict over a request of a flow; the head is changed to what may be forwarded.

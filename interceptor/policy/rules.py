@@ -95,6 +95,11 @@ def compiled(document: AuthorizationPolicy, trust_domains: Sequence[str]) -> tup
     ]
 
 
+def checks(rule: Rule) -> Iterator[Check]:
+    """Everything that a rule compares."""
+    return (check for group in rule.groups for alternative in group for check in alternative)
+
+
 def for_tcp(rule: Rule) -> Rule | None:
     """A rule where there is no request; None where it must not match."""
     allow = rule.policy.action == "ALLOW"
@@ -112,8 +117,7 @@ def for_any(rule: Rule) -> Rule | None:
 
 def _without(rule: Rule, hidden: Callable[[Check], bool], *, dropped: bool) -> Rule | None:
     """A rule where some checks cannot be made: without them, or none where it is to be dropped then."""
-    checks = (check for group in rule.groups for alternative in group for check in alternative)
-    if not any(map(hidden, checks)):
+    if not any(map(hidden, checks(rule))):
         return rule
     if dropped:
         return None

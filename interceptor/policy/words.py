@@ -21,6 +21,7 @@ Ask: TypeAlias = "Callable[[ConnectionFacts, RequestFacts], Sequence[Subject]]"
 _HEADER: Final = re.compile(r"request\.headers\[(.+)\]")
 _NAME: Final = re.compile(r"\[([^\[\]]+)\]")
 PSEUDO_TRUST_DOMAIN: Final = "cluster.local"  # Istio's word for the own one, whatever it is called
+SNI: Final = "connection.sni"
 _REMOTE: Final = "remote.ip"
 _SPACE_DELIMITED: Final = frozenset(
     {"scope", "permission"}
@@ -45,8 +46,8 @@ class Word:
 
     @property
     def of_request(self) -> bool:
-        """Whether one connection's requests may differ in it."""
-        return self.http_only or self.about == _REMOTE
+        """Whether it is known later than the connection: its requests may differ in it, or its ClientHello says it."""
+        return self.http_only or self.about in {_REMOTE, SNI}
 
 
 def _texts(values: Sequence[str], _: Scope) -> Matcher:
@@ -115,7 +116,7 @@ _CONDITIONS: Final[dict[str, Word]] = {
     for word in (
         *(_PRINCIPAL, _NAMESPACE, _ACCOUNT, _SOURCE_IP, _REMOTE_IP, _REQUEST_PRINCIPAL, _PORT),
         Word("destination.ip", lambda c, _: (c.address(c.destination.host),), _networks),
-        Word("connection.sni", lambda c, _: (c.sni,), _texts),
+        Word(SNI, lambda c, _: (c.sni,), _texts),
         Word("request.auth.audiences", lambda _, r: _claim(r, ("aud",)), _texts, http_only=True),
         Word("request.auth.presenter", lambda _, r: _claim(r, ("azp",)), _texts, http_only=True),
     )

@@ -70,7 +70,7 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             permission.deny(flow, decision)
             return
         begun = None
-        if services.middleware is None and _is_opaque(decision, services) and not services.courses.any(flow):
+        if _is_opaque(flow, decision, services):
             if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
                 return
             begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
@@ -272,9 +272,11 @@ def _end(flow: Flow, downstream: Leg, services: Services) -> None:
         services.fault(flow.peer, flow.id)
 
 
-def _is_opaque(decision: Decision, services: Services) -> bool:
-    """Whether it is known from the start that the bytes are relayed as they are."""
-    if decision.tls is not None:
+def _is_opaque(flow: Flow, decision: Decision, services: Services) -> bool:
+    """Whether it is known from the start that the bytes are relayed as they are, and nothing else looks at them."""
+    if decision.tls is not None or services.middleware is not None or services.courses.any(flow):
+        return False
+    if permission.asks_name(flow, decision, services.snapshot().policies):
         return False
     if decision.protocol == "auto":
         return services.detect_timeout is None
@@ -285,9 +287,11 @@ async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     """What the flow carries: as it is declared, or else by its first bytes."""
     found, decision = met.found, met.decision
     asks_name = services.courses.asks_name(flow, decision)
-    if decision.protocol != "auto" and not (asks_name and decision.protocol == "tls"):
+    compared = permission.asks_name(flow, decision, services.snapshot().policies)
+    looked_at = {"auto"} | ({"tls"} if asks_name else set()) | ({"tls", "tcp"} if compared else set())
+    if decision.protocol not in looked_at:
         return replace(sniff.DECLARED[decision.protocol], dialled=met.dialled)
-    if services.detect_timeout is None and not asks_name:
+    if services.detect_timeout is None and not asks_name and not compared:
         return replace(sniff.DECLARED["tcp"], dialled=met.dialled)
     if found is None:
         dial = None if asks_name else reach.dialler(flow, decision, services, met.dialled)
@@ -298,7 +302,7 @@ async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
     services.recorder.detected(flow, found.result)
     if found.detected.hello is not None and flow.server_name is None:
         flow.server_name = found.detected.hello.server_name
-    if decision.protocol == "tls" or services.detect_timeout is None:
+    if decision.protocol != "auto" or services.detect_timeout is None:
         return replace(found, detected=OPAQUE)  # whatever it says, it is declared
     return found
 

@@ -67,6 +67,12 @@ def note_failure(flow: Flow, failure: DialError | GoneError) -> None:
             flow.denied, flow.policy = failure.denied, failure.policy
 
 
+def asks_name(flow: Flow, decision: Decision, policies: Policies | None) -> bool:
+    """Whether policies compare the server name of the flow's ClientHello, which nobody has looked at yet."""
+    authorizer = None if policies is None else policies.authorizer(flow.direction, decision.entry)
+    return authorizer is not None and authorizer.asks_name and flow.server_name is None
+
+
 def opaque(flow: Flow, decision: Decision, policies: Policies | None) -> Decision:
     """The decision over a flow that is relayed as it is, with the policy that lets it through or refuses it."""
     return _opaque(flow, decision, policies)[0]

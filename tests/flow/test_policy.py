@@ -11,6 +11,7 @@ import trio
 from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
 from interceptor.model.connection import ProtocolName, ResponseFlag
 from interceptor.policy.policies import Policies, compiled
+from tests.support.client_hellos import hello, name_list, record
 from tests.support.documents import configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings, wait_until
 from tests.support.policies import policy_text, security_text
@@ -305,3 +306,53 @@ def connected(server: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+BY_NAME = """{action: %s, rules: [{when: [{key: connection.sni, %s: ['good.example']}]}]}"""
+
+
+@pytest.mark.parametrize("protocol", ["auto", "tls", "tcp"])
+@pytest.mark.parametrize(
+    ("action", "values", "name", "allowed"),
+    [
+        ("ALLOW", "values", b"good.example", True),
+        ("ALLOW", "values", b"bad.example", False),
+        ("DENY", "values", b"good.example", False),
+        ("DENY", "values", b"bad.example", True),
+        ("DENY", "notValues", b"good.example", True),
+        ("DENY", "notValues", b"bad.example", False),
+        ("ALLOW", "values", None, False),
+        ("DENY", "values", None, True),
+    ],
+)
+async def test_the_name_that_a_client_asks_for_decides_whatever_is_declared(
+    protocol: ProtocolName, action: str, values: str, name: bytes | None, allowed: bool
+) -> None:
+    server, address = listening()
+    text = policy_text(BY_NAME % (action, values), "{name: by-name}")
+    said = b"no hello" if name is None else record(hello((0, name_list(name))))
+    with server:
+        view = FixedView((address,), policies=policies(text), protocol=protocol)
+        async with running_proxy(view, settings(detect=0.5)) as running:
+            with running.connect() as peer:
+                peer.sendall(said)
+                if allowed:
+                    app, _ = await trio.to_thread.run_sync(server.accept)
+                    assert await receive(app) == said
+                    app.close()
+                else:
+                    await assert_reset(peer)
+            (flow,) = await running.records.wait_closed()
+    assert flow.denied == (None if allowed else "policy")
+
+
+async def test_a_server_that_speaks_first_is_heard_where_names_are_compared() -> None:
+    server, address = listening()
+    view = FixedView((address,), policies=policies(policy_text(BY_NAME % ("DENY", "values"))), protocol="tcp")
+    with server:
+        async with running_proxy(view) as running:
+            with running.connect() as peer:
+                app, _ = await trio.to_thread.run_sync(server.accept)
+                app.sendall(b"220 hello")
+                assert await receive(peer) == b"220 hello"
+                app.close()
