@@ -102,6 +102,24 @@ def guarded(made: listener_pb2.Listener, action: str, permission: object) -> lis
     return made
 
 
+def inbound_listener(name: str, port: int, pair: str, bundle: str) -> listener_pb2.Listener:
+    """A listener of the app's port that takes mutual TLS alone."""
+    given = {"name": name, "address": _socket("0.0.0.0", port), "bindToPort": False}
+    made = json_format.ParseDict({**given, "trafficDirection": "INBOUND"}, listener_pb2.Listener())
+    context = tls_pb2.DownstreamTlsContext()
+    context.require_client_certificate.value = True
+    common = context.common_tls_context
+    certificate = common.tls_certificate_sds_secret_configs.add(name=pair)
+    certificate.sds_config.ads.SetInParent()
+    common.validation_context_sds_secret_config.name = bundle
+    common.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    chain = made.filter_chains.add()
+    chain.transport_socket.name = "envoy.transport_sockets.tls"
+    chain.transport_socket.typed_config.Pack(context)
+    chain.filters.add(name="tcp").typed_config.Pack(tcp_proxy_pb2.TcpProxy(stat_prefix="x", cluster="app"))
+    return made
+
+
 def http_listener(name: str, host: str, port: int, routes: str) -> listener_pb2.Listener:
     """A listener of requests whose routes come by RDS."""
     given = {"name": name, "address": _socket(host, port), "bindToPort": False}
@@ -166,7 +184,9 @@ def packed(resource: Any) -> any_pb2.Any:
 class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]  # it ships no types
     """Keeps resources, and sends them to whoever subscribes: state of the world, and delta with all that is asked for."""
 
-    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int = 0, host: str = "127.0.0.1", credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
         self.resources: dict[str, dict[str, Any]] = {
             each: {} for each in (CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET)
@@ -176,7 +196,11 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
         self._streams: list[tuple[queue.Queue[Any], dict[str, set[str]], bool]] = []
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
+        address = f"{host}:{port}"
+        if credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
 
     def stop(self) -> None:

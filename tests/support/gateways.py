@@ -17,7 +17,7 @@ from tests.support.processes import interceptor, run, sidecar_setup, started, wa
 SIDECAR = """\
 apiVersion: interceptor/v1
 kind: Sidecar
-metadata: {name: shop, namespace: demo}
+metadata: {name: shop, namespace: demo, labels: {role: demo}}
 spec:
   workers: %(workers)s
   limits: {connections: %(limit)s}

@@ -12,6 +12,7 @@ from interceptor.discovery.xds.messages import (
     ENDPOINT,
     LISTENER,
     ROUTE,
+    SECRET,
     Body,
     Judged,
     Request,
@@ -44,8 +45,8 @@ def listener(name: str, *clusters: str, **body: object) -> Resource:
 class Talk:
     """A stream: what is said goes in, what is answered comes out."""
 
-    def __init__(self, *, delta: bool = False) -> None:
-        self.ads = Ads(judge, delta=delta)
+    def __init__(self, *, delta: bool = False, roots: tuple[tuple[str, str], ...] = ()) -> None:
+        self.ads = Ads(judge, delta=delta, roots=roots)
         self.now = 0.0
         self.nonce = 0
 
@@ -461,3 +462,53 @@ def test_routes_are_asked_for_like_endpoints(talk: Talk) -> None:
     assert asked == [Request(ROUTE, names=("r",))]
     talk.say(ROUTE, Resource("r", {}))
     assert talk.names(LISTENER) == ["l"]
+
+
+def test_a_duplicate_is_acknowledged_again_and_changes_nothing(talk: Talk) -> None:
+    talk.say(CLUSTER, cluster("a", eds=False), version="1")
+    before = talk.ads.revision
+    again = Response(CLUSTER, "n1", "1", (cluster("a", eds=False),))
+    assert talk.ads.receive(again, talk.now) == Request(CLUSTER, "n1", version="1")
+    assert talk.ads.settle(talk.now) == []
+    assert talk.ads.revision == before
+
+
+def test_what_was_asked_for_with_a_nonce_that_expired_meanwhile_is_asked_for_by_the_next_answer(
+    talk: Talk,
+) -> None:
+    """The server passes over a request with an old nonce: then the answer to its next response has to say all."""
+    talk.say(CLUSTER, cluster("a"))
+    talk.say(ENDPOINT, endpoints("a"), version="e1")
+    _, asked = talk.say(CLUSTER, cluster("a"), cluster("b"))
+    assert asked == [Request(ENDPOINT, "n2", version="e1", names=("a", "b"))]
+    crossed, _ = talk.say(ENDPOINT, endpoints("a"), version="e2")  # it was on its way
+    assert crossed == Request(ENDPOINT, "n4", version="e2", names=("a", "b"))
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_roots_are_asked_for_from_the_start_and_serve_on_when_they_are_taken_back(*, delta: bool) -> None:
+    talk = Talk(delta=delta, roots=((SECRET, "default"),))
+    talk.connect()
+    talk.ads.settle(talk.now)
+    talk.ads.disconnect()
+    asked = talk.connect()[-1]
+    assert asked == Request(SECRET, subscribe=("default",)) if delta else Request(SECRET, names=("default",))
+    talk.say(CLUSTER)
+    talk.say(LISTENER)
+    assert talk.ads.waiting == ((SECRET, "default"),)
+    answer, _ = talk.say(SECRET, Resource("default", {"bad": "a key that is not its own"}))
+    assert answer is not None
+    assert answer.error == "default: a key that is not its own"
+    talk.say(SECRET, Resource("default", {"pair": 1}))
+    assert talk.ads.complete
+    talk.say(SECRET, removed=("default",)) if delta else talk.say(SECRET)
+    assert talk.names(SECRET) == ["default"]
+
+
+def test_a_cluster_waits_for_its_secret_and_goes_on_without_one_that_does_not_come(talk: Talk) -> None:
+    talk.say(CLUSTER, Resource("a", {"needs": ((SECRET, "s"),)}))
+    assert talk.names(CLUSTER) == []
+    talk.pass_time(PATIENCE)
+    assert talk.names(CLUSTER) == ["a"], "whoever needs it is refused then, and nothing else"
+    talk.say(SECRET, Resource("s", {}))
+    assert talk.names(SECRET) == ["s"]
