@@ -77,6 +77,9 @@ class Flow:
         None  # namespace/name of the ServiceEntry that a route brought it to, where that is another
     )
     peer_certificate: Issued | None = None  # to be judged again, where the authorities change
+    peer_presented: bytes | None = (
+        None  # an element of x-forwarded-client-cert: the same for the app and its policies
+    )
     peer_identity: SpiffeId | None = (
         None  # by the certificate of the peer, verified; on egress our app has none
     )

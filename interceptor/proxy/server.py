@@ -153,6 +153,7 @@ class Proxy:
         return (
             self._services.http.filters is not None
             or view.policies is not None
+            or flow.peer_presented is not None
             or (view.routing is not None and flow.direction is Direction.EGRESS)
         )
 

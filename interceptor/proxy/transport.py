@@ -90,6 +90,7 @@ class Transport:
             if refusal is not None:
                 raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
         flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority)
+        flow.peer_presented = _forwarded(stream, contexts)
         return stream
 
     def judge_again(self, flows: Iterable[Flow], before: Material) -> int:
@@ -243,6 +244,12 @@ def _presented(stream: TlsStream) -> tuple[PeerCertificate, tuple[str, ...]]:
     der = stream.certificate()
     assert der is not None  # OpenSSL asked for it
     return certificates.peer(der)
+
+
+def _forwarded(stream: TlsStream, contexts: Contexts) -> bytes:
+    der = stream.certificate()
+    assert der is not None
+    return b"By=%b;%b" % (str(contexts.material.identity).encode(), certificates.forwarded(der))
 
 
 def _said(error: ssl.SSLError) -> str:

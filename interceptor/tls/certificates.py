@@ -208,6 +208,18 @@ def facts(certificate: x509.Certificate) -> Facts:
     )
 
 
+@lru_cache(maxsize=1024)
+def forwarded(der: bytes) -> bytes:
+    """What an app is told of the certificate that its peer presented: of an element of x-forwarded-client-cert, as Envoy's."""
+    said = facts(x509.load_der_x509_certificate(der))
+    subject = said.subject if said.subject not in said.uris else ""
+    # A name may hold any character, and nothing that would end the text or the header may come from it. There is one
+    # URI, which was parsed strictly.
+    plain = "".join(each if " " <= each <= "~" else "?" for each in subject)
+    quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'Hash={said.fingerprint};Subject="{quoted}";URI={said.uris[0]}'.encode()
+
+
 @lru_cache(maxsize=1024)  # peers come again; some 2 KB each
 def peer(der: bytes) -> tuple[PeerCertificate, tuple[str, ...]]:
     """Who presented a certificate, not yet judged, and the URIs among its names. OpenSSL has parsed and verified it."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from interceptor.model.address import SocketAddress
@@ -58,6 +60,49 @@ async def test_http_inside_is_served_as_http(tmp_path: Path, root: Root) -> None
             app.close()
         (flow,) = await running.records.wait_closed()
     assert (flow.relay, flow.peer_identity) == ("http", WEB)
+
+
+@pytest.mark.parametrize("looked_at", [True, False], ids=["policies", "nothing looks"])
+async def test_the_app_is_told_what_its_peer_presented_behind_what_that_one_says(
+    tmp_path: Path, root: Root, looked_at: bool
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    pair = root.issue(WEB)
+    digest = x509.load_pem_x509_certificate(pair.certificate).fingerprint(hashes.SHA256()).hex()
+    ours = f'By={DB};Hash={digest};Subject="";URI={WEB}'
+    said = 'By=spiffe://cluster.local/ns/shop/sa/web;Subject="CN=a,b";URI=spiffe://cluster.local/ns/a/sa/b'
+    fixed = view(address, Mode.STRICT) if looked_at else FixedView((address,))
+    async with running_proxy(fixed, transport=gateway) as running:
+        context = client(tmp_path, pair, root, ("istio-http/1.1", "istio", "http/1.1"))
+        with server, await shake(running, context) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+            app, _ = await trio.to_thread.run_sync(server.accept)
+            for expected, sent in ((ours, ""), (f"{said},{ours}", said), (f"{said},{said},{ours}", "twice")):
+                if sent:
+                    line = f"X-Forwarded-Client-Cert: {said}\r\n".encode() * (1 + (sent == "twice"))
+                    peer.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n%b\r\n" % line)
+                head = await trio.to_thread.run_sync(app.recv, 4000)
+                lines = [each for each in head.decode().split("\r\n") if "client-cert" in each.lower()]
+                assert lines == [f"x-forwarded-client-cert: {expected}"]
+                app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                assert (await trio.to_thread.run_sync(peer.recv, 1000)).endswith(b"ok")
+            app.close()
+
+
+async def test_from_a_peer_that_proved_nothing_the_app_hears_nothing_of_certificates(
+    tmp_path: Path, root: Root
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    async with running_proxy(view(address), transport=gateway) as running:
+        with server, running.connect() as peer:
+            peer.sendall(
+                b"GET / HTTP/1.1\r\nHost: db\r\nX-Forwarded-Client-Cert: URI=spiffe://a/ns/b/sa/c\r\n\r\n"
+            )
+            app, _ = await trio.to_thread.run_sync(server.accept)
+            assert b"client-cert" not in (await trio.to_thread.run_sync(app.recv, 4000)).lower()
+            app.close()
 
 
 async def test_plaintext_passes_where_it_may_and_a_server_may_speak_first(tmp_path: Path, root: Root) -> None:

@@ -6,6 +6,7 @@ The caller stands in the topology's ``peer``, the called in its ``app``.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -144,8 +145,8 @@ def nginx(where: Namespace, work: Path) -> Iterator[None]:
     )
     (root / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {root}/pid; error_log {root}/error.log; events {{}}\n"
-        f'http {{ access_log off; {temporary} root {root}; server {{ listen 8080; add_header seen "<$http_x_envoy_peer_metadata>"; }} '
-        "server { listen 8081 http2; } }\n"
+        f'http {{ access_log off; {temporary} root {root}; server {{ listen 8080; add_header seen "<$http_x_envoy_peer_metadata>"; add_header told "<$http_x_forwarded_client_cert>"; }} '
+        'server { listen 8081 http2; add_header told "<$http_x_forwarded_client_cert>"; } }\n'
     )
     with program(where, 8080, "nginx", "-e", f"{root}/error.log", "-c", f"{root}/nginx.conf"):
         yield
@@ -170,7 +171,9 @@ def test_two_programs_talk_in_the_clear_and_their_gateways_by_mutual_tls(bed: To
     ):
         done = curl(bed.peer, "http://10.9.0.2:8080/", "http://10.9.0.2:8080/")
         assert done.stdout == "hellohello", done.stderr
-        head = curl(bed.peer, "-i", "http://10.9.0.2:8080/").stdout.lower()
+        claim = "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/shop/sa/admin"
+        head = curl(bed.peer, "-i", "-H", claim, "http://10.9.0.2:8080/").stdout.lower()
+        assert told(head)
         assert "seen: <>" in head
         assert "x-envoy-peer" not in head, "what gateways tell each other is no business of apps"
         redis = bed.peer.run("redis-cli", "-h", "10.9.0.2", "incr", "seen", uid=1000)
@@ -203,6 +206,12 @@ def test_two_programs_talk_in_the_clear_and_their_gateways_by_mutual_tls(bed: To
         assert "PRIVATE" not in shown + db.get("/config_dump", 15000)
 
 
+def told(head: str) -> bool:
+    """Whether the app heard of its peer's certificate, and of no other."""
+    ours = 'by=spiffe://cluster.local/ns/shop/sa/db;hash=[0-9a-f]{64};subject="";uri=spiffe://cluster.local/ns/shop/sa/web'
+    return re.search(f"^told: <{ours}>\r?$", head.lower(), re.MULTILINE) is not None
+
+
 def tells(metrics: str, **labels: str) -> bool:
     """Whether all requests that were counted have these labels."""
     lines = [line for line in metrics.splitlines() if line.startswith("istio_requests_total{")]
@@ -229,9 +238,10 @@ def test_http2_stays_http2_over_mutual_tls(bed: Topology, work: Path) -> None:
                 "/dev/null",
             )
             assert done.stdout == f"2 {1 << 26 if path else 5}", done.stderr
-        for line in (*db.flows(3), *web.flows(3)):
+        assert told(curl(bed.peer, "--http2-prior-knowledge", "-i", url).stdout)
+        for line in (*db.flows(4), *web.flows(4)):
             assert (line["protocol"], line["response_code"]) == ("HTTP/2", 200)
-        assert {line["peer_identity"] for line in db.flows(3)} == {"spiffe://cluster.local/ns/shop/sa/web"}
+        assert {line["peer_identity"] for line in db.flows(4)} == {"spiffe://cluster.local/ns/shop/sa/web"}
         assert tells(db.get("/metrics"), source_workload="web", source_app="unknown")
         assert tells(web.get("/metrics"), destination_workload="db", destination_canonical_revision="latest")
 
@@ -420,11 +430,14 @@ def test_envoy_calls_us_by_mutual_tls(bed: Topology, work: Path) -> None:
         configuration = envoy_configuration(work, "web", 9000, ("10.9.0.2", 8080), server=False)
         stack.enter_context(envoy(bed.peer, work, configuration, 9000))
         assert curl(bed.peer, "http://127.0.0.1:9000/").stdout == "hello"
+        claim = "x-forwarded-client-cert: By=me;URI=spiffe://cluster.local/ns/shop/sa/front"
+        head = curl(bed.peer, "-i", "-H", claim, "http://127.0.0.1:9000/").stdout
+        assert "told: <By=me;URI=spiffe://cluster.local/ns/shop/sa/front,By=spiffe://" in head
         size = curl(
             bed.peer, "-o", "/dev/null", "-w", "%{size_download}", "http://127.0.0.1:9000/large"
         ).stdout
         assert size == str(64 << 20)
-        assert {line["peer_identity"] for line in db.flows(2)} == {"spiffe://cluster.local/ns/shop/sa/web"}
+        assert {line["peer_identity"] for line in db.flows(3)} == {"spiffe://cluster.local/ns/shop/sa/web"}
 
 
 def test_we_call_envoy_by_mutual_tls(bed: Topology, work: Path) -> None:

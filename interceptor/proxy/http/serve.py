@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from interceptor.model.http import get_all
 from interceptor.protocol import http1
 from interceptor.proxy.http import replies
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 # Who a peer is, as only the mesh's own proxies may say: from anybody else it is a lie, and outside it is a leak.
+_CLIENT_CERTIFICATE: Final = b"x-forwarded-client-cert"
 _IDENTITY_HEADERS: Final = frozenset(
-    (b"x-forwarded-client-cert", b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
+    (_CLIENT_CERTIFICATE, b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
 _MARK: Final = b"\0"  # where an id belongs: no head has it
 
@@ -109,7 +111,7 @@ def pool_key(decision: Decision, alone: int | None = None) -> object:
 def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
     """Make a head into what the upstream is to see, and ask the policies about it; the answer where they refuse it."""
     every = service.all
-    complete(record.head, every.request_id)
+    complete(record.head, every.request_id, service.flow.peer_presented)
     return None if every.authorize is None else every.authorize(record, service.decision)
 
 
@@ -122,11 +124,19 @@ def onward(request: http1.Request) -> http1.Onward:
     return made
 
 
-def complete(head: RequestHead, request_id: Callable[[], bytes]) -> bytes | None:
-    """Add what is missing and take away what nobody may say; the id, where it was there."""
+def complete(
+    head: RequestHead, request_id: Callable[[], bytes], presented: bytes | None = None
+) -> bytes | None:
+    """Add what is missing and take away what nobody may say; the id, where it was there.
+
+    A peer of the mesh may say whom it speaks for, and what it presented of itself stands behind that.
+    """
     names = {name.lower(): value for name, value in head.headers}
+    earlier = [] if presented is None else get_all(head.headers, _CLIENT_CERTIFICATE)
     if not _IDENTITY_HEADERS.isdisjoint(names):
         head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
+    if presented is not None:
+        head.headers.append((_CLIENT_CERTIFICATE, b",".join((*filter(None, earlier), presented))))
     found = names.get(b"x-request-id")
     if found is None:
         head.headers.append((b"x-request-id", request_id()))

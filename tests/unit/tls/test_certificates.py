@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from interceptor.errors import ConfigError
 from interceptor.model.identity import CertificateFiles
@@ -208,3 +209,26 @@ def test_only_sessions_with_a_ticket_are_kept_and_not_for_ever(tmp_path: Path, r
     made.keep(upstreams[0], None)
     assert made.session(upstreams[0]) is None
     assert made.session(upstreams[-1]) is not None
+
+
+def test_what_an_app_is_told_of_a_certificate_ends_no_text_and_no_line(root: Root) -> None:
+    issued = x509.load_pem_x509_certificate(root.issue(WEB).certificate)
+    der = issued.public_bytes(serialization.Encoding.DER)
+    digest = issued.fingerprint(hashes.SHA256()).hex()
+    assert certificates.forwarded(der) == f'Hash={digest};Subject="";URI={WEB}'.encode()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'a";URI=x\r\nb\\\u00e9')])
+    key = ec.generate_private_key(ec.SECP256R1())
+    odd = (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), 1, issued.not_valid_before_utc, issued.not_valid_after_utc
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(WEB))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    told = certificates.forwarded(odd.public_bytes(serialization.Encoding.DER)).decode()
+    subject = told.partition('Subject="')[2].removesuffix(f'";URI={WEB}')
+    assert subject.isprintable()
+    assert subject.isascii()
+    assert not re.search(r'(?<!\\)(\\\\)*"', subject), subject
