@@ -118,16 +118,22 @@ class Failover(Strict):
 class LocalityLoadBalancer(Strict):
     """Nearer endpoints first, as long as they are healthy; or shares for localities."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"failoverPriority"})
-
     enabled: bool = True
     distribute: tuple[Distribute, ...] = Field(default=(), strict=False)
     failover: tuple[Failover, ...] = Field(default=(), strict=False)
+    # Labels, or label=value, in the order in which they count.
+    failoverPriority: tuple[Annotated[str, Field(min_length=1, max_length=317)], ...] = Field(  # noqa: N815
+        default=(), strict=False
+    )
 
     def faults(self) -> Iterator[Fault]:
         """Istio's rules."""
         if self.distribute and self.failover:
             yield Fault(("failover",), "cannot be given together with distribute; keep one")
+        if self.failoverPriority and (self.distribute or self.failover):
+            yield Fault(
+                ("failoverPriority",), "cannot be given together with distribute or failover; keep one"
+            )
         for index, each in enumerate(self.distribute):
             if sum(each.to.values()) != 100:
                 yield Fault(("distribute", index, "to"), "must come to 100 in all")
@@ -144,14 +150,19 @@ class Warmup(Strict):
     aggression: float = Field(default=1.0, ge=1, le=100, strict=False)
 
 
+def _simple(value: object) -> object:
+    """Istio's older name of the default, and the default."""
+    return "LEAST_REQUEST" if value in {"LEAST_CONN", "UNSPECIFIED"} else value
+
+
 class LoadBalancer(Strict):
     """How an endpoint is chosen; LEAST_REQUEST where nothing is said."""
 
-    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
-        "simple": frozenset({"LEAST_CONN", "PASSTHROUGH", "UNSPECIFIED"})
-    }
+    unsupported_values: ClassVar[dict[str, frozenset[str]]] = {"simple": frozenset({"PASSTHROUGH"})}
 
-    simple: Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] | None = None
+    simple: Annotated[Literal["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] | None, BeforeValidator(_simple)] = (
+        None
+    )
     consistentHash: ConsistentHash | None = None  # noqa: N815
     localityLbSetting: LocalityLoadBalancer | None = None  # noqa: N815
     warmupDurationSecs: Duration | None = None  # noqa: N815 (Istio's older name of warmup.duration)
@@ -199,19 +210,16 @@ class OutlierDetection(Strict):
 
 
 class HTTPPool(Strict):
-    """Bounds on requests."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("maxRequestsPerConnection", "idleTimeout", "maxConcurrentStreams"),
-        }
-    )
+    """Bounds on requests, and on the connections that carry them."""
 
     http1MaxPendingRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (that wait for a connection)
     http2MaxRequests: int | None = Field(default=None, ge=1)  # noqa: N815 (requests in flight, of any version)
     maxRetries: int | None = Field(default=None, ge=1)  # noqa: N815 (in flight)
     h2UpgradePolicy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] = "DEFAULT"  # noqa: N815
     useClientProtocol: bool = False  # noqa: N815
+    idleTimeout: Duration | None = None  # noqa: N815 (of a connection that carries nothing)
+    maxRequestsPerConnection: int = Field(default=0, ge=0)  # noqa: N815 (0: any number)
+    maxConcurrentStreams: int | None = Field(default=None, ge=1)  # noqa: N815 (of one connection of HTTP/2)
 
 
 class TCPPool(Strict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from interceptor.config.addresses import host_name, ip_address_or_network
 from interceptor.config.base import Document, Duration, Fault, Port, Strict
@@ -231,13 +231,38 @@ class Delay(Strict):
     fixedDelay: Duration  # noqa: N815
 
 
+# gRPC's statuscodes.md, by number.
+GRPC_STATUSES: Final = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *(
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+    ),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+
+
+def _grpc_status(value: object) -> object:
+    if value in GRPC_STATUSES:
+        return GRPC_STATUSES.index(str(value))
+    raise ValueError(f"{value!r} is not a status of gRPC; use one of {', '.join(GRPC_STATUSES)}")
+
+
+GrpcStatus = Annotated[int, BeforeValidator(_grpc_status)]
+
+
 class Abort(Strict):
     """Requests that are answered with an error."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error", "grpcStatus"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error"})
 
     percentage: Percentage = Percentage(value=100.0)
-    httpStatus: Status  # noqa: N815
+    httpStatus: Status | None = None  # noqa: N815
+    grpcStatus: GrpcStatus | None = None  # noqa: N815
 
 
 class HTTPFaultInjection(Strict):
@@ -407,6 +432,9 @@ class VirtualService(Document):
 
 
 def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]:
+    abort = None if route.fault is None else route.fault.abort
+    if abort is not None and (abort.httpStatus is None) == (abort.grpcStatus is None):
+        yield Fault((*at, "fault", "abort"), "needs one of httpStatus and grpcStatus")
     given = [name for name in ("route", "redirect", "directResponse") if getattr(route, name)]
     if not given:
         yield Fault(at, "does nothing with a request; give route, redirect or directResponse")

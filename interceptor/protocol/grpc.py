@@ -107,6 +107,8 @@ def status(fields: Headers) -> str | None:
 
 def reply_fields(reply: LocalReply) -> Headers:
     """An answer of our own to a gRPC client: a head that is its own trailers (Trailers-Only)."""
+    if is_grpc(reply.headers):
+        return reply.headers
     return [
         (b"content-type", b"application/grpc"),
         (b"grpc-status", b"%d" % _REPLY.get(reply.status, UNKNOWN)),

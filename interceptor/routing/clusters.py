@@ -7,12 +7,13 @@ the DestinationRule about the host. A cluster is made when it is first asked for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
 from interceptor.routing.balance import Endpoint
 from interceptor.routing.destinations import Decision
-from interceptor.routing.locality import Nearness, is_in, parse
+from interceptor.routing.locality import Nearness, is_in, own_locality, parse, place_by, ranking
 from interceptor.routing.names import is_virtual
 from interceptor.routing.outlier import OutlierDetection
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         ConnectionPool,
         ConsistentHash,
         DestinationRule,
+        HTTPPool,
         LoadBalancer,
         OutlierDetection as OutlierFields,
         PortPolicy,
@@ -66,6 +68,14 @@ class SlowStart:
     aggression: float = 1.0
 
 
+class Reuse(NamedTuple):
+    """How long, and for how much, a connection to an endpoint is kept; None: as everywhere."""
+
+    idle: float | None = None  # seconds without a request
+    requests: int | None = None
+    streams: int | None = None  # of HTTP/2, at a time
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """How a cluster's endpoints are used; Istio's defaults."""
@@ -81,6 +91,7 @@ class Traffic:
     panic_below: float = 0.0
     near: Nearness | None = None
     slow_start: SlowStart | None = None
+    reuse: Reuse | None = None
     check: HealthCheck | None = None  # by which endpoints are found to be healthy
 
 
@@ -120,10 +131,10 @@ class Clusters:
         rules: Iterable[DestinationRule],
         resolved: Mapping[str, Sequence[str]],
         security: Security | None,
-        own: Locality = (),
+        own: Mapping[str, str] = MappingProxyType({}),  # our labels
         checks: Iterable[HealthCheck] = (),
     ) -> None:
-        self._own = own
+        self._own, self._labels = own_locality(own), own
         self._checks = {(check.host, check.port): check for check in checks}
         self._by_host: dict[str, list[ServiceEntry]] = {}
         for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
@@ -210,7 +221,8 @@ class Clusters:
         )
         endpoints: list[Endpoint] = []
         decisions: dict[UpstreamAddress, Decision] = {}
-        for address, at, weight, locality in self._addresses(entry, host, port, labels):
+        counting = _priority(rule, chosen, port.number)
+        for address, at, weight, locality in self._addresses(entry, host, port, labels, counting):
             upstream = UpstreamAddress(SocketAddress(address, at))
             if upstream in decisions or not weight:
                 continue
@@ -227,7 +239,7 @@ class Clusters:
                 tls=tls,
             )
         named = None if rule is None else f"DestinationRule {rule.full_name}"
-        traffic = _traffic(rule, chosen, port.number, self._own, self.check(host, port.number))
+        traffic = _traffic(rule, chosen, port.number, self._own, self._labels, self.check(host, port.number))
         return Cluster(
             *(name, base.policy, named, tuple(endpoints), decisions, traffic, base, port.number),
             given=bool(entry.spec.endpoints),
@@ -235,14 +247,22 @@ class Clusters:
         )
 
     def _addresses(
-        self, entry: ServiceEntry, host: str, port: ServicePort, labels: Mapping[str, str]
+        self,
+        entry: ServiceEntry,
+        host: str,
+        port: ServicePort,
+        labels: Mapping[str, str],
+        counting: Sequence[str],  # labels that say where an endpoint is, in place of its locality
     ) -> Iterator[tuple[str, int, int, Locality]]:
         """Each address, the port to dial, its weight, its locality. What has no labels is in no subset that asks for some."""
         spec, target = entry.spec, port.targetPort or port.number
         for endpoint in spec.endpoints:
             if labels.items() <= endpoint.labels.items():
                 at = endpoint.ports.get(port.name, target)
-                yield endpoint.address, at, endpoint.weight, parse(endpoint.locality)
+                place = parse(endpoint.locality)
+                if counting:
+                    place = place_by(counting, endpoint.labels, place)
+                yield endpoint.address, at, endpoint.weight, place
         if spec.endpoints or labels:
             return
         given = self._resolved.get(host, ()) if spec.hosts_to_resolve else spec.addresses
@@ -274,6 +294,7 @@ def _traffic(
     subset: Subset | None,
     port: int,
     own: Locality,
+    labels: Mapping[str, str],  # our own
     check: HealthCheck | None,
 ) -> Traffic:
     panic = None if check is None else check.healthyPanicThreshold
@@ -298,14 +319,20 @@ def _traffic(
         max_connections=None if pool is None else pool.tcp.maxConnections,
         max_retries=None if pool is None else pool.http.maxRetries,
         connect_timeout=None if pool is None else pool.tcp.connectTimeout,
+        reuse=None if pool is None else _reuse(pool.http),
         outliers=None if outliers is None else _outliers(outliers),
         panic_below=(panic if panic is not None else outliers.minHealthPercent if outliers else 0) / 100,
-        near=_nearness(balancer, own, ejects=outliers is not None or check is not None),
+        near=_nearness(balancer, own, labels, ejects=outliers is not None or check is not None),
         slow_start=None
         if warm is None
         else SlowStart(warm.duration, warm.minimumPercent / 100, warm.aggression),
         check=check,
     )
+
+
+def _reuse(pool: HTTPPool) -> Reuse | None:
+    asked = Reuse(pool.idleTimeout, pool.maxRequestsPerConnection or None, pool.maxConcurrentStreams)
+    return None if asked == Reuse() else asked
 
 
 def _hash_on(key: ConsistentHash) -> HashOn:
@@ -318,9 +345,17 @@ def _hash_on(key: ConsistentHash) -> HashOn:
     )
 
 
-def _nearness(balancer: LoadBalancer | None, own: Locality, *, ejects: bool) -> Nearness | None:
+def _nearness(
+    balancer: LoadBalancer | None, own: Locality, labels: Mapping[str, str], *, ejects: bool
+) -> Nearness | None:
     """Istio's rule: shares hold wherever they are given; nearest first only where endpoints that fail are left out."""
     asked = None if balancer is None else balancer.localityLbSetting
+    if asked is not None and asked.enabled and asked.failoverPriority:
+        return (
+            Nearness(tuple(wanted for _, wanted in ranking(asked.failoverPriority, labels)), {})
+            if ejects
+            else None
+        )
     if not own or (asked is not None and not asked.enabled):
         return None
     for each in () if asked is None else asked.distribute:
@@ -329,6 +364,15 @@ def _nearness(balancer: LoadBalancer | None, own: Locality, *, ejects: bool) -> 
     if not ejects:
         return None
     return Nearness(own, {} if asked is None else {each.from_: each.to for each in asked.failover})
+
+
+def _priority(rule: DestinationRule | None, subset: Subset | None, port: int) -> Sequence[str]:
+    if rule is None:
+        return ()
+    special = None if subset is None else subset.trafficPolicy
+    balancer = (special and special.loadBalancer) or _general(rule, port).loadBalancer
+    asked = None if balancer is None else balancer.localityLbSetting
+    return () if asked is None or not asked.enabled else asked.failoverPriority
 
 
 def _pool(rule: DestinationRule | None, subset: Subset | None, port: int) -> ConnectionPool | None:

@@ -21,6 +21,8 @@ Locality: TypeAlias = tuple[str, ...]
 _WHOLE: Final = "istio-locality"
 _PARTS: Final = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
 
+_NOWHERE: Final = "\0"  # no label is this
+
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
@@ -42,6 +44,21 @@ def own_locality(labels: Mapping[str, str]) -> Locality:
         return tuple(part for part in whole.split(".") if part)
     parts = [labels.get(name, "") for name in _PARTS]
     return tuple(parts[: parts.index("")] if "" in parts else parts)
+
+
+def ranking(counting: Sequence[str], labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Istio's failoverPriority: each label that counts, with the value that it must have to be near to us."""
+    found = []
+    for each in counting:
+        name, _, value = each.partition("=")
+        found.append((name, value or labels.get(name) or _NOWHERE))
+    return tuple(found)
+
+
+def place_by(counting: Sequence[str], labels: Mapping[str, str], locality: Locality) -> Locality:
+    """Where an endpoint is by the labels that count; those of topology it has by its locality too."""
+    known = {**dict(zip(_PARTS, locality, strict=False)), **labels}
+    return tuple(known.get(each.partition("=")[0], "") for each in counting)
 
 
 def is_in(locality: Locality, place: Locality) -> bool:

@@ -265,7 +265,7 @@ def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterat
     elif near is not None:
         groups = locality.priorities(cluster.endpoints, near)
         first = ", ".join(str(each.address) for each in groups[0])
-        yield f"the nearest of them to {'/'.join(near.own)} first, as long as they are healthy: {first}"
+        yield f"the nearest of them to {'/'.join(near.own).replace(chr(0), '?')} first, as long as they are healthy: {first}"
     if traffic.check is not None:
         yield "without those whose health check fails; a running proxy, asked, names them"
     if traffic.outliers is not None:

@@ -144,7 +144,6 @@ def _routing(
         return None
     from interceptor.routing.clusters import Clusters  # noqa: PLC0415 (for those who have such documents)
     from interceptor.routing.flow_routes import FlowTable  # noqa: PLC0415
-    from interceptor.routing.locality import own_locality  # noqa: PLC0415
     from interceptor.routing.routes import RouteTable  # noqa: PLC0415
     from interceptor.routing.table import Routing  # noqa: PLC0415
 
@@ -160,7 +159,7 @@ def _routing(
         host: [each for each in found if each not in former[host]] if host in former else found
         for host, found in resolved.items()
     }
-    clusters = Clusters(entries, rules, endpoints, security, own_locality(metadata.labels), checks)
+    clusters = Clusters(entries, rules, endpoints, security, metadata.labels, checks)
     return Routing(table, flows, clusters, entries, resolved)
 
 

@@ -144,6 +144,10 @@ async def test_a_path_an_authority_and_headers_are_changed_on_the_way_and_logged
             555, ResponseFlag.FAULT_INJECTED, b"fault filter abort",
         ),
         (
+            "fault: {abort: {grpcStatus: UNAVAILABLE}}\n  route: [{destination: {host: shop.example}}]",
+            200, ResponseFlag.FAULT_INJECTED, b"grpc-status: 14\r\ngrpc-message: fault filter abort",
+        ),
+        (
             "match: [{uri: {exact: /other}}]\n  route: [{destination: {host: shop.example}}]",
             404, ResponseFlag.NO_ROUTE, b"no route",
         ),
@@ -511,3 +515,56 @@ async def test_an_endpoint_that_leaves_ends_its_request_and_nothing_waits_for_it
         assert (await again.head()).startswith(b"GET /pooled ")
         await again.send(OK)
         await answered(second)
+
+
+def reuse(text: str) -> tuple[str, str]:
+    return "DestinationRule", f"host: shop.example\ntrafficPolicy: {{connectionPool: {{http: {text}}}}}"
+
+
+ONE = (("127.0.0.2", "v1"),)
+
+
+async def test_a_connection_carries_no_more_requests_than_its_rule_says() -> None:
+    async with routed_bed(reuse("{maxRequestsPerConnection: 2}"), versions=ONE) as bed:
+        client = bed.client()
+        for _ in range(2):
+            await client.send(ask("/1"))
+            app = await bed.at("127.0.0.2")
+            await app.head()
+            await app.send(OK)
+            await answered(client)
+            await client.send(ask("/2"))
+            assert (await app.head()).startswith(b"GET /2 ")
+            await app.send(OK)
+            await answered(client)
+            assert await app.some() == b""
+
+
+async def test_an_idle_connection_is_kept_as_long_as_its_rule_says() -> None:
+    """Longer, and shorter, than others are."""
+    async with routed_bed(reuse("{idleTimeout: 60s}"), versions=ONE) as bed:
+        pool = bed.running.proxy._services.http.pool
+        pool.timeout = 0.01
+        client = bed.client()
+        await client.send(ask("/1"))
+        app = await bed.at("127.0.0.2")
+        for path in ("/1", "/2"):
+            assert (await app.head()).startswith(f"GET {path} ".encode())
+            await app.send(OK)
+            await answered(client)
+            pool.check_time(pool._hub.now + 59)
+            await client.send(ask("/2"))
+        await app.head()
+        await app.send(OK)
+        await answered(client)
+        pool.check_time(pool._hub.now + 61)
+        assert await app.some() == b""
+    async with routed_bed(reuse("{idleTimeout: 0.05s}"), versions=ONE) as bed:
+        client = bed.client()
+        await client.send(ask())
+        app = await bed.at("127.0.0.2")
+        await app.head()
+        await app.send(OK)
+        await answered(client)
+        with trio.fail_after(2):  # others wait for three seconds
+            assert await app.some() == b""

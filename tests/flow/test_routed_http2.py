@@ -323,6 +323,47 @@ async def test_no_more_streams_than_the_upstream_takes_go_on_one_connection() ->
         assert (await second.fields(1))[b":path"] == b"/5"
 
 
+async def test_a_rule_bounds_the_streams_and_the_requests_of_a_connection() -> None:
+    rule = (
+        "DestinationRule",
+        (
+            "host: shop.example\nsubsets: [{name: v1, labels: {version: v1}}]\n"
+            "trafficPolicy: {connectionPool: {http: {maxConcurrentStreams: 1, maxRequestsPerConnection: 2}}}"
+        ),
+    )
+    async with routed_bed(rule, routes(V1), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.ask(1, asked("/1"))
+        first = await at(bed, "127.0.0.2")
+        await first.fields(1)
+        await client.ask(3, asked("/3"))
+        second = await at(bed, "127.0.0.2")
+        assert (await second.fields(1))[b":path"] == b"/3"
+        await first.answer(1)
+        await client.body(1)
+        await client.ask(5, asked("/5"))
+        assert (await first.fields(3))[b":path"] == b"/5"
+        await first.answer(3)
+        assert await client.body(5) == b"hello"
+        with trio.fail_after(SECONDS):
+            await first.hear(codes.GOAWAY)
+            assert await first.end() == "fin"
+        await second.answer(1)
+        assert await client.body(3) == b"hello"
+
+
+async def test_a_fault_of_grpc_is_a_status_of_grpc() -> None:
+    text = """
+    - fault: {abort: {grpcStatus: NOT_FOUND}}
+      route: [{destination: {host: shop.example, subset: v1}}]
+    """
+    async with routed_bed(SUBSETS, routes(text), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.ask(1, GRPC)
+        fields = await grpc_answer(client)
+        assert (fields[b"grpc-status"], fields[b"grpc-message"]) == (b"5", b"fault filter abort")
+        record = await only(bed)
+    assert (record.grpc_status, record.flag) == ("5", ResponseFlag.FAULT_INJECTED)
+
+
 async def test_a_client_that_does_not_take_its_answer_holds_up_nobody_else() -> None:
     async with routed_bed(SUBSETS, routes(V1), protocol="HTTP2") as bed, client_of(bed) as client:
         await client.ask(1, asked("/slow"))

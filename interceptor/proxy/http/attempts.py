@@ -163,7 +163,7 @@ class Attempts:
         if self._policy.per_try_timeout is not None:
             self._try_deadline = self._timer(self._policy.per_try_timeout, self._try_is_late)
         decision = cluster.decisions.get(address) or state.cluster.decisions[address]
-        exchange.attempt(decision, self._head, cluster.traffic.connect_timeout)
+        exchange.attempt(decision, self._head, cluster.traffic)
 
     def _key(self, cluster: Cluster) -> bytes | None:
         """What of this request its endpoint depends on."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.client import Replay
     from interceptor.proxy.http.half import Half
     from interceptor.proxy.http.roles import Carrier, Downstream, Trunk
+    from interceptor.routing.clusters import Traffic
     from interceptor.routing.destinations import Decision
 
 
@@ -205,13 +206,15 @@ class Exchange(Answered):
         if size <= REPLAYABLE and self.upgrade is None:
             self._kept, self._kept_size = list(self._held), size
 
-    def attempt(self, decision: Decision, head: RequestHead, connect_timeout: float | None) -> None:
+    def attempt(self, decision: Decision, head: RequestHead, traffic: Traffic) -> None:
         """Send the request, with another head, to another upstream."""
         every, flow = self._service.all, self.flow
         multiplexed = multiplexes(decision.protocol, head, self.upgrade)
-        self._service = Service(every, flow, decision, pool_key(decision), multiplexed=multiplexed)
+        self._service = Service(
+            every, flow, decision, pool_key(decision, reuse=traffic.reuse), multiplexed=multiplexed
+        )
         self._head, self._replay = head, None
-        self.connect_timeout = connect_timeout or every.connect_timeout
+        self.connect_timeout = traffic.connect_timeout or every.connect_timeout
         if self._kept is not None:
             self._held = list(self._kept)
         self._send()

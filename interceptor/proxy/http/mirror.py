@@ -114,7 +114,7 @@ class _Copy(Exchange):
         if address is None:  # over already
             return
         decision = cluster.decisions.get(address) or self._state.cluster.decisions[address]
-        self.attempt(decision, self.head, cluster.traffic.connect_timeout)
+        self.attempt(decision, self.head, cluster.traffic)
         self.catch_up()
 
     def drain_now(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.proxy.http.client import Connection
 
@@ -13,8 +14,26 @@ if TYPE_CHECKING:
     from interceptor.model.address import UpstreamAddress
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.hub import Hub
+    from interceptor.routing.clusters import Reuse
 
 MOST_IDLE: Final = 1024  # of all upstreams together: a descriptor each
+
+
+class Bounded(NamedTuple):
+    """A key of connections that a DestinationRule says how to use again."""
+
+    key: object
+    reuse: Reuse
+
+
+def patience(key: object, usual: float) -> float:
+    """For how long a connection may wait for another request."""
+    return key.reuse.idle or usual if isinstance(key, Bounded) else usual
+
+
+def worn(key: object, carried: int) -> bool:
+    """Whether a connection has carried all the requests that it may."""
+    return isinstance(key, Bounded) and key.reuse.requests is not None and carried >= key.reuse.requests
 
 
 class Pool:
@@ -25,7 +44,7 @@ class Pool:
         self.timeout = idle_timeout
         self._idle: dict[object, deque[Connection]] = {}
         self._count = 0
-        self._scheduled = False
+        self._due = math.inf  # when it looks for what has waited for too long
         self._left: dict[UpstreamAddress, None] = {}  # endpoints that are none any more, the last of them
         self.slot = 0  # of the hub's timer wheel
 
@@ -48,12 +67,14 @@ class Pool:
         if self._count >= MOST_IDLE or (self._left and connection.address in self._left):
             connection.close()
             return
+        connection.carried += 1
+        if worn(connection.key, connection.carried):
+            connection.close()
+            return
         connection.idle_since = self._hub.now
         connection.waits = True
         self._count += 1
-        if not self._scheduled:
-            self._scheduled = True
-            self._hub.schedule(self, self._hub.now + self.timeout)
+        self._look_at(self._hub.now + patience(connection.key, self.timeout))
         idle = self._idle.get(connection.key)
         if idle is None:
             self._idle[connection.key] = deque((connection,))
@@ -67,18 +88,25 @@ class Pool:
             self._count -= 1
             self._idle[connection.key].remove(connection)
 
+    def _look_at(self, due: float) -> None:
+        """Be called then, if that is not done before."""
+        if due < self._due:
+            self._hub.unschedule(self)
+            self._due = due
+            self._hub.schedule(self, due)
+
     def check_time(self, now: float) -> None:
         """Close what has waited for too long."""
-        for key, idle in list(self._idle.items()):
-            while idle and now - idle[0].idle_since >= self.timeout:
-                idle[0].close()
-            if not idle:
-                del self._idle[key]
         self._hub.unschedule(self)
-        self._scheduled = bool(self._idle)
-        if self._scheduled:
-            oldest = min(idle[0].idle_since for idle in self._idle.values())
-            self._hub.schedule(self, oldest + self.timeout)
+        self._due = math.inf
+        for key, idle in list(self._idle.items()):
+            timeout = patience(key, self.timeout)
+            while idle and now - idle[0].idle_since >= timeout:
+                idle[0].close()
+            if idle:
+                self._look_at(idle[0].idle_since + timeout)
+            else:
+                del self._idle[key]
 
     def leave(self, gone: Collection[UpstreamAddress], there: Collection[UpstreamAddress]) -> None:
         """Some addresses are endpoints no more: nothing waits for their sake. Others are there again."""

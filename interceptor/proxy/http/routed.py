@@ -22,7 +22,7 @@ from interceptor.routing.routes import Question
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from interceptor.config.virtual_service import HTTPRouteDestination
+    from interceptor.config.virtual_service import Abort, HTTPRouteDestination
     from interceptor.model.address import OriginalDestination
     from interceptor.model.connection import Flow
     from interceptor.model.http import ResponseHead
@@ -127,11 +127,7 @@ class Routed(Attempts):
         chance = self._means.states.chance
         abort = None if spec.fault is None else spec.fault.abort
         if abort is not None and chance.random() * 100 < abort.percentage.value:
-            exchange.reply(
-                replies.reply(
-                    abort.httpStatus, ResponseFlag.FAULT_INJECTED, "fault_filter_abort", "fault filter abort"
-                )
-            )
+            exchange.reply(_aborted(abort))
         elif spec.redirect is not None:
             status, location = routes.redirection(taken, self._question)
             exchange.reply(
@@ -199,3 +195,13 @@ class Routed(Attempts):
         cors = None if self._taken is None else self._taken.route.cors
         if cors is not None:
             cors.change(self._exchange.head, head.headers)
+
+
+def _aborted(abort: Abort) -> LocalReply:
+    """The answer that a route's fault asks for; one of gRPC to whatever client, as Envoy has it."""
+    flag, details = ResponseFlag.FAULT_INJECTED, "fault_filter_abort"
+    if abort.grpcStatus is None:
+        assert abort.httpStatus is not None  # the document was refused without
+        return replies.reply(abort.httpStatus, flag, details, "fault filter abort")
+    status = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % abort.grpcStatus)]
+    return LocalReply(200, flag, details, b"", [*status, (b"grpc-message", b"fault filter abort")])

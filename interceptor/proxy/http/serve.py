@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.model.http import get_all
 from interceptor.protocol import http1
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.pool import Bounded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
+    from interceptor.routing.clusters import Reuse
     from interceptor.routing.destinations import Decision
 
 _log: Final = logging.getLogger(__name__)
@@ -102,9 +104,11 @@ class Service:
     multiplexed: bool = False  # requests go to the upstream on streams of HTTP/2
 
 
-def pool_key(decision: Decision, alone: int | None = None) -> object:
+def pool_key(decision: Decision, alone: int | None = None, reuse: Reuse | None = None) -> object:
     """What connections to the upstream that may be shared have in common; ``alone``: the one flow that they are for."""
     key: object = decision.upstreams if decision.tls is None else (decision.upstreams, decision.tls)
+    if reuse is not None:
+        return Bounded(key, reuse)
     return key if alone is None else (key, alone)
 
 

@@ -7,6 +7,7 @@ what it breaks costs it the stream or the connection.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,7 @@ from interceptor.protocol.http2.writer import MARK
 from interceptor.protocol.translation import to_http2
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
+from interceptor.proxy.http.pool import Bounded, patience, worn
 from interceptor.proxy.http.side import Side, room
 from interceptor.routing.retry import Failure
 
@@ -87,7 +89,7 @@ class Trunks:
         self._all = serving
         self._trunks: dict[object, list[Trunk]] = {}
         self._dialling: dict[object, _Dialling] = {}
-        self._scheduled = False
+        self._due = math.inf  # when it looks for what has rested for too long
         self.slot = 0  # of the hub's timer wheel
 
     def ready(self, key: object) -> Trunk | None:
@@ -125,11 +127,16 @@ class Trunks:
         self._trunks.setdefault(service.key, []).append(trunk)
         return trunk
 
-    def rests(self) -> None:
+    def rests(self, key: object) -> None:
         """A connection has nothing to do."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._all.hub.schedule(self, self._all.hub.now + self._all.pool.timeout)
+        self._look_at(self._all.hub.now + patience(key, self._all.pool.timeout))
+
+    def _look_at(self, due: float) -> None:
+        """Be called then, if that is not done before."""
+        if due < self._due:
+            self._all.hub.unschedule(self)
+            self._due = due
+            self._all.hub.schedule(self, due)
 
     def drop(self, trunk: Trunk) -> None:
         """It takes no more."""
@@ -142,16 +149,14 @@ class Trunks:
     def check_time(self, now: float) -> None:
         """Close what has rested for too long."""
         self._all.hub.unschedule(self)
-        self._scheduled = False
-        timeout = self._all.pool.timeout
+        self._due = math.inf
         resting = [trunk for trunks in self._trunks.values() for trunk in trunks if trunk.idle]
         for trunk in resting:
-            if now - trunk.idle_since >= timeout:
+            due = trunk.idle_since + patience(trunk.key, self._all.pool.timeout)
+            if now >= due:
                 trunk.close()
-        left = [trunk.idle_since for trunk in resting if not trunk.over]
-        if left:
-            self._scheduled = True
-            self._all.hub.schedule(self, min(left) + timeout)
+            else:
+                self._look_at(due)
 
     def leave(self, gone: Collection[UpstreamAddress]) -> None:
         """Some addresses are endpoints no more: their connections take nothing new, and end with what they carry."""
@@ -174,6 +179,9 @@ class Trunk:
         self.address, self.local = dialled.address, dialled.local
         self.identity = dialled.identity
         self.idle_since = self._hub.now
+        asked = key.reuse.streams if isinstance(key, Bounded) else None
+        self._streams = min(asked or STREAMS, STREAMS)
+        self._carried = 0  # requests
         self.over = False
         self._busy = False
         self._branches: dict[int, Branch] = {}
@@ -181,12 +189,12 @@ class Trunk:
         self.leg = Leg(server=False, events=self, limits=LIMITS, now=self._hub.now)
         self._side = Side(self._hub, dialled.sock, self.leg.writer, self._receive, self)
         self.leg.start()
-        home.rests()
+        home.rests(key)
 
     @property
     def has_room(self) -> bool:
         """Whether it takes one more request."""
-        return not self.over and len(self._branches) < STREAMS and self.leg.can_open
+        return not self.over and len(self._branches) < self._streams and self.leg.can_open
 
     @property
     def idle(self) -> bool:
@@ -203,6 +211,9 @@ class Trunk:
         number = self.leg.next
         self._branches[number] = branch
         self.leg.open(stream, heads.request_fields(to_http2(head)))
+        self._carried += 1
+        if worn(self.key, self._carried):
+            self.retire()
         return branch
 
     def settle(self) -> None:
@@ -351,7 +362,7 @@ class Trunk:
         self._branches.pop(stream.id, None)
         if not self._branches:
             self.idle_since = self._hub.now
-            self._home.rests()
+            self._home.rests(self.key)
 
 
 class Branch:

@@ -47,8 +47,8 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
         ("{loadBalancer: {}}", "trafficPolicy.loadBalancer: needs one of simple and consistentHash"),
         ("{loadBalancer: {simple: PASSTHROUGH}}", "loadBalancer.simple: "),
         (
-            "{loadBalancer: {localityLbSetting: {failoverPriority: [a]}}}",
-            "loadBalancer.localityLbSetting.failoverPriority: is not supported",
+            "{loadBalancer: {localityLbSetting: {failoverPriority: [a], failover: [{from: a, to: b}]}}}",
+            "localityLbSetting.failoverPriority: cannot be given together with distribute or failover",
         ),
         (
             "{loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {b: 90}}]}}}",
@@ -91,8 +91,8 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
             "connectionPool.tcp.idleTimeout: is not supported",
         ),
         (
-            "{connectionPool: {http: {maxRequestsPerConnection: 1}}}",
-            "connectionPool.http.maxRequestsPerConnection: is not supported",
+            "{connectionPool: {http: {maxRequestsPerConnection: -1}}}",
+            "connectionPool.http.maxRequestsPerConnection: -1 is out of bounds",
         ),
         (
             "{portLevelSettings: [{port: {number: 80}, loadBalancer: {}}]}",
@@ -155,3 +155,12 @@ def test_the_files_of_the_workloads_certificate_are_named_together() -> None:
     assert problems(f"{SIDECAR}spec: {{tls: {{workloadApi: {{}}}}}}\n") == []
     [problem] = problems(f"{SIDECAR}spec: {{tls: {{workloadApi: {{}}, revocationList: /l}}}}\n")
     assert "spec.tls.revocationList: has no meaning beside workloadApi" in problem
+
+
+@pytest.mark.parametrize("name", ["LEAST_CONN", "UNSPECIFIED", "LEAST_REQUEST"])
+def test_older_names_of_the_default_are_taken_for_it(name: str) -> None:
+    [rule] = configuration(
+        text(f"{{host: a.b, trafficPolicy: {{loadBalancer: {{simple: {name}}}}}}}")
+    ).destination_rules
+    assert rule.spec.trafficPolicy.loadBalancer is not None
+    assert rule.spec.trafficPolicy.loadBalancer.simple == "LEAST_REQUEST"

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import interceptor
+from interceptor.config import destination_rule, service_entry, virtual_service
+from interceptor.config.base import Strict
 from interceptor.config.documents import default_configuration, load
 from interceptor.config.problems import Source
 from interceptor.config.sidecar import SidecarSpec
@@ -205,3 +208,20 @@ def test_the_examples_show_both_egress_policies() -> None:
         "routing.yaml": "ALLOW_ANY",
     }
     assert policies == shown
+
+
+def test_every_field_of_istios_that_is_refused_is_documented() -> None:
+    text = (Path(interceptor.__file__).parent.parent / "docs" / "routing.md").read_text()
+    _, _, section = text.partition("## What is not there yet")
+    refused = [
+        name
+        for module in (virtual_service, destination_rule, service_entry)
+        for model in vars(module).values()
+        if isinstance(model, type) and issubclass(model, Strict)
+        for name in (
+            *model.unsupported,
+            *(each for values in model.unsupported_values.values() for each in values),
+        )
+    ]
+    assert len(refused) > 20
+    assert [name for name in refused if name not in section] == []

@@ -85,7 +85,15 @@ def test_a_document_as_istio_users_have_it() -> None:
         ),
         (
             "{hosts: [a.b], http: [{fault: {abort: {}}, directResponse: {status: 200}}]}",
-            "spec.http[0].fault.abort.httpStatus: is required",
+            "spec.http[0].fault.abort: needs one of httpStatus and grpcStatus",
+        ),
+        (
+            "{hosts: [a.b], http: [{fault: {abort: {httpStatus: 500, grpcStatus: OK}}, directResponse: {status: 200}}]}",
+            "spec.http[0].fault.abort: needs one of httpStatus and grpcStatus",
+        ),
+        (
+            "{hosts: [a.b], http: [{fault: {abort: {grpcStatus: NO_SUCH}}, directResponse: {status: 200}}]}",
+            "spec.http[0].fault.abort.grpcStatus: 'NO_SUCH' is not a status of gRPC; use one of OK, CANCELLED",
         ),
         (
             "{hosts: [a.b], http: [{rewrite: {uri: /, uriRegexRewrite: {match: a, rewrite: b}}, directResponse: {status: 200}}]}",

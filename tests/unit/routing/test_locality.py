@@ -12,7 +12,9 @@ from interceptor.routing.locality import (
     is_in,
     own_locality,
     parse,
+    place_by,
     priorities,
+    ranking,
 )
 
 
@@ -82,3 +84,24 @@ def test_what_a_place_cannot_take_goes_to_the_others(healthy: set[Endpoint]) -> 
     groups = distributed((NEAR, ZONE, REGION, FAR), SHARES, healthy.__contains__)
     assert {endpoint for _, group in groups for endpoint in group} == healthy
     assert sum(share for share, _ in groups) == pytest.approx(1.0 if healthy else 0.0)
+
+
+def test_labels_count_in_the_order_of_failover_priority() -> None:
+    counting = ("topology.kubernetes.io/region", "version=v2", "none")
+    wanted = ranking(counting, {"topology.kubernetes.io/region": "r", "version": "v1"})
+    assert [name for name, _ in wanted] == ["topology.kubernetes.io/region", "version", "none"]
+    near = Nearness(tuple(value for _, value in wanted), {})
+    labels: tuple[dict[str, str], ...] = (
+        {"version": "v2"},
+        {"version": "v1"},
+        {"version": "v2", "topology.kubernetes.io/region": "q"},
+        {},
+    )
+    places = [place_by(counting, each, ("r",)) for each in labels]
+    assert places[0] == ("r", "v2", "")
+    found = priorities([at(number, *place) for number, place in enumerate(places)], near)
+    assert [[each.address.host for each in group] for group in found] == [
+        ["10.0.0.0"],
+        ["10.0.0.1", "10.0.0.3"],
+        ["10.0.0.2"],
+    ]
