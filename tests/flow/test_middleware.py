@@ -17,6 +17,7 @@ from tests.support import own_middleware
 from tests.support.echo import Client, Echo, Got, echoing
 from tests.support.exchanges import Observed
 from tests.support.flows import FixedView, Running, listening, running_proxy, wait_until
+from tests.support.http_flows import OK, http_bed, request, response
 from tests.support.jwts import ISSUER, jwk, jwks, token
 from tests.support.stacks import stack
 
@@ -235,6 +236,39 @@ async def test_the_users_own_passes_requests_on(name: str, direction: Direction)
         assert all(record.upstream == echo.address for record in running.records.requests)
         assert observed.failures == []
         assert running.records.faults == 0
+
+
+async def test_heads_go_on_before_anything_of_a_body_comes() -> None:
+    """A client may wait for 100 Continue, and a page for the head of its stream of events; a pooled connection changes nothing."""
+    async with http_bed(middleware=stack(own("passing"))) as bed:
+        client = bed.client()
+        await client.send(request())
+        upstream = await bed.upstream()
+        await upstream.head()
+        await upstream.send(OK)
+        await client.head()
+        await client.exactly(2)
+        await client.send(request("POST", "/", "Expect: 100-continue", "Content-Length: 2"))
+        assert b"Expect: 100-continue" in await upstream.head()
+        await upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 100 ")
+        await client.send(b"hi")
+        await upstream.exactly(2)
+        await upstream.send(
+            response("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
+        )
+        assert b"text/event-stream" in await client.head()
+        await upstream.send(b"2\r\nok\r\n0\r\n\r\n")
+        assert await client.until(b"0\r\n\r\n") == b"2\r\nok\r\n0\r\n\r\n"
+
+
+async def test_a_head_of_the_users_own_goes_before_the_body_that_it_makes() -> None:
+    async with http_bed(middleware=stack(own("waiting"))) as bed:
+        client = bed.client()
+        await client.send(request())
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        own_middleware.GO_ON.set()
+        assert await client.until(b"0\r\n\r\n") == b"2\r\nok\r\n0\r\n\r\n"
 
 
 async def test_the_users_own_answers() -> None:

@@ -205,6 +205,19 @@ async def test_a_grpc_status_that_the_policy_names_is_tried_again() -> None:
     assert record.grpc_status == "0"
 
 
+async def test_a_head_goes_on_where_nothing_of_a_body_comes() -> None:
+    """A call of gRPC may wait for the server to speak first, also on a connection that is there already."""
+    async with routed_bed(SUBSETS, routes(V1), protocol="GRPC") as bed, client_of(bed) as client:
+        await client.say(client.peer.headers(1, GRPC))
+        app = await at(bed, "127.0.0.2")
+        for number in (1, 3):
+            if number == 3:
+                await client.say(client.peer.headers(3, GRPC))
+            assert (await app.fields(number))[b"te"] == b"trailers"
+            await app.say(app.peer.headers(number, [*OK, (b"grpc-status", b"0")], end=True))
+            assert (await client.fields(number))[b"grpc-status"] == b"0"
+
+
 async def test_a_refused_stream_is_tried_again_elsewhere() -> None:
     text = "- route: [{destination: {host: shop.example}}]"
     async with routed_bed(routes(text), protocol="HTTP2") as bed, client_of(bed) as client:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from interceptor.config.sidecar import Sidecar
+from interceptor.middleware.build import Stack
 from interceptor.model.connection import ProtocolName
 from interceptor.model.request import RequestRecord
 from tests.support.flows import FixedView, Records, Running, listening, running_proxy, wait_until
@@ -130,10 +131,13 @@ class Bed:
 
 
 @asynccontextmanager
-async def http_bed(protocol: ProtocolName = "http", given: Sidecar | None = None) -> AsyncIterator[Bed]:
+async def http_bed(
+    protocol: ProtocolName = "http", given: Sidecar | None = None, middleware: Stack | None = None
+) -> AsyncIterator[Bed]:
     """A proxy before an upstream; nothing of ours has failed at the end."""
     server, address = listening()
-    async with running_proxy(FixedView((address,), protocol=protocol), given) as running:
+    view = FixedView((address,), protocol=protocol)
+    async with running_proxy(view, given, middleware=middleware) as running:
         bed = Bed(running, server)
         try:
             yield bed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 
 import trio
@@ -20,6 +21,7 @@ from interceptor.middleware import (
 
 NOT_CALLABLE = 1
 BEGUN: list[Exchange] = []
+GO_ON = threading.Event()
 
 
 async def passing(exchange: Exchange, call_next: Next) -> Response:
@@ -40,6 +42,17 @@ async def shouting(exchange: Exchange, call_next: Next) -> Response:
 async def upper(body: Body) -> AsyncIterator[bytes]:
     async for chunk in body:
         yield chunk.upper()
+
+
+async def waiting(exchange: Exchange, call_next: Next) -> Response:
+    """Answers with a body that it has when a test says so."""
+    GO_ON.clear()
+
+    async def body() -> AsyncIterator[bytes]:
+        await trio.to_thread.run_sync(GO_ON.wait, 10)
+        yield b"ok"
+
+    return Response(200, body())
 
 
 async def answering(exchange: Exchange, call_next: Next) -> Response:

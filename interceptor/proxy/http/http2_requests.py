@@ -227,6 +227,7 @@ class Requests:
             apart = call.context = Apart(service, self, call)
             self._begun(apart)
             apart.begin()
+            self.touch(apart)  # its head goes on, also where nothing of a body comes
             return WAIT
         if not every.looks(service.flow) and call.protocol is None:
             self._pass(call)

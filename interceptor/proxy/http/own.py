@@ -160,7 +160,7 @@ class Bridge:
         http1.check_headers(head.headers)
         assert self._nursery is not None
         onward = self._onward = Onward(exchange, head, size)
-        onward.send(body, self._nursery)
+        onward.send(body, self._nursery, at_hand=self._request.full)
         try:
             await onward.came.wait()
         except trio.Cancelled:
@@ -184,6 +184,8 @@ class Bridge:
         size = exchange.respond_with(head, size, response.reply)
         if response.reply is None and onward is None:
             exchange.details = "middleware_response"
+        if size and body.source_is_code and (onward is None or not onward.at_hand):
+            exchange.response_flush()  # nobody knows when something of the body comes
         try:
             if size:
                 await self._send(body, size)
@@ -223,10 +225,17 @@ class Onward:
         self.size = 0  # of the response's body, as it is framed
         self.body = Body(self._pipe)
 
-    def send(self, body: Body, nursery: trio.Nursery) -> None:
-        """Begin with the request."""
+    @property
+    def at_hand(self) -> bool:
+        """Whether some of the response's body is there to be taken."""
+        return self._pipe.full
+
+    def send(self, body: Body, nursery: trio.Nursery, *, at_hand: bool) -> None:
+        """Begin with the request; the head goes first where nothing of the body is at hand: its sender may wait."""
         self._exchange.forward()
         if self._exchange.body:
+            if not at_hand:
+                self._exchange.flush()
             nursery.start_soon(self._pump, body)
         else:
             self._exchange.end([])
