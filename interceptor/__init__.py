@@ -50,7 +50,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     filter                built-in middleware: synchronous, without I/O
     foreign rule          a rule in the kernel that is not ours
     head                  start line and headers of a request or a response
-    half                  one socket of an HTTP/1 exchange: the client's, or the upstream's
+    half                  one socket of HTTP: the client's, or the upstream's
     hub                   the one epoll loop that relays the bytes of all flows
     identity              who a workload is by its certificate: a SPIFFE id of trust domain, namespace, service account
     leg                   one of the two connections of a bridge

@@ -157,7 +157,9 @@ async def test_everything_over_mutual_tls_between_two_gateways(tmp_path: Path) -
     assert told == TOLD
     for records in (db.records, web.records):
         assert records.faults == 0
-        assert {each.grpc_status for each in records.requests} == {"0", "5", "12", "unknown"}
+        statuses = {each.grpc_status for each in records.requests}
+        # A deadline may be told by the server, too; a call that is cancelled has no status.
+        assert {"0", "5", "12"} <= statuses <= {"0", "5", "12", "4", "unknown"}
     assert (flow.security, str(flow.upstream_identity)) == ("mutual_tls", str(DB))
     assert {each.flow.peer_identity for each in db.records.requests} == {WEB}
 

@@ -1,4 +1,4 @@
-"""One socket of an HTTP/1 exchange, the client's or the upstream's, and what it is to be sent."""
+"""One socket of HTTP, the client's or the upstream's, and what it is to be sent; that of HTTP/2 is a ``Side``."""
 
 from __future__ import annotations
 

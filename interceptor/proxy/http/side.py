@@ -1,11 +1,11 @@
-"""One socket of an HTTP/2 session, driven by the hub: what arrives goes to the bridge, what it wants sent is sent."""
+"""One socket of HTTP/2, driven by the hub: what arrives goes to a leg, what that wants sent is sent."""
 
 from __future__ import annotations
 
-import select
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from interceptor.protocol.http2.writer import MARK
+from interceptor.proxy.http.half import DRAIN, OUT, READ, Half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,14 +14,12 @@ if TYPE_CHECKING:
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.loop import Leg
 
-_DRAIN: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
-
 
 class Owner(Protocol):
-    """The session."""
+    """Whose connection it is."""
 
     def may_read(self, side: Side) -> bool:
-        """Whether what it says can be taken now; if not, the session reads it again later."""
+        """Whether what it says can be taken now; if not, the owner reads it again later."""
 
     def end_of_stream(self, side: Side) -> None:
         """It has nothing more to say."""
@@ -36,37 +34,20 @@ class Owner(Protocol):
         """A fault of ours."""
 
 
-class Side:
-    """The socket, and what the kernel did not take."""
+class Side(Half):
+    """The socket, what the kernel did not take, and the writer that has the rest."""
 
-    __slots__ = (
-        "_blocked",
-        "_hub",
-        "_owner",
-        "_received",
-        "_writer",
-        "drain",
-        "fd",
-        "moved",
-        "sent",
-        "sock",
-        "unread",
-    )
+    __slots__ = ("_owner", "_received", "_writer", "moved", "unread")
 
     def __init__(
         self, hub: Hub, sock: Leg, writer: Writer, received: Callable[[bytes, float], None], owner: Owner
     ) -> None:
-        self._hub = hub
-        self.sock = sock
-        self.fd = sock.fileno()
+        super().__init__(hub, sock)
         self._writer = writer
         self._received = received
         self._owner = owner
-        self._blocked: memoryview | None = None
-        self.drain = False  # read until nothing comes: a short read proves nothing
         self.unread = False  # there may be something to read
         self.moved = 0  # bytes read from it
-        self.sent = 0  # and written to it
         hub.watch(sock, self)
 
     @property
@@ -81,13 +62,11 @@ class Side:
 
     def handle(self, event: int) -> None:
         """Something happened at the socket."""
-        if event & _DRAIN:
+        if event & DRAIN:
             self.drain = True
-        if self._blocked is not None and event & select.EPOLLOUT:
-            blocked, self._blocked = self._blocked, None
-            if self._send(blocked):
-                self.flush()
-        if event & ~select.EPOLLOUT or self.drain:
+        if self._blocked is not None and event & OUT and self._retry():
+            self.flush()
+        if event & READ or self.drain:
             self._read()
         self._owner.turned(self)
 
@@ -101,28 +80,18 @@ class Side:
         while writer.size and self._blocked is None and self._send(writer.take()):
             pass
 
-    def _send(self, data: bytes | memoryview) -> bool:
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._owner.broken(self)
-            return False
-        self.sent += sent
-        if sent == len(data):
-            return True
-        self._blocked = memoryview(data)[sent:]
+    def _broken(self) -> bool:
+        self._owner.broken(self)
         return False
 
     def _read(self) -> None:
-        if not self._hub.watches(self.fd, self):
+        hub = self._hub
+        if not hub.watches(self.fd, self):
             return
         if not self._owner.may_read(self):
             self.unread = True
             return
         self.unread = False
-        hub = self._hub
         try:
             size = self.sock.recv_into(hub.buffer)
         except BlockingIOError:

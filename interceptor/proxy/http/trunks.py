@@ -17,19 +17,18 @@ from interceptor.model.connection import ResponseFlag
 from interceptor.protocol.http1 import CHUNKED
 from interceptor.protocol.http2 import answers, heads, replies as answers_of_ours
 from interceptor.protocol.http2.codes import (
-    CANCEL,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     StreamError,
     error_name,
 )
-from interceptor.protocol.http2.diversion import end_stream, told_of
 from interceptor.protocol.http2.leg import Leg, Limits
 from interceptor.protocol.http2.writer import MARK
 from interceptor.protocol.translation import to_http2
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
+from interceptor.proxy.http.branch import Branch
 from interceptor.proxy.http.pool import Bounded, patience, worn
 from interceptor.proxy.http.side import Side, room
 from interceptor.routing.retry import Failure
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from interceptor.model.address import UpstreamAddress
-    from interceptor.model.http import Headers, LocalReply, RequestHead
+    from interceptor.model.http import LocalReply, RequestHead
     from interceptor.protocol.http2.hpack import Block
     from interceptor.protocol.http2.stream import Stream
     from interceptor.proxy.http.client import Dialled
@@ -206,7 +205,7 @@ class Trunk:
     def open(self, rider: Rider, head: RequestHead, body: int) -> Branch:
         """A stream for a request, with its head."""
         stream = self.leg.new_stream()
-        branch = Branch(self, rider, stream, head.method)
+        branch = Branch(self.leg, self.settle, rider, stream, head.method)
         stream.pending_end = not body
         number = self.leg.next
         self._branches[number] = branch
@@ -363,104 +362,3 @@ class Trunk:
         if not self._branches:
             self.idle_since = self._hub.now
             self._home.rests(self.key)
-
-
-class Branch:
-    """One stream, as the connection to the upstream that an exchange has."""
-
-    __slots__ = ("_held", "_rider", "_trunk", "_waits", "answered", "method", "stream")
-
-    def __init__(self, trunk: Trunk, rider: Rider, stream: Stream, method: bytes) -> None:
-        self._trunk = trunk
-        self._rider: Rider | None = rider
-        self.stream = stream
-        self.method = method
-        self.answered = False  # the final head has come
-        self._held = 0  # bytes of the response that the client has not taken
-        self._waits = False  # the rider, for what it gave to be sent
-        stream.twin = told_of(stream, self._sent)
-
-    @property
-    def rider(self) -> Rider:
-        """Whose it is, while the stream lives."""
-        assert self._rider is not None
-        return self._rider
-
-    # What the exchange calls
-
-    def data(self, data: bytes) -> None:
-        """Some of the request's body."""
-        if not self.stream.out_closed:
-            self._trunk.leg.writer.data(self.stream, data, end=False)
-
-    def end(self, trailers: Headers) -> None:
-        """All of the request; nothing more where it had ended with its head."""
-        if not (self.stream.out_closed or self.stream.pending_end):
-            end_stream(self._trunk.leg, self.stream, trailers)
-
-    def flush(self) -> bool:
-        """Send what was given; whether more may follow."""
-        self._trunk.settle()
-        self._waits = not self.stream.out_closed and bool(self.stream.pending)
-        return not self._waits
-
-    def resume(self) -> None:
-        """The client took what there was of the response."""
-        self._give()
-        self._trunk.settle()
-
-    def half_close(self) -> None:
-        """Means nothing here: a stream ends with its request."""
-
-    def abandon(self) -> None:
-        """Nothing more is wanted."""
-        self._let_go(CANCEL)
-        self._trunk.settle()
-
-    # What the trunk calls
-
-    def take(self, data: bytes, now: float) -> None:
-        """Some of the response's body came."""
-        self._held += len(data)
-        self.rider.active = now
-        self.rider.response_data(data)
-
-    def finish(self, trailers: Headers) -> None:
-        """The response is complete. What was not sent of the request is of no use any more."""
-        rider, self._rider = self._rider, None
-        if rider is None:
-            return
-        if not self.stream.out_closed:
-            self._trunk.leg.reset(self.stream, NO_ERROR)
-        rider.response_end(trailers)
-        self._give()
-        rider.response_flush()
-
-    def pass_on(self) -> None:
-        """The turn is over: send the client what came for it."""
-        if self._rider is not None and self._rider.response_flush():
-            self._give()
-
-    def lose(self, local: LocalReply, failure: Failure, code: int | None = None) -> None:
-        """No response comes, or no more of it."""
-        rider, self._rider = self._rider, None
-        self._give()
-        if rider is not None:
-            rider.reset_with(code)
-            rider.lost(local, failure=failure)
-
-    def _let_go(self, code: int) -> None:
-        self._rider = None
-        self._give()
-        self._trunk.leg.reset(self.stream, code)
-
-    def _give(self) -> None:
-        """What came of the response has gone on: the upstream may send as much again."""
-        held, self._held = self._held, 0
-        if held:
-            self._trunk.leg.consumed(self.stream, held)
-
-    def _sent(self) -> None:
-        if self._waits and self._rider is not None:
-            self._waits = False
-            self._rider.request_drained()
