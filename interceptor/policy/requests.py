@@ -53,7 +53,9 @@ class RequestRules(NamedTuple):
         try:
             claims = None if tokens is None else tokens.claims(head, now)
         except TokenError as error:
-            return Answer(_UNDECIDED, _unauthorized(SENTENCES[error.fault]))
+            assert tokens is not None
+            reply = _unauthorized(SENTENCES[error.fault])
+            return Answer(Verdict(allowed=False, policy=tokens.name, details=reply.details), reply)
         if authorizer is None:
             return Answer(_UNDECIDED, None)
         remote = remote_address(head.headers, connection.peer.host, self.trusted_proxies)

@@ -89,7 +89,9 @@ class _Place:
 class Tokens:
     """The issuers that a workload trusts."""
 
-    def __init__(self, rules: Iterable[JwtRule]) -> None:
+    def __init__(self, rules: Iterable[JwtRule], name: str) -> None:
+        """``name`` is what refuses a token: the documents."""
+        self.name = name
         places: dict[tuple[bytes | None, str], _Place] = {}
         for rule in rules:
             issuer = _issuer(rule)
@@ -127,8 +129,10 @@ class Tokens:
 
 def for_workload(documents: Sequence[RequestAuthentication], workload: Workload) -> Tokens | None:
     """What all documents about a workload trust, together; None where there are none."""
-    rules = [rule for document in documents if selects(document, workload) for rule in document.spec.jwtRules]
-    return Tokens(rules) if rules else None
+    about = [each for each in documents if selects(each, workload) and each.spec.jwtRules]
+    rules = [rule for document in about for rule in document.spec.jwtRules]
+    names = ", ".join(f"{each.metadata.namespace}/{each.metadata.name}" for each in about)
+    return Tokens(rules, f"RequestAuthentication {names}") if rules else None
 
 
 def _places(rule: JwtRule) -> list[tuple[bytes | None, str]]:

@@ -86,6 +86,7 @@ def test_a_token_that_does_not_hold_is_refused_before_any_policy() -> None:
     assert found.reply is not None
     assert (found.reply.status, found.reply.body) == (401, b"Jwt is expired")
     assert found.reply.details == "jwt_authn_access_denied{Jwt_is_expired}"
+    assert (found.verdict.allowed, found.verdict.policy) == (False, "RequestAuthentication shop/p")
     assert found.reply.headers == [(b"www-authenticate", b'Bearer error="invalid_token"')]
 
 
