@@ -74,7 +74,7 @@ Script = Iterable["bytes | Answer"]
 Outcome = Ended | Reset | Served
 
 
-def _headers(number: int, fields: Fields, *, end: bool = False) -> bytes:
+def headers(number: int, fields: Fields, *, end: bool = False) -> bytes:
     return frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), number, _block(fields))
 
 
@@ -83,7 +83,7 @@ def _block(fields: Fields) -> bytes:
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
 
 
-def _data(number: int, data: bytes, *, end: bool = False) -> bytes:
+def data(number: int, data: bytes, *, end: bool = False) -> bytes:
     return frame(DATA, END_STREAM if end else 0, number, data)
 
 
@@ -111,7 +111,7 @@ HUFFMAN_A = b"\x1f"  # a, and five bits of padding
 
 
 def _cases() -> dict[str, tuple[Script, Outcome]]:
-    get = _headers(1, GET, end=True)
+    get = headers(1, GET, end=True)
     return {
         **_generic(get),
         **_generic_hpack(),
@@ -125,7 +125,7 @@ def _cases() -> dict[str, tuple[Script, Outcome]]:
 
 
 def _generic(get: bytes) -> dict[str, tuple[Script, Outcome]]:
-    post, block = _headers(1, POST), _block(GET)
+    post, block = headers(1, POST), _block(GET)
     third = len(block) // 3
     return {
         "generic/1/1": ([], Served(())),
@@ -134,8 +134,8 @@ def _generic(get: bytes) -> dict[str, tuple[Script, Outcome]]:
         "generic/2/3": ([get, _priority(1, 0, 255)], Served()),
         "generic/2/4": ([get, rst_stream(1, CANCEL)], Served(())),
         "generic/2/5": ([get, Answer(), _priority(1, 0, 255)], Served(())),
-        "generic/3.1/1": ([post, _data(1, b"test", end=True)], Served()),
-        "generic/3.1/2": ([post, _data(1, b"test"), _data(1, b"test", end=True)], Served()),
+        "generic/3.1/1": ([post, data(1, b"test", end=True)], Served()),
+        "generic/3.1/2": ([post, data(1, b"test"), data(1, b"test", end=True)], Served()),
         "generic/3.1/3": ([post, frame(DATA, PADDED | END_STREAM, 1, b"\6test" + bytes(6))], Served()),
         "generic/3.2/1": ([get], Served()),
         "generic/3.2/2": (
@@ -150,7 +150,7 @@ def _generic(get: bytes) -> dict[str, tuple[Script, Outcome]]:
         "generic/3.3/2": ([_priority(1, 0, 255), get], Served()),
         "generic/3.3/3": ([_priority(1, 0, 255), _priority(3, 1, 255), get], Served()),
         "generic/3.3/4": ([_priority(1, 0, 255), _priority(3, EXCLUSIVE | 1, 255), get], Served()),
-        "generic/3.3/5": ([_priority(5, 3, 255), _headers(3, GET, end=True)], Served((3,))),
+        "generic/3.3/5": ([_priority(5, 3, 255), headers(3, GET, end=True)], Served((3,))),
         "generic/3.4/1": ([get, rst_stream(1, CANCEL)], Served(())),
         "generic/3.5/1": (
             [settings((codes.MAX_CONCURRENT_STREAMS, 100))],
@@ -179,13 +179,13 @@ def _generic(get: bytes) -> dict[str, tuple[Script, Outcome]]:
             Served(),
         ),
         "generic/4/1": ([get], Served()),
-        "generic/4/2": ([_headers(1, [(b":method", b"HEAD"), *GET[1:]], end=True)], Served(body=b"")),
-        "generic/4/3": ([post, _data(1, b"test", end=True)], Served()),
+        "generic/4/2": ([headers(1, [(b":method", b"HEAD"), *GET[1:]], end=True)], Served(body=b"")),
+        "generic/4/3": ([post, data(1, b"test", end=True)], Served()),
         "generic/4/4": (
             [
-                _headers(1, [*POST, (b"trailer", b"t")]),
-                _data(1, b"test"),
-                _headers(1, TRAILERS, end=True),
+                headers(1, [*POST, (b"trailer", b"t")]),
+                data(1, b"test"),
+                headers(1, TRAILERS, end=True),
             ],
             Served(),
         ),
@@ -224,7 +224,7 @@ def _request(block: bytes, number: int = 1) -> bytes:
 
 
 def _frames(get: bytes) -> dict[str, tuple[Script, Outcome]]:
-    post, block = _headers(1, POST), _block(GET)
+    post, block = headers(1, POST), _block(GET)
     ping = frame(PING, 0, 0, bytes(8))
     return {
         "http2/3.5/1": ([], Served(())),
@@ -234,8 +234,8 @@ def _frames(get: bytes) -> dict[str, tuple[Script, Outcome]]:
         ),
         "http2/4.1/2": ([frame(PING, UNKNOWN, 0, bytes(8))], Served((), seen=_heard(PING, ACK, bytes(8)))),
         "http2/4.1/3": ([frame(PING, 0, 1 << 31, bytes(8))], Served((), seen=_heard(PING, ACK, bytes(8)))),
-        "http2/4.2/1": ([post, _data(1, b"x" * 16_384, end=True)], Served()),
-        "http2/4.2/2": ([post, _data(1, b"x" * (MAX_FRAME + 1), end=True)], Ended(FRAME_SIZE_ERROR)),
+        "http2/4.2/1": ([post, data(1, b"x" * 16_384, end=True)], Served()),
+        "http2/4.2/2": ([post, data(1, b"x" * (MAX_FRAME + 1), end=True)], Ended(FRAME_SIZE_ERROR)),
         "http2/4.2/3": ([_request(b"x" * (MAX_FRAME + 1))], Ended(FRAME_SIZE_ERROR)),
         "http2/4.3/1": ([_request(b"\x40")], Ended(COMPRESSION_ERROR)),
         "http2/4.3/2": (
@@ -254,34 +254,34 @@ def _frames(get: bytes) -> dict[str, tuple[Script, Outcome]]:
 
 
 def _streams(get: bytes) -> dict[str, tuple[Script, Outcome]]:
-    block, post = _block(GET), _headers(1, POST)
-    trailer = _headers(1, TRAILERS, end=True)
+    block, post = _block(GET), headers(1, POST)
+    trailer = headers(1, TRAILERS, end=True)
     more = frame(CONTINUATION, END_HEADERS, 1, block)
     depends_on_itself = frame(HEADERS, PRIORITIZED | END_HEADERS | END_STREAM, 1, b"\0\0\0\1\xff" + block)
     return {
-        "http2/5.1/1": ([_data(1, b"test", end=True)], Ended(PROTOCOL_ERROR)),
+        "http2/5.1/1": ([data(1, b"test", end=True)], Ended(PROTOCOL_ERROR)),
         "http2/5.1/2": ([rst_stream(1, CANCEL)], Ended(PROTOCOL_ERROR)),
         "http2/5.1/3": ([window_update(1, 100)], Ended(PROTOCOL_ERROR)),
         "http2/5.1/4": ([more], Ended(PROTOCOL_ERROR)),
-        "http2/5.1/5": ([get, _data(1, b"test", end=True)], Reset(STREAM_CLOSED)),
+        "http2/5.1/5": ([get, data(1, b"test", end=True)], Reset(STREAM_CLOSED)),
         "http2/5.1/6": ([get, trailer], Reset(STREAM_CLOSED)),
         "http2/5.1/7": ([get, more], Ended(PROTOCOL_ERROR)),
         "http2/5.1/8": (
-            [post, rst_stream(1, CANCEL), _data(1, b"test", end=True)],
+            [post, rst_stream(1, CANCEL), data(1, b"test", end=True)],
             Ended(STREAM_CLOSED),
         ),
         "http2/5.1/9": ([post, rst_stream(1, CANCEL), trailer], Ended(STREAM_CLOSED)),
         "http2/5.1/10": ([post, rst_stream(1, CANCEL), more], Ended(PROTOCOL_ERROR)),
-        "http2/5.1/11": ([get, Answer(), _data(1, b"test", end=True)], Ended(STREAM_CLOSED)),
+        "http2/5.1/11": ([get, Answer(), data(1, b"test", end=True)], Ended(STREAM_CLOSED)),
         "http2/5.1/12": ([get, Answer(), trailer], Ended(STREAM_CLOSED)),
         "http2/5.1/13": ([get, Answer(), more], Ended(PROTOCOL_ERROR)),
-        "http2/5.1.1/1": ([_headers(2, GET, end=True)], Ended(PROTOCOL_ERROR)),
+        "http2/5.1.1/1": ([headers(2, GET, end=True)], Ended(PROTOCOL_ERROR)),
         "http2/5.1.1/2": (
-            [_headers(5, GET, end=True), _headers(3, GET, end=True)],
+            [headers(5, GET, end=True), headers(3, GET, end=True)],
             Ended(STREAM_CLOSED),  # the RFC names no code for a number that was passed over
         ),
         "http2/5.1.2/1": (
-            [_headers(number, GET, end=True) for number in range(1, 2 * Limits().streams + 3, 2)],
+            [headers(number, GET, end=True) for number in range(1, 2 * Limits().streams + 3, 2)],
             Reset(REFUSED_STREAM, 2 * Limits().streams + 1),
         ),
         # RFC 9113 section 5.3.2: priorities are ignored, so no stream can depend on itself any more.
@@ -296,11 +296,11 @@ def _streams(get: bytes) -> dict[str, tuple[Script, Outcome]]:
 
 
 def _definitions(get: bytes) -> dict[str, tuple[Script, Outcome]]:
-    post, block = _headers(1, POST), _block(GET)
+    post, block = headers(1, POST), _block(GET)
     begun, more = frame(HEADERS, END_STREAM, 1, block[:1]), frame(CONTINUATION, END_HEADERS, 1, block[1:])
     return {
-        "http2/6.1/1": ([_data(0, b"test", end=True)], Ended(PROTOCOL_ERROR)),
-        "http2/6.1/2": ([get, _data(1, b"test", end=True)], Reset(STREAM_CLOSED)),
+        "http2/6.1/1": ([data(0, b"test", end=True)], Ended(PROTOCOL_ERROR)),
+        "http2/6.1/2": ([get, data(1, b"test", end=True)], Reset(STREAM_CLOSED)),
         "http2/6.1/3": ([post, frame(DATA, PADDED | END_STREAM, 1, b"\6test")], Ended(PROTOCOL_ERROR)),
         "http2/6.2/1": ([frame(HEADERS, END_STREAM, 1, block), _priority(1, 0, 255)], Ended(PROTOCOL_ERROR)),
         "http2/6.2/2": ([frame(HEADERS, END_STREAM, 1, block), _request(block, 3)], Ended(PROTOCOL_ERROR)),
@@ -332,11 +332,11 @@ def _definitions(get: bytes) -> dict[str, tuple[Script, Outcome]]:
             [begun, frame(CONTINUATION, 0, 1, b""), frame(CONTINUATION, 0, 1, b""), more],
             Served(),
         ),
-        "http2/6.10/2": ([begun, _data(1, b"test", end=True)], Ended(PROTOCOL_ERROR)),
+        "http2/6.10/2": ([begun, data(1, b"test", end=True)], Ended(PROTOCOL_ERROR)),
         "http2/6.10/3": ([begun, frame(CONTINUATION, END_HEADERS, 0, block[1:])], Ended(PROTOCOL_ERROR)),
         "http2/6.10/4": ([post, frame(CONTINUATION, END_HEADERS, 1, block)], Ended(PROTOCOL_ERROR)),
         "http2/6.10/5": ([begun, more, more], Ended(PROTOCOL_ERROR)),
-        "http2/6.10/6": ([post, _data(1, b"test"), more], Ended(PROTOCOL_ERROR)),
+        "http2/6.10/6": ([post, data(1, b"test"), more], Ended(PROTOCOL_ERROR)),
         "http2/8.2/1": (
             [frame(PUSH_PROMISE, END_HEADERS, 1, struct.pack(">L", 2) + block)],
             Ended(PROTOCOL_ERROR),
@@ -387,22 +387,22 @@ def _settings_and_windows(get: bytes) -> dict[str, tuple[Script, Outcome]]:
 
 def _messages() -> dict[str, tuple[Script, Outcome]]:
     def malformed(fields: Fields) -> tuple[Script, Outcome]:
-        return [_headers(1, fields, end=True)], Reset(PROTOCOL_ERROR)
+        return [headers(1, fields, end=True)], Reset(PROTOCOL_ERROR)
 
     def without(name: bytes) -> Fields:
         return [field for field in GET if field[0] != name]
 
-    with_length = _headers(1, [*POST, (b"content-length", b"1")])
+    with_length = headers(1, [*POST, (b"content-length", b"1")])
     return {
         "http2/8.1/1": (
-            [_headers(1, POST), _data(1, b"test"), _headers(1, TRAILERS)],
+            [headers(1, POST), data(1, b"test"), headers(1, TRAILERS)],
             Reset(PROTOCOL_ERROR),
         ),
         "http2/8.1.2/1": malformed([*GET, (b"X-TEST", b"ok")]),
         "http2/8.1.2.1/1": malformed([*GET, (b":test", b"ok")]),
         "http2/8.1.2.1/2": malformed([*GET, (b":status", b"200")]),
         "http2/8.1.2.1/3": (
-            [_headers(1, POST), _data(1, b"test"), _headers(1, [(b":method", b"x")], end=True)],
+            [headers(1, POST), data(1, b"test"), headers(1, [(b":method", b"x")], end=True)],
             Reset(PROTOCOL_ERROR),
         ),
         "http2/8.1.2.1/4": malformed([*GET[:3], (b"x-test", b"ok"), GET[3]]),
@@ -415,9 +415,9 @@ def _messages() -> dict[str, tuple[Script, Outcome]]:
         "http2/8.1.2.3/5": malformed([*GET, GET[0]]),
         "http2/8.1.2.3/6": malformed([*GET, GET[1]]),
         "http2/8.1.2.3/7": malformed([*GET, GET[3]]),
-        "http2/8.1.2.6/1": ([with_length, _data(1, b"test", end=True)], Reset(PROTOCOL_ERROR)),
+        "http2/8.1.2.6/1": ([with_length, data(1, b"test", end=True)], Reset(PROTOCOL_ERROR)),
         "http2/8.1.2.6/2": (
-            [_headers(1, [*POST, (b"content-length", b"4")]), _data(1, b"te"), _data(1, b"x", end=True)],
+            [headers(1, [*POST, (b"content-length", b"4")]), data(1, b"te"), data(1, b"x", end=True)],
             Reset(PROTOCOL_ERROR),
         ),
         # RFC 9113 section 8.2.1, which h2spec is older than.

@@ -80,20 +80,9 @@ class Leg:
     """The endpoint of one connection."""
 
     __slots__ = (
-        *(
-            "_decoder",
-            "_events",
-            "_handlers",
-            "_limits",
-            "_owed",
-            "_patience",
-            "_reader",
-            "_server",
-            "dead",
-            "last",
-        ),
-        *("last_served", "leaving", "next", "peer", "receivable", "streams", "writer"),
-    )
+        "_decoder", "_events", "_handlers", "_limits", "_owed", "_patience", "_reader", "_server", "dead", "last",
+        "last_served", "leaving", "next", "peer", "receivable", "streams", "writer",
+    )  # fmt: skip
 
     def __init__(self, *, server: bool, events: Events, limits: Limits, now: float) -> None:
         self._server = server
