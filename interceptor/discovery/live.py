@@ -98,6 +98,7 @@ class Live:
         self._adopt = adopt
         self._outcome = outcome
         self._changing = trio.Lock()
+        self._hurried = trio.Event()
         self._judge = Judge()
         self._rejected: dict[str, Rejected] = {}  # by source, until that has something better
 
@@ -124,14 +125,17 @@ class Live:
         return {"pushed": sorted(self.pushed), "etag": self.etag, "rejected": rejected}
 
     def hurry(self) -> None:
-        """Have the files read again, changed or not."""
+        """Have the files read again at once, changed or not."""
         self._looks = None
+        self._hurried.set()
 
     async def watch(self) -> None:
         """Take changes of the files, until cancelled."""
         try:
             while True:
-                await trio.sleep(LOOK)
+                with trio.move_on_after(LOOK):
+                    await self._hurried.wait()
+                self._hurried = trio.Event()
                 if self._look() != self._looks and await quiet(self._look):
                     await self.reload()
                 if not self._changing.locked():

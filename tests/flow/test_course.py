@@ -229,6 +229,29 @@ async def test_the_policies_of_the_routes_destination_are_asked() -> None:
         assert flow.policy == "AuthorizationPolicy default/no"
 
 
+async def test_a_policy_about_the_service_that_a_route_leads_to_ends_the_flows_that_are_there() -> None:
+    text = "hosts: [shop.example]\ntcp: [{route: [{destination: {host: bank.example}}]}]"
+    async with routed_bed(("VirtualService", text), others=BANK, protocol="TCP") as bed:
+        client = bed.client()
+        await client.send(b"hello")
+        bank = await bed.at("127.0.0.4")
+        assert await bank.exactly(5) == b"hello"
+        bed.change(("127.0.0.2", "v1"))
+        assert bed.running.proxy.reconsider() == 0
+        bed.change(("127.0.0.2", "v1"), more=(DENY_BANK,))
+        assert bed.running.proxy.reconsider() == 1
+        for wire in (client, bank):
+            with pytest.raises(ConnectionResetError):
+                await wire.rest()
+        [flow] = await bed.records.wait_closed(1)
+    assert (flow.flag, flow.denied, flow.policy) == (
+        ResponseFlag.DENY,
+        "policy",
+        "AuthorizationPolicy default/no",
+    )
+    assert flow.details.startswith("permission was withdrawn by configuration: ")
+
+
 async def test_a_server_that_speaks_first_is_balanced_too() -> None:
     async with routed_bed(protocol="MYSQL") as bed:
         client = bed.client()

@@ -12,6 +12,7 @@ import trio
 
 import interceptor
 from interceptor.config.configuration import Configuration
+from interceptor.discovery import live
 from interceptor.discovery.asking import Judge, UnjudgedError
 from interceptor.discovery.judge import start
 from interceptor.discovery.live import Live, RefusedError, StaleError
@@ -127,6 +128,29 @@ async def test_a_file_that_is_broken_vanishes_and_comes_back_keeps_the_last_good
         await until(lambda: bed.outcomes == [False, False, True, True])
         assert sorted(bed.names()) == ["own", "pushed"]
         assert bed.live.dump()["pushed"] == ["ServiceEntry/default/pushed"]
+
+
+async def test_a_swap_of_kubernetes_data_link_is_seen_and_a_signal_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("one", "two"):
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "f.yaml").write_text(f"{SIDECAR}---\n{entry(version)}")
+    link, file = tmp_path / "..data", tmp_path / "f.yaml"
+    link.symlink_to("..one")
+    file.symlink_to("..data/f.yaml")
+    async with watching(tmp_path) as bed:
+        fresh = tmp_path / "..fresh"
+        fresh.symlink_to("..two")
+        fresh.rename(link)
+        await until(lambda: bed.outcomes == [True])
+        assert bed.names() == ["two"]
+        monkeypatch.setattr(live, "LOOK", 3600.0)
+        bed.live.hurry()
+        await until(lambda: bed.outcomes == [True] * 2)  # once more by what was being waited for
+        bed.live.hurry()
+        await until(lambda: bed.outcomes == [True] * 3)
+        assert len(bed.adopted) == 3, "read again, changed or not"
 
 
 async def test_what_needs_a_restart_is_refused_by_name(file: Path) -> None:

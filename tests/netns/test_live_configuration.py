@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import http.server
 import json
+import signal
 import tempfile
 import threading
 import time
@@ -196,6 +197,30 @@ def test_a_rejected_file_is_told_everywhere_and_changes_nothing(bed: Topology, t
         dumped = json.loads(proxy.get(15000, "/config_dump")[1])
         assert dumped["version"] == version
         assert dumped["rejected"]["source"] == "the files"
-        write(file, good + "---\n" + ENTRY % 7)
+        mount(tmp_path, good + "---\n" + ENTRY % 7)
+        (tmp_path / "link").symlink_to("..data/sidecar.yaml")
+        (tmp_path / "link").replace(file)
         wait_until(lambda: proxy.get(15020, "/healthz/ready")[1] == "ready\n", "the mended file is in force")
+        assert addresses(proxy) == ["192.0.2.7"]
+        mount(tmp_path, good + "---\n" + ENTRY % 8)  # as Kubernetes brings a new version: one link is swapped
+        wait_until(lambda: addresses(proxy) == ["192.0.2.8"], "the new version is in force")
+        accepted = "interceptor_config_last_accepted_timestamp_seconds"
+        before = proxy.metric(accepted)
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: proxy.metric(accepted) > before, "the files were read again")
         assert json.loads(proxy.get(15000, "/config_dump")[1])["version"] != version
+
+
+def mount(directory: Path, text: str) -> None:
+    """As a mounted ConfigMap: the file in a directory of its own, and a link to that."""
+    data = Path(tempfile.mkdtemp(prefix="..", dir=directory))
+    data.chmod(0o755)
+    (data / "sidecar.yaml").write_text(text)
+    (directory / "fresh").symlink_to(data.name)
+    (directory / "fresh").replace(directory / "..data")
+
+
+def addresses(proxy: Gateway) -> list[str]:
+    """Of the one service entry."""
+    [entry] = json.loads(proxy.get(15000, "/config_dump")[1])["serviceEntries"]
+    return list(entry["spec"]["addresses"])

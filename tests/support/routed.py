@@ -178,8 +178,8 @@ async def routed_bed(
         middleware=middleware,
     ) as running:
 
-        def change(*others: tuple[str, str]) -> None:
-            view.current = snapshot_of([shop(port, *others, protocol=protocol), *documents[1:]])
+        def change(*others: tuple[str, str], more: Sequence[str] = ()) -> None:
+            view.current = snapshot_of([shop(port, *others, protocol=protocol), *documents[1:], *more])
             running.proxy.follow()
 
         bed = RoutedBed(running, servers["127.0.0.2"], servers=servers, port=port, change=change)
