@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from interceptor.config.problems import Problem
 
 
+LONGEST: Final = 2000  # characters of a problem: it may name a value that has a million
 # Objects between two runs of the collector: documents make many, and cycles only where one is refused.
 COLLECT_AFTER: Final = 200_000
 
@@ -80,7 +81,7 @@ def judged(ask: Ask) -> Iterator[object]:
     loaded = file.judge(texts, sidecar_required=not problems, known=known, replaced=replaced)
     problems += loaded.problems
     if problems:
-        yield Verdict(tuple(map(str, problems)), None, None)
+        yield Verdict(tuple(str(each)[:LONGEST] for each in problems), None, None)
     else:
         order = _order(loaded, texts, digests)
         if ask.push is not None:

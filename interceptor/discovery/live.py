@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # The Sidecar is compared with others, and a RequestAuthentication may have its keys in a file.
 _SEEN_ONCE: Final = frozenset({"Sidecar", "RequestAuthentication"})
 
+MOST_LOGGED: Final = 100  # problems of one change
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -235,8 +237,12 @@ class Live:
         self._outcome(False)  # noqa: FBT003
         if rejected != self._rejected.get(rejected.source):
             _log.error("%s", rejected)
-            for problem in rejected.problems[1:]:
+            for problem in rejected.problems[1:MOST_LOGGED]:
                 _log.error("%s", problem)
+            if len(rejected.problems) > MOST_LOGGED:
+                _log.error(
+                    "and %d problems more; /config_dump has them", len(rejected.problems) - MOST_LOGGED
+                )
         self._rejected[rejected.source] = rejected
 
     async def _judged(self, ask: Ask) -> _Base:

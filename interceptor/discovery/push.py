@@ -42,6 +42,8 @@ def apply(
         return _refused(error.lineno, f"this is not JSON: {error.msg}")
     except RecursionError:
         return _refused(1, "values are nested too deep; write the documents flatter")
+    except ValueError:  # Python's own bound
+        return _refused(1, "a number has thousands of digits; write one that fits 64 bits")
     if content_type == JSON and not (isinstance(given, dict) and "documents" in given):
         return _written(Source(BODY, text), current, written or {})
     if (

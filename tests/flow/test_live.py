@@ -14,7 +14,7 @@ import interceptor
 from interceptor.config.configuration import Configuration
 from interceptor.discovery import live
 from interceptor.discovery.asking import Judge, UnjudgedError
-from interceptor.discovery.judge import start
+from interceptor.discovery.judge import LONGEST, start
 from interceptor.discovery.live import Live, RefusedError, StaleError
 from interceptor.discovery.verdict import Ask, by_place, composed
 from interceptor.state.snapshot import take
@@ -92,6 +92,19 @@ async def test_hostile_documents_are_refused_and_the_next_good_one_is_taken(file
         await bed.live.push(YAML, entry("a").encode(), None)
         assert bed.names() == ["a"]
         assert bed.live.rejected is None
+
+
+async def test_thousands_of_problems_and_of_characters_are_answered_and_told_in_few_words(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "---\nkind: X\n" * 200 + "---\n" + entry("a").replace("a.example", "a" * 100_000)
+    async with watching(file) as bed:
+        with pytest.raises(RefusedError) as refused:
+            await bed.live.push(YAML, text.encode(), None)
+        assert len(refused.value.problems) == 401
+        assert max(map(len, refused.value.problems)) == LONGEST
+        assert len(caplog.records) == live.MOST_LOGGED + 1
+        assert caplog.records[-1].getMessage() == "and 301 problems more; /config_dump has them"
 
 
 async def test_of_two_pushes_made_of_one_version_one_is_stale(file: Path) -> None:

@@ -126,3 +126,11 @@ def test_a_merge_patch_is_rfc_7396(target: object, patch: object) -> None:
 
     copy = json.loads(json.dumps(target))
     assert merged(target, patch) == by_the_book(copy, patch)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json"])
+def test_a_number_without_end_is_refused(content_type: str) -> None:
+    body = b'{"documents": {"A/b/c": ' + b"9" * 5000 + b"}}"
+    assert problems(body, content_type) == [
+        "push:1: a number has thousands of digits; write one that fits 64 bits"
+    ]
