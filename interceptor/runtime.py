@@ -326,6 +326,7 @@ def _xds_client(
         sidecar.metadata.namespace,
         spec.timeouts.connect,
         None if names is None else (names.certificate, names.trustBundle),
+        any(item.use == "rateLimitDocuments" for item in spec.middleware),
         sidecar.metadata.labels,
         check,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.peer_authentication import PeerAuthentication
     from interceptor.config.problems import Problem
+    from interceptor.config.rate_limit import RateLimit
     from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
@@ -74,6 +75,7 @@ class Configuration:
     request_authentications: tuple[RequestAuthentication, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
     virtual_services: tuple[VirtualService, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 # Where the documents of a kind stand in a configuration.
@@ -84,6 +86,7 @@ PLACES: Final = {
     "RequestAuthentication": "request_authentications",
     "DestinationRule": "destination_rules",
     "VirtualService": "virtual_services",
+    "RateLimit": "rate_limits",
 }
 
 

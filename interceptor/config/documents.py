@@ -31,6 +31,7 @@ _SECURITY: Final = ("security.istio.io/v1", "security.istio.io/v1beta1")
 # one document need not wait for the models of all kinds.
 _KINDS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "Sidecar": (("interceptor/v1",), "sidecar"),
+    "RateLimit": (("interceptor/v1",), "rate_limit"),
     "ServiceEntry": (_NETWORKING, "service_entry"),
     "DestinationRule": (_NETWORKING, "destination_rule"),
     "VirtualService": (_NETWORKING, "virtual_service"),
@@ -108,6 +109,7 @@ def load(
         message = "there is no Sidecar document; add one with apiVersion interceptor/v1 and metadata.name"
         outside.append(Problem(file, 0, "", message))
     _refuse_without_identity(found)
+    _refuse_without_place(found)
     documents = [each.value for each in found]
     problems = outside + [problem for each in found for problem in each.problems]
     order = {source.name: index for index, source in enumerate(sources)}
@@ -266,6 +268,20 @@ def _refuse_without_identity(found: Sequence[_Found]) -> None:
             each.refuse(
                 ("spec", "trafficPolicy"),
                 "the mode ISTIO_MUTUAL presents the workload's own certificate; name it in the Sidecar's spec.tls",
+            )
+            each.value = None
+
+
+def _refuse_without_place(found: Sequence[_Found]) -> None:
+    """A limit is enforced at its place in the list of middleware; without one it would be none."""
+    sidecars = [each.value for each in found if isinstance(each.value, Sidecar)]
+    if not sidecars or any(item.use == "rateLimitDocuments" for item in sidecars[0].spec.middleware):
+        return
+    for each in found:
+        if each.kind == "RateLimit" and each.value is not None:
+            each.refuse(
+                ("spec",),
+                "is enforced nowhere; add an item 'use: rateLimitDocuments' to the Sidecar's spec.middleware",
             )
             each.value = None
 

@@ -229,6 +229,14 @@ class RateLimitItem(Item):
             yield Fault((*at, "by"), message)
 
 
+class RateLimitDocumentsItem(Item):
+    """The place of the limits that RateLimit documents ask for, of requests and of connections."""
+
+    use: Literal["rateLimitDocuments"]
+    scope: Literal["request"] = "request"
+    failure: Literal["closed"] = "closed"
+
+
 class HeaderChanges(Strict):
     """As in a VirtualService: set replaces, add appends; remove comes first."""
 
@@ -351,7 +359,17 @@ class ModuleItem(Item):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
-_TAGS: Final = ("jwt", "basic", "apiKey", "rateLimit", "headers", "fault", "bodyLimit", "accessLog")
+_TAGS: Final = (
+    "jwt",
+    "basic",
+    "apiKey",
+    "rateLimit",
+    "rateLimitDocuments",
+    "headers",
+    "fault",
+    "bodyLimit",
+    "accessLog",
+)
 
 
 def _tag(value: Any) -> str:
@@ -365,6 +383,7 @@ AnyItem = Annotated[
     | Annotated[BasicItem, Tag("use=basic")]
     | Annotated[ApiKeyItem, Tag("use=apiKey")]
     | Annotated[RateLimitItem, Tag("use=rateLimit")]
+    | Annotated[RateLimitDocumentsItem, Tag("use=rateLimitDocuments")]
     | Annotated[HeadersItem, Tag("use=headers")]
     | Annotated[FaultItem, Tag("use=fault")]
     | Annotated[BodyLimitItem, Tag("use=bodyLimit")]

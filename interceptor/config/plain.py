@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interceptor.config.authorization_policy import AuthorizationPolicy
     from interceptor.config.destination_rule import DestinationRule
     from interceptor.config.peer_authentication import PeerAuthentication
+    from interceptor.config.rate_limit import RateLimit
     from interceptor.config.request_authentication import RequestAuthentication
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.config.sidecar import Sidecar
@@ -32,6 +33,7 @@ def plain(configuration: Configuration) -> Configuration:
         cast("tuple[RequestAuthentication, ...]", _plain(configuration.request_authentications)),
         cast("tuple[DestinationRule, ...]", _plain(configuration.destination_rules)),
         cast("tuple[VirtualService, ...]", _plain(configuration.virtual_services)),
+        cast("tuple[RateLimit, ...]", _plain(configuration.rate_limits)),
     )
 
 

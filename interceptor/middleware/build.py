@@ -14,6 +14,7 @@ from interceptor.middleware import modules
 from interceptor.middleware.access_log import Condition, LogFilter
 from interceptor.middleware.chain import Chain
 from interceptor.middleware.connections import ConnectionChain
+from interceptor.middleware.documented import DocumentedLimits
 from interceptor.middleware.fault import AbortFault, DelayFault
 from interceptor.middleware.files import WatchedFile
 from interceptor.middleware.headers import Changes, HeaderFilter
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from interceptor.config import middleware as documents
+    from interceptor.config.rate_limit import RateLimit as RateLimitDocument
     from interceptor.middleware.api import ConnectionMiddleware, Filter, Middleware
     from interceptor.middleware.links import ConnectionLink, Link, Observer
     from interceptor.model.connection import Flow
@@ -44,6 +46,7 @@ class Means:
     observer: Observer
     wall_clock: Callable[[], float]  # Unix time
     store: StoreOf = lambda _name, keys: LocalStore(keys)
+    limits: Callable[[], Sequence[RateLimitDocument]] = tuple  # the documents in force
 
 
 class Stack:
@@ -128,6 +131,9 @@ def preload(items: Sequence[documents.AnyItem]) -> None:
 
 def _built(item: documents.AnyItem, means: Means) -> tuple[list[Link], list[ConnectionLink]]:
     """One entry of the list, in one of the two chains."""
+    if item.use == "rateLimitDocuments":
+        both = DocumentedLimits(means.limits, means.store, means.clock)
+        return [BuiltIn(item.name, "closed", both)], [BuiltInConnection(item.name, "closed", both)]
     make = cast("Maker | None", _MAKERS.get(item.use))
     if make is None:
         return _users(cast("documents.ModuleItem", item))
@@ -259,7 +265,7 @@ _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "jwt": ("interceptor.config.jwks", "interceptor.middleware.tokens"),
     "basic": ("interceptor.middleware.basic",),
     "apiKey": ("interceptor.middleware.api_key",),
-    **dict.fromkeys(("rateLimit", "headers", "fault", "bodyLimit", "accessLog"), ()),
+    **dict.fromkeys(("rateLimit", "rateLimitDocuments", "headers", "fault", "bodyLimit", "accessLog"), ()),
 }
 _MAKERS: Final = {
     "jwt": _jwt,

@@ -246,6 +246,7 @@ def _canonical(configuration: Configuration, resolved: Mapping[str, tuple[str, .
         "peerAuthentications": [each.written for each in configuration.peer_authentications],
         "authorizationPolicies": [each.written for each in configuration.authorization_policies],
         "requestAuthentications": [each.written for each in configuration.request_authentications],
+        "rateLimits": [each.written for each in configuration.rate_limits],
         "virtualServices": [each.written for each in configuration.virtual_services],
         "destinationRules": [rule.model_dump(mode="json") for rule in configuration.destination_rules],
         "resolved": {host: list(addresses) for host, addresses in resolved.items()},

@@ -22,11 +22,12 @@ from interceptor.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from prometheus_client import Metric
 
     from interceptor.config.configuration import Configuration
+    from interceptor.config.rate_limit import RateLimit
     from interceptor.middleware.build import Stack, StoreOf
     from interceptor.model.connection import Direction
     from interceptor.proxy.share import Share
@@ -40,10 +41,15 @@ _log: Final = logging.getLogger(__name__)
 COLLECT_AFTER: Final = 10_000  # objects more than before; Python's 700 are one batch of new connections
 
 
-def stack(configuration: Configuration, metrics: Metrics, store: StoreOf | None = None) -> Stack | None:
+def stack(
+    configuration: Configuration,
+    metrics: Metrics,
+    limits: Callable[[], Sequence[RateLimit]],
+    store: StoreOf | None = None,
+) -> Stack | None:
     """The middleware of a configuration; ConfigError where a file or a module of it cannot be used.
 
-    ``store`` makes a rate limit's, where several workers share it.
+    ``limits`` are the RateLimit documents in force; ``store`` makes a rate limit's, where several workers share it.
     """
     items = configuration.sidecar.spec.middleware
     if not items:
@@ -51,7 +57,7 @@ def stack(configuration: Configuration, metrics: Metrics, store: StoreOf | None 
     from interceptor.middleware.build import Means, build  # noqa: PLC0415 (for those who have any)
 
     chance = random.Random().random  # noqa: S311 (which requests get a fault is no secret; a test gives its own)
-    means = Means(time.monotonic, chance, metrics.middleware(), time.time)  # noqa: TID251 (tokens live by the wall clock)
+    means = Means(time.monotonic, chance, metrics.middleware(), time.time, limits=limits)  # noqa: TID251 (tokens live by the wall clock)
     return build(items, means if store is None else replace(means, store=store))
 
 
@@ -83,7 +89,9 @@ class Worker:
             Recorder(metrics, access_log),
             share=share,
             transport=None if credentials is None else credentials.transport,
-            middleware=stack(configuration, metrics, store),
+            middleware=stack(
+                configuration, metrics, lambda: self.store.current.configuration.rate_limits, store
+            ),
         )
         self.store.watch(self._reconsider)
         self.health = Board()

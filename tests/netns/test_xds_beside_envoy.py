@@ -30,6 +30,7 @@ from tests.support.control_plane import (
     endpoints,
     guarded,
     http_listener,
+    limited,
     listener,
     named_listener,
     original_cluster,
@@ -228,6 +229,7 @@ SCRIPT: list[tuple[Asked, str | int]] = [
     (Asked("/admin/x", to=OTHER, port=8081), 403),
     (Asked("/guarded", to=OTHER, port=9001), "two"),
     (Asked("/closed", to=OTHER, port=9002), 0),
+    *((Asked("/limited", to=OTHER, port=8082), wanted) for wanted in ("two", "two", 429, 429)),
 ]
 
 
@@ -279,6 +281,7 @@ def put_first(plane: ControlPlane, host: str) -> None:
         guarded(
             http_listener("l8081", OTHER, 8081, "8080"), "DENY", {"urlPath": {"path": {"prefix": "/admin/"}}}
         ),
+        limited(http_listener("l8082", OTHER, 8082, "8080"), 2),
         guarded(listener("guarded", OTHER, 9001, "two"), "ALLOW", {"destinationPort": 9001}),
         guarded(listener("closed", OTHER, 9002, "two"), "ALLOW", {"destinationPort": 9001}),
     )
@@ -409,7 +412,8 @@ def test_envoy_and_we_route_alike(bed: Topology, protocol: str) -> None:
     def ours(plane: ControlPlane) -> list[Answer | None]:
         given = f'servers: [{{address: "{bed.peer.v4}:{plane.port}"}}], protocol: {protocol}'
         put_first(plane, bed.peer.v4)
-        with gateway(bed, work, discovery=f"{{xds: {{{given}}}}}"):
+        place = "middleware: [{name: limits, use: rateLimitDocuments}]"
+        with gateway(bed, work, discovery=f"{{xds: {{{given}}}}}\n  {place}"):
             return played(bed, plane)
 
     def envoys(plane: ControlPlane) -> list[Answer | None]:

@@ -13,6 +13,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.rbac.v3 import rbac_pb2 as config_rbac_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
@@ -79,6 +80,26 @@ def named_listener(name: str, host: str, port: int, **clusters: tuple[str, ...])
         chain.filter_chain_match.server_names.extend(names)
         proxy = tcp_proxy_pb2.TcpProxy(stat_prefix="x", cluster=cluster)
         chain.filters.add(name="tcp").typed_config.Pack(proxy)
+    return made
+
+
+def limited(made: listener_pb2.Listener, tokens: int) -> listener_pb2.Listener:
+    """A listener of so many requests in ten minutes."""
+    last = made.filter_chains[0].filters[-1]
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    last.typed_config.Unpack(manager)
+    router = manager.http_filters.pop()
+    all_of_it = {"defaultValue": {"numerator": 100}}
+    given = {
+        "statPrefix": "x",
+        "tokenBucket": {"maxTokens": tokens, "tokensPerFill": tokens, "fillInterval": "600s"},
+        "filterEnabled": all_of_it,
+        "filterEnforced": all_of_it,
+    }
+    limit = json_format.ParseDict(given, local_rate_limit_pb2.LocalRateLimit())
+    manager.http_filters.add(name="limit").typed_config.Pack(limit)
+    manager.http_filters.append(router)
+    last.typed_config.Pack(manager)
     return made
 
 

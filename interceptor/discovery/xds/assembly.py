@@ -175,6 +175,11 @@ class Assembly:
         about = {"targetRefs": [{**entry, "name": document_name(listener, told)}]}
         for index, policy in enumerate(chain.filters.policies):
             self._policy(listener, f"{told} policy {index}", policy, about)
+        place = {"direction": "egress", "ports": [chain.port], "addresses": list(chain.ranges)}
+        for index, limit in enumerate(chain.filters.limits):
+            self._entries.append(
+                Made("RateLimit", listener, f"{told} limit {index}", {**place, **limit.written()})
+            )
 
     def _policy(self, listener: str, told: str, policy: Policy, about: Mapping[str, object]) -> None:
         spec: dict[str, object] = {**about, "action": policy.action, "rules": policy.rules}
@@ -197,6 +202,8 @@ class Assembly:
         about = {"selector": {"matchLabels": dict(self._labels)}} if self._labels else {}
         for told, policy in inbound.authorization(given):
             self._policy(_INBOUND, told, policy, about)
+        for told, spec in inbound.rate_limits(given):
+            self._entries.append(Made("RateLimit", _INBOUND, told, spec))
 
     def _configuration(self, chain: Chain) -> Configuration:
         if chain.filters.route_name is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.discovery.xds import cors, rbac, routes
+from interceptor.discovery.xds import cors, rate_limits, rbac, routes
 from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.discovery.xds.messages import Body
+    from interceptor.discovery.xds.rate_limits import Limit
     from interceptor.discovery.xds.rbac import Policy
 
 TCP_PROXY: Final = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -18,8 +19,6 @@ HTTP_MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 ROUTER: Final = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-RATE_LIMIT: Final = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_NO_LIMIT: Final = frozenset({"@type", "stat_prefix"})  # without buckets it lets everything through
 _TCP: Final = frozenset({"@type", "stat_prefix", "cluster", "weighted_clusters"})
 _HTTP: Final = frozenset(
     {
@@ -38,6 +37,7 @@ class Filters(NamedTuple):
     route_config: Body | None = None
     cors: bool = False  # the filter is there
     policies: tuple[Policy, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
 
 def is_http(chain: Body) -> bool:
@@ -67,8 +67,10 @@ def judge(chain: Body, path: str) -> Iterator[str]:
             said: list[str] = []
             allowing += _allowing(rbac.read(config, here, said, http=False))
             yield from said
+        elif kind == rate_limits.NETWORK:
+            yield from rate_limits.judge(config, here, http=False)
         else:
-            yield f"{here.removesuffix('.')}: '{kind}' is not honoured here; known are rbac filters before the last one"
+            yield f"{here.removesuffix('.')}: '{kind}' is not honoured here; known are rbac and local_ratelimit filters before the last one"
     if given:
         allowing += _allowing(_of_requests(mapping(given[-1], "typed_config")))
     if allowing > 1:
@@ -88,17 +90,21 @@ def _of_requests(manager: Body) -> list[Policy]:
 def read(chain: Body) -> Filters:
     """The filters of a chain that was judged."""
     configs = [mapping(each, "typed_config") for each in mappings(chain, "filters")]
-    before = [policy for each in configs[:-1] for policy in rbac.read(each, "", [], http=False)]
+    guards = (each for each in configs if each.get("@type") == rbac.NETWORK)
+    before = [policy for each in guards for policy in rbac.read(each, "", [], http=False)]
+    limits = rate_limits.read(configs[:-1])
     config = configs[-1]
     if config.get("@type") == TCP_PROXY:
-        return Filters(_clusters(config), policies=tuple(before))
-    inside = [mapping(each, "typed_config").get("@type") for each in mappings(config, "http_filters")]
+        return Filters(_clusters(config), policies=tuple(before), limits=tuple(limits))
+    of_requests = [mapping(each, "typed_config") for each in mappings(config, "http_filters")]
+    inside = [each.get("@type") for each in of_requests]
     named = "rds" in config
     return Filters(
         route_name=str(mapping(config, "rds")["route_config_name"]) if named else None,
         route_config=None if named else mapping(config, "route_config"),
         cors=cors.FILTER in inside,
         policies=(*before, *_of_requests(config)),
+        limits=(*limits, *rate_limits.read(of_requests)),
     )
 
 
@@ -172,9 +178,9 @@ def _filter_faults(filters: list[Body], path: str) -> Iterator[str]:
             said: list[str] = []
             rbac.read(config, f"{here}typed_config.", said, http=True)
             yield from said
-        elif kind == RATE_LIMIT:
-            yield from unknown(config, _NO_LIMIT, f"{here}typed_config.")
+        elif kind == rate_limits.HTTP:
+            yield from rate_limits.judge(config, f"{here}typed_config.", http=True)
         elif kind in {ROUTER, cors.FILTER}:
             yield from unknown(config, frozenset({"@type"}), f"{here}typed_config.")
         else:
-            yield f"{here}typed_config: '{kind}' is not honoured; known are a router, cors and rbac"
+            yield f"{here}typed_config: '{kind}' is not honoured; known are a router, cors, rbac and local_ratelimit"

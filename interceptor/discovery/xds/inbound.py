@@ -53,20 +53,24 @@ def judge(body: Body, own: tuple[str, str] | None) -> list[str]:
     if not said:
         unlike = _unlike(ports(body))
         said += [
-            f"{path}: chains of one port that differ in their RBAC filters are not honoured"
+            f"{path}: chains of one port that differ in their rbac or local_ratelimit filters are not honoured"
             for path in unlike.values()
         ]
     return said
 
 
 def _unlike(given: Iterable[Port]) -> dict[int | None, str]:
-    """Ports whose chains have different policies, and where."""
+    """Ports whose chains have different policies or limits, and where."""
     first: dict[int | None, Port] = {}
     return {
         each.number: each.path
         for each in given
-        if first.setdefault(each.number, each).filters.policies != each.filters.policies
+        if _guards(first.setdefault(each.number, each)) != _guards(each)
     }
+
+
+def _guards(port: Port) -> tuple[object, ...]:
+    return port.filters.policies, port.filters.limits
 
 
 def _faults(body: Body, own: tuple[str, str] | None) -> Iterator[str]:
@@ -169,6 +173,15 @@ def authorization(given: Sequence[Port]) -> Iterator[tuple[str, Policy]]:
             yield f"{port} {index}", policy._replace(rules=rules)
     if len(free) < len(policies) and free:
         yield "free", Policy("ALLOW", [_at({}, port, numbers) for port in free], dry_run=False)
+
+
+def rate_limits(given: Sequence[Port]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every limit, of its port alone, and what tells it from the others; chains of one port have one together."""
+    numbers = sorted({each.number for each in given if each.number is not None})
+    for port, limits in {each.number: each.filters.limits for each in given}.items():
+        place = {"ports": [port]} if port is not None else {"exceptPorts": numbers}
+        for index, limit in enumerate(limits):
+            yield f"{port} limit {index}", {"direction": "ingress", **place, **limit.written()}
 
 
 def _at(rule: Mapping[str, object], port: int | None, others: Sequence[int]) -> dict[str, object]:

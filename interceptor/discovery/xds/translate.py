@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from interceptor.discovery.xds import (
     clusters as reading_clusters,
     endpoints as reading_endpoints,
+    filters,
     inbound,
     listeners as reading_listeners,
     secrets,
 )
 from interceptor.discovery.xds.assembly import Assembly
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Judged
-from interceptor.discovery.xds.reading import document_name
+from interceptor.discovery.xds.reading import document_name, mappings
 from interceptor.discovery.xds.routes import read
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from interceptor.discovery.xds.secrets import Check
 
 _NONE: Final[Mapping[str, Body]] = MappingProxyType({})
-_GROUPS: Final = dict.fromkeys(("AuthorizationPolicy", "PeerAuthentication"), "security")
+_GROUPS: Final = {
+    **dict.fromkeys(("AuthorizationPolicy", "PeerAuthentication"), "security.istio.io"),
+    "RateLimit": "interceptor",
+}
 _DRY_RUN: Final = {"istio.io/dry-run": "true"}
 
 
@@ -61,6 +65,7 @@ class Translator:
     namespace: str  # of the documents
     connect: float  # seconds that the proxy waits for an upstream where a cluster cannot say otherwise
     own: tuple[str, str] | None = None  # the secrets that are the workload's certificate and trust bundle
+    limits: bool = False  # whether there is a place for RateLimit documents
     labels: Mapping[str, str] = field(default_factory=dict)  # the workload's
     check: Check = _any  # what is wrong with the PEM of a secret
 
@@ -75,10 +80,10 @@ class Translator:
         if type_url == ENDPOINT:
             return Judged(tuple(reading_endpoints.judge_assignment(body, "", names=False)))
         if type_url == LISTENER and inbound.is_inbound(body):
-            problems = tuple(inbound.judge(body, self.own))
+            problems = tuple(inbound.judge(body, self.own)) or self._placeless(body)
             return Judged(problems, () if problems else tuple(dict.fromkeys(_inbound_needs(body))))
         if type_url == LISTENER:
-            problems = tuple(reading_listeners.judge(body))
+            problems = tuple(reading_listeners.judge(body)) or self._placeless(body)
             return Judged(problems, () if problems else tuple(dict.fromkeys(reading_listeners.needs(body))))
         if type_url == ROUTE:
             found = read(body)
@@ -86,6 +91,13 @@ class Translator:
         if type_url == SECRET:
             return Judged(tuple(secrets.judge(name, body, self.check)))
         return Judged((f"a {type_url.rpartition('.')[2]} is not honoured by this version",))
+
+    def _placeless(self, body: Body) -> tuple[str, ...]:
+        """What is wrong with the limits of a listener that is right otherwise."""
+        if self.limits or not any(filters.read(chain).limits for chain in mappings(body, "filter_chains")):
+            return ()
+        why = "is enforced by an item 'use: rateLimitDocuments' in the Sidecar's spec.middleware, and there is none"
+        return (f"filter_chains: a local_ratelimit filter {why}",)
 
     def _inline(self, body: Body) -> Iterator[str]:
         """What is wrong with certificates that came inside a cluster."""
@@ -122,6 +134,6 @@ class Translator:
         name = document_name(made.resource, made.told)
         annotations = {"interceptor/xds": made.resource, **(_DRY_RUN if made.dry_run else {})}
         metadata = {"name": name, "namespace": self.namespace, "annotations": annotations}
-        version = f"{_GROUPS.get(made.kind, 'networking')}.istio.io/v1"
+        version = f"{_GROUPS.get(made.kind, 'networking.istio.io')}/v1"
         document = {"apiVersion": version, "kind": made.kind, "metadata": metadata, "spec": made.spec}
         translation.documents[f"{made.kind}/{self.namespace}/{name}"] = json.dumps(document)

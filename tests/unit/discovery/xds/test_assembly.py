@@ -5,8 +5,8 @@ from typing import Any
 
 from interceptor.config.documents import load
 from interceptor.config.problems import Source
-from interceptor.discovery.xds import cors, rbac
-from interceptor.discovery.xds.filters import HTTP_MANAGER, RATE_LIMIT, ROUTER, TCP_PROXY
+from interceptor.discovery.xds import cors, rate_limits, rbac
+from interceptor.discovery.xds.filters import HTTP_MANAGER, ROUTER, TCP_PROXY
 from interceptor.discovery.xds.messages import CLUSTER, LISTENER, ROUTE, Body
 from interceptor.discovery.xds.translate import Translation, Translator
 
@@ -163,13 +163,36 @@ def test_filters_of_what_goes_out_are_policies_about_the_listeners_service() -> 
     assert policies[1]["metadata"]["annotations"]["istio.io/dry-run"] == "true"
 
 
-def test_several_filters_that_allow_and_a_limit_are_not_honoured() -> None:
+def test_several_filters_that_allow_are_not_honoured() -> None:
     proxy = {"name": "tcp", "typed_config": {"@type": TCP_PROXY, "stat_prefix": "x", "cluster": "a"}}
     twice = listener("10.9.0.1", 80, {"filters": [guard(rbac.NETWORK), guard(rbac.NETWORK), proxy]})
     [said] = TRANSLATOR.judge(LISTENER, "l", twice).problems
     assert said.startswith("filter_chains[0].filters: several RBAC filters that ALLOW")
-    buckets: tuple[tuple[dict[str, Any], int], ...] = (({}, 0), ({"token_bucket": {}}, 1))
-    for bucket, wrong in buckets:
-        limit = {"name": "limit", "typed_config": {"@type": RATE_LIMIT, "stat_prefix": "x", **bucket}}
-        body = listener("10.9.0.1", 80, manager(limit, route_config={}))
-        assert len(TRANSLATOR.judge(LISTENER, "l", body).problems) == wrong
+
+
+def limited(kind: str, **more: Any) -> dict[str, Any]:
+    bucket = {"max_tokens": 20, "tokens_per_fill": 10, "fill_interval": "0.5s"}
+    return {
+        "name": "limit",
+        "typed_config": {"@type": kind, "stat_prefix": "x", "token_bucket": bucket, **more},
+    }
+
+
+def test_limits_are_documents_where_the_sidecar_has_a_place_for_them() -> None:
+    everybody = {"default_value": {"numerator": 100}}
+    of_requests = limited(rate_limits.HTTP, filter_enabled=everybody, filter_enforced=everybody)
+    chain = manager(of_requests, route_config={})
+    chain["filters"].insert(0, limited(rate_limits.NETWORK))
+    body = listener("0.0.0.0", 80, chain)
+    [said] = TRANSLATOR.judge(LISTENER, "l", body).problems
+    assert "use: rateLimitDocuments" in said
+    placed = Translator("shop", 10.0, limits=True)
+    assert placed.judge(LISTENER, "l", body).problems == ()
+    made = placed.documents(CLUSTERS, {}, {"l": body}, {})
+    texts = [Source(key, text) for key, text in made.documents.items()]
+    assert load(texts, sidecar_required=False).problems == ()
+    place = {"direction": "egress", "ports": [80], "addresses": ["0.0.0.0/0"]}
+    bucket = {"number": 10, "interval": "0.500000s", "burst": 20}
+    first, second = specs(made, "RateLimit")
+    assert first == {**place, "scope": "connection", **bucket}
+    assert second == {**place, "scope": "request", **bucket}

@@ -8,13 +8,13 @@ import pytest
 
 from interceptor.config.documents import load
 from interceptor.config.problems import Source
-from interceptor.discovery.xds import rbac
+from interceptor.discovery.xds import rate_limits, rbac
 from interceptor.discovery.xds.filters import HTTP_MANAGER, ROUTER, TCP_PROXY
 from interceptor.discovery.xds.messages import CLUSTER, LISTENER, ROUTE, SECRET, Body
 from interceptor.discovery.xds.translate import Translation, Translator
 from interceptor.discovery.xds.transport_sockets import DOWNSTREAM, RAW
 
-TRANSLATOR = Translator("shop", 10.0, ("default", "ROOTCA"), {"app": "web"})
+TRANSLATOR = Translator("shop", 10.0, ("default", "ROOTCA"), limits=True, labels={"app": "web"})
 APP: dict[str, Body] = {
     "app": {
         "load_assignment": {
@@ -239,3 +239,20 @@ def test_a_sidecar_without_labels_has_policies_and_no_modes() -> None:
 def test_what_cannot_be_honoured_is_said_with_its_path(body: dict[str, Any], said: str) -> None:
     problems = TRANSLATOR.judge(LISTENER, "l", body).problems
     assert any(problem.startswith(said) for problem in problems), problems
+
+
+def test_limits_are_of_their_port_alone() -> None:
+    bucket = {"max_tokens": 2, "fill_interval": "1s"}
+    limit = {"name": "l", "typed_config": {"@type": rate_limits.NETWORK, "token_bucket": bucket}}
+    body = listener(
+        15006,
+        chain(limit, match={"destination_port": 80}),
+        chain(limit, cluster="through"),
+        use_original_dst=True,
+    )
+    first, second = specs(made_of(body), "RateLimit")
+    assert (first["direction"], first["ports"], first["number"], first["burst"]) == ("ingress", [80], 1, 2)
+    assert second["exceptPorts"] == [80]
+    bare = Translator("shop", 10.0)
+    [said] = bare.judge(LISTENER, "l", body).problems
+    assert "use: rateLimitDocuments" in said
