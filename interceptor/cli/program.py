@@ -55,7 +55,9 @@ def guarded(name: str, arguments: Sequence[str], work: Callable[[], T]) -> T | i
         return _fail(name, arguments, ("interrupted; nothing half-done is left",), 1)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten must not fail again at exit
-        return _fail(name, arguments, (f"cannot write the output: {error.strerror}",), 1)
+        # Whoever reads no further, such as head, wants to hear nothing more.
+        said = () if isinstance(error, BrokenPipeError) else (f"cannot write the output: {error.strerror}",)
+        return _fail(name, arguments, said, 1)
     return outcome
 
 

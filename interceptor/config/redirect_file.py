@@ -5,7 +5,8 @@ The texts are taken from YAML's syntax tree, never constructed: YAML 1.1 would t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
@@ -13,6 +14,8 @@ from interceptor.config.redirect import FLAG_NAMES, Given, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_FLAG: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def from_yaml(text: str, name: str) -> Source:
@@ -34,7 +37,9 @@ def from_yaml(text: str, name: str) -> Source:
     given: dict[str, Given] = {}
     problems: list[str] = []
     for key, value in root.value:
-        where = f"{name}:{key.start_mark.line + 1}: {key.value}" if isinstance(key, yaml.ScalarNode) else ""
+        # A word that cannot be a flag is not repeated: it may be a secret, of a file that was not meant.
+        known = isinstance(key, yaml.ScalarNode) and _FLAG.fullmatch(key.value)
+        where = f"{name}:{key.start_mark.line + 1}: {key.value}" if known else ""
         texts = list(_texts(value))
         if not where or key.value not in FLAG_NAMES:
             problems.append(

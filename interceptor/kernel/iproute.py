@@ -62,6 +62,11 @@ class RoutingChange(NamedTuple):
         return self.wanted == NOTHING
 
     @property
+    def whole(self) -> bool:
+        """Whether there is the route and a rule that leads to it."""
+        return bool(self.before.marks) and self.before.route
+
+    @property
     def rank(self) -> tuple[int, int]:
         return self.family, 1  # before any rule that marks (kernel.legacy)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.redirect import RedirectSettings
     from interceptor.kernel.driver import Change, Driver, Step
+    from interceptor.kernel.iproute import RoutingChange
     from interceptor.redirect.rules import Detour
     from interceptor.redirect.state_file import Place
     from interceptor.redirect.status import Status
@@ -140,9 +141,11 @@ def status(namespace: Path | None) -> Status:
     _need_root()
     with child.Helpers(namespace) as helpers:
         found = [_driver(each).look(helpers) for each in Backend]
+        marks = any(presence.mangle for presence in found) or helpers.call(4, tables.standing).route
         return Status(
             tuple(chain for each in Backend for chain in _driver(each).installed(helpers)),
             tuple(chain for presence in found for chain in presence.foreign),
+            {each.family: each.whole for each in _routing(helpers, None) if each.needed} if marks else {},
         )
 
 
@@ -176,7 +179,7 @@ def _driver(backend: Backend) -> Driver:
     return nftables
 
 
-def _routing(helpers: child.Helpers, detour: Detour | None) -> Sequence[Change]:
+def _routing(helpers: child.Helpers, detour: Detour | None) -> Sequence[RoutingChange]:
     """What policy routing needs, or leaves."""
     from interceptor.kernel import iproute  # noqa: PLC0415 (seldom needed)
 

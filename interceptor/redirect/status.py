@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from interceptor.config.redirect import Backend
 from interceptor.model.record import Record, replace
 from interceptor.redirect.foreign import conflicts
-from interceptor.redirect.rules import FAMILIES
+from interceptor.redirect.rules import FAMILIES, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from interceptor.redirect.foreign import ForeignChain
-    from interceptor.redirect.rules import Family, Table, Tag
+    from interceptor.redirect.rules import Family, Tag
 
 
 class Hits(NamedTuple):
@@ -49,6 +50,9 @@ class Status(Record):
 
     chains: tuple[InstalledChain, ...]
     foreign: tuple[ForeignChain, ...] = ()
+    routed: Mapping[Family, bool] = MappingProxyType(
+        {}
+    )  # where policy routing of ours stands, and whether all of it
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -66,14 +70,15 @@ class Status(Record):
 
     def without(self, backends: Collection[str]) -> Status:
         """The same without others' redirects in these backends."""
-        return Status(
-            tuple(
+        return replace(
+            self,
+            chains=tuple(
                 replace(chain, before_ours=tuple(rule for rule in chain.before_ours if not _redirects(rule)))
                 if chain.backend.value in backends
                 else chain
                 for chain in self.chains
             ),
-            tuple(chain for chain in self.foreign if chain.backend.value not in backends),
+            foreign=tuple(chain for chain in self.foreign if chain.backend.value not in backends),
         )
 
     def warnings(self) -> Iterator[str]:
@@ -88,6 +93,7 @@ class Status(Record):
                 "our rules are installed twice, in iptables' legacy tables and in nftables, "
                 "as after an apply that was killed: run 'sidecar-setup apply' or 'sidecar-setup remove'"
             )
+        yield from self._of_routing()
         for chain in self.chains:
             yield from _of_chain(chain)
         families = {family for chain in self.chains for family in chain.families}
@@ -96,6 +102,20 @@ class Status(Record):
             yield f"nothing of ours is installed for IPv{missing}: its connections bypass the proxy"
         if len(self.backends) == 1:
             yield from conflicts(self.backends[0], self.foreign)
+
+    def _of_routing(self) -> Iterator[str]:
+        """It stands with our rules in the mangle table, or not at all."""
+        marked = {family for chain in self.chains if chain.table is Table.MANGLE for family in chain.families}
+        for family in sorted(self.routed.keys() - marked):
+            yield (
+                f"policy routing of ours stands for IPv{family} and no rule that needs it, "
+                "as after an apply that was killed: run 'sidecar-setup apply' or 'sidecar-setup remove'"
+            )
+        for family in sorted(family for family in marked if not self.routed.get(family)):
+            yield (
+                f"the policy routing of IPv{family} is missing or not whole, without which what TPROXY takes arrives nowhere: "
+                "run 'sidecar-setup apply'"
+            )
 
 
 def _redirects(rule: str) -> bool:

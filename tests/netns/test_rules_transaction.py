@@ -345,6 +345,8 @@ def test_routing_that_a_kill_left_is_seen_by_a_plain_apply(
     with pytest.raises(KernelError, match="signal 9"):
         child.call(None, rules.apply, RedirectSettings(mode=Mode.TPROXY), app.path, before_commit=kill)
     assert routing() != before
+    told = "bypass" if killed_before.startswith("6") else "policy routing of ours"
+    assert any(told in warning for warning in rules.status(app.path).warnings())
     if outcome == "apply":
         assert "IPv4 routing: removed" in rules.apply(DEFAULT, app.path).changes
     else:

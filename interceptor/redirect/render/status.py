@@ -30,6 +30,7 @@ def text(status: Status, flows: Mapping[Direction, int] | None = None) -> str:
 def _lines(status: Status, flows: Mapping[Direction, int]) -> Iterator[str]:
     if not status.chains:
         yield "Not installed."
+        yield from (f"Warning: {warning}." for warning in status.warnings())
         return
     backends = " and ".join(_BACKENDS[backend] for backend in status.backends)
     yield f"Installed: configuration {', '.join(status.hashes) or 'unknown'}, in {backends}."

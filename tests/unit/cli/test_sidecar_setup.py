@@ -178,6 +178,17 @@ def test_help_lists_every_shared_flag(capsys: pytest.CaptureFixture[str]) -> Non
     assert [flag.name for flag in FLAGS if f"--{flag.name} " not in output] == []
 
 
+def test_a_reader_that_goes_away_hears_nothing_more() -> None:
+    script = "from interceptor.cli.sidecar_setup import main; main()"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "plan"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
 def test_output_that_nobody_can_take_is_a_sentence() -> None:
     script = "from interceptor.cli.sidecar_setup import main; main()"
     with Path("/dev/full").open("w") as full:

@@ -30,6 +30,7 @@ def test_values_and_lists_are_texts_with_their_line() -> None:
         ("wait: 1\n---\nwait: 2\n", "r.yaml:2: is not one YAML document"),
         ("wait: \x00", "r.yaml: is not one YAML document"),
         ("\nproxyuid: 1\n", "r.yaml:2: proxyuid: there is no such flag"),
+        ("root:$6$secret:19000:: 1\n", "r.yaml:1: there is no such flag"),
         ("[a, b]: 1\n", "r.yaml:1: there is no such flag"),
         ("wait: 1\nwait: 2\n", "r.yaml:2: wait: is given twice"),
         ("wait: {a: 1}\n", "r.yaml:1: wait: must be a value"),

@@ -57,6 +57,16 @@ def test_one_chain_for_both_families_is_nothing_wrong() -> None:
     assert both.place == "IPv4 and IPv6 nat"
 
 
+def test_policy_routing_without_its_rules_and_rules_without_it() -> None:
+    marking = InstalledChain(Backend.NFT, (4, 6), Table.MANGLE, EGRESS_CHAIN, (OURS,), "OUTPUT", ())
+    assert list(Status((marking,), routed={4: True, 6: True}).warnings()) == []
+    (missing,) = Status((marking,), routed={4: True, 6: False}).warnings()
+    assert missing.startswith("the policy routing of IPv6 is missing or not whole")
+    (left,) = Status((), routed={4: False}).warnings()
+    assert left.startswith("policy routing of ours stands for IPv4 and no rule that needs it")
+    assert "run 'sidecar-setup apply' or 'sidecar-setup remove'" in left
+
+
 def test_rules_in_both_backends() -> None:
     both = InstalledChain(Backend.NFT, (4, 6), Table.NAT, EGRESS_CHAIN, (OURS,), "OUTPUT", ())
     (warning,) = Status((chain(4), chain(6), both)).warnings()

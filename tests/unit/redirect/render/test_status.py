@@ -28,6 +28,7 @@ STATUS = Status(
 
 def test_nothing_installed() -> None:
     assert text(Status(())) == "Not installed.\n"
+    assert "Warning: policy routing" in text(Status((), routed={6: True}))
     assert json.loads(as_json(Status(()))) == {
         "installed": False,
         "hash": None,
