@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from interceptor.model.address import SocketAddress
@@ -58,6 +59,7 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
+@lru_cache(maxsize=1024)  # asked about the same few hosts with every request
 def is_ip_address(text: str) -> bool:
     """Whether a host is an IP address and not a name."""
     try:

@@ -19,7 +19,7 @@ from interceptor.protocol.http2.writer import MARK
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.http2_requests import Requests
-from interceptor.proxy.http.side import Side, room
+from interceptor.proxy.http.side import LITTLE, Side, room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from interceptor.proxy.loop import Leg
 
 LINGER: Final = 5.0  # seconds for a client to read what it was told last: nginx's figure
-LITTLE: Final = 16 * 1024  # bytes that wait for others to be read first
 TICK: Final = 1.0  # seconds between two looks at the time, or an eighth of the shortest timeout
 
 
@@ -163,12 +162,11 @@ class Session:
         else:
             self._lose_downstream("the client reset the connection")
 
-    def turned(self, side: Side) -> None:
-        """What came of it is sent when the hub has read all that is ready: who waits is woken once for several messages."""
-        other = self._up if side is self._down else self._down
-        senders = self._hub.senders
-        if senders is None or side.backlog + (0 if other is None else other.backlog) > LITTLE:
-            self.settle()
+    def settle(self) -> None:
+        """Send what there is, but when the hub has read all that is ready: who waits is woken once for several messages."""
+        senders, up = self._hub.senders, self._up
+        if senders is None or self._down.backlog + (0 if up is None else up.backlog) > LITTLE:
+            self._settle()
         elif not self._due:
             self._due = True
             senders.append(self)
@@ -176,9 +174,9 @@ class Session:
     def send_due(self) -> None:
         """All that was ready has been read."""
         self._due = False
-        self.settle()
+        self._settle()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Send what there is to be sent, read on where that was waited for, and see whether it is the end."""
         if self._busy or not self._flush():
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.protocol.http2.writer import MARK
 from interceptor.proxy.http.half import DRAIN, OUT, READ, Half
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from interceptor.protocol.http2.writer import Writer
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.loop import Leg
+
+LITTLE: Final = 16 * 1024  # bytes that wait until the hub has read all that is ready
 
 
 class Owner(Protocol):
@@ -27,8 +29,8 @@ class Owner(Protocol):
     def broken(self, side: Side) -> None:
         """Its connection is no more."""
 
-    def turned(self, side: Side) -> None:
-        """Its turn is over."""
+    def settle(self) -> None:
+        """A turn is over: what came of it is to be sent."""
 
     def fail(self, error: Exception) -> None:
         """A fault of ours."""
@@ -68,7 +70,7 @@ class Side(Half):
             self.flush()
         if event & READ or self.drain:
             self._read()
-        self._owner.turned(self)
+        self._owner.settle()
 
     def fail(self, error: Exception) -> None:
         """A fault of ours."""

@@ -30,7 +30,7 @@ from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.branch import Branch
 from interceptor.proxy.http.pool import Bounded, patience, worn
-from interceptor.proxy.http.side import Side, room
+from interceptor.proxy.http.side import LITTLE, Side, room
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class Trunk:
         self._carried = 0  # requests
         self.over = False
         self._busy = False
+        self._due = False  # to be settled when the hub has read all that is ready
         self._branches: dict[int, Branch] = {}
         self._touched: dict[Branch, None] = {}  # that something came for in this turn
         self.leg = Leg(server=False, events=self, limits=LIMITS, now=self._hub.now)
@@ -216,6 +217,20 @@ class Trunk:
         return branch
 
     def settle(self) -> None:
+        """Send what there is, but when the hub has read all that is ready: many requests are one message then."""
+        senders = self._hub.senders
+        if senders is None or self._side.backlog > LITTLE:
+            self._settle()
+        elif not self._due:
+            self._due = True
+            senders.append(self)
+
+    def send_due(self) -> None:
+        """All that was ready has been read."""
+        self._due = False
+        self._settle()
+
+    def _settle(self) -> None:
         """Send what there is to be sent, and read on where that was waited for."""
         if self._busy or self.over:
             return
@@ -251,10 +266,6 @@ class Trunk:
             self._end()
 
     # What the hub and the socket call
-
-    def turned(self, _side: Side) -> None:
-        """What came of a turn is sent at once."""
-        self.settle()
 
     def may_read(self, side: Side) -> bool:
         """What comes is bounded by windows; what it makes us say, by reading no more."""
