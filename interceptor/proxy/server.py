@@ -103,7 +103,12 @@ class Proxy:
             middleware=middleware,
             transparent=settings.spec.ingress.mode == "TPROXY",
         )
-        self._services.http.router = Router(self._services.http, lambda: snapshot().routing, states)
+        self._services.http.router = Router(
+            self._services.http,
+            lambda: snapshot().routing,
+            states,
+            lambda: snapshot().policies is not None,
+        )
         made = self._services.http.transport
         if made is not None and made.workload is not None:
             self._services.http.metadata = metadata_of(settings)

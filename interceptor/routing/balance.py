@@ -84,6 +84,8 @@ class Weighted:
         if endpoints is not self._of:
             self._of = endpoints
             self._sums = list(itertools.accumulate(endpoint.weight for endpoint in endpoints))
+        if len(endpoints) == 1:
+            return endpoints[0]
         point = choice.rng.randrange(self._sums[-1]) + 1
         return endpoints[bisect_left(self._sums, point)]
 
@@ -94,6 +96,8 @@ class LeastRequest(Weighted):
     def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
         """The one with fewer requests in flight for its weight."""
         one, other = super().choose(endpoints, choice), super().choose(endpoints, choice)
+        if one is other:
+            return one
 
         def load(endpoint: Endpoint) -> float:
             # Without the request to come: between two that are idle the weights have drawn already.

@@ -333,6 +333,11 @@ def cluster_name(destination: Destination, dialled: int) -> str:
     return f"outbound|{port}|{destination.subset or ''}|{destination.host}"
 
 
+def says(operations: HeaderOperations) -> bool:
+    """Whether any header is changed."""
+    return bool(operations.set or operations.add or operations.remove)
+
+
 def change_headers(headers: http.Headers, *operations: HeaderOperations) -> None:
     """Do what a route, and then its destination, ask for."""
     for each in operations:
@@ -340,4 +345,5 @@ def change_headers(headers: http.Headers, *operations: HeaderOperations) -> None
             http.remove(headers, name.encode())
         for name, value in each.set.items():
             http.put(headers, name.encode(), value.encode())
-        headers += [(name.encode(), value.encode()) for name, value in each.add.items()]
+        if each.add:
+            headers += [(name.encode(), value.encode()) for name, value in each.add.items()]

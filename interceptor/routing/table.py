@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interceptor.routing.by_host import ByHost
+from interceptor.routing.plans import Plans
 from interceptor.routing.routes import host_of
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Routing:
         self.table = table
         self.flows = flows
         self.clusters = clusters
+        self.plans = Plans()
         self._hosts = {
             entry.full_name: entry.spec.hosts for entry in entries if not entry.spec.hosts_to_resolve
         }

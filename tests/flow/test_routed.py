@@ -568,3 +568,48 @@ async def test_an_idle_connection_is_kept_as_long_as_its_rule_says() -> None:
         await answered(client)
         with trio.fail_after(2):  # others wait for three seconds
             assert await app.some() == b""
+
+
+async def test_requests_that_say_the_same_are_treated_the_same_each_time() -> None:
+    text = """
+    - name: mine
+      rewrite: {uri: /new}
+      headers: {request: {set: {x-route: one}}, response: {add: {x-served: yes}}}
+      retries: {attempts: 1, retryOn: "503"}
+      route: [{destination: {host: shop.example}}]
+    """
+    async with routed_bed(routes(text), versions=[("127.0.0.2", "v1")]) as bed:
+        client = bed.client()
+        await client.send(ask("/old"))
+        upstream = await bed.at("127.0.0.2")
+        seen = []
+        for number in range(5):
+            head = await upstream.head()
+            seen.append(head)
+            if number == 3:  # by a plan by now: the next attempt has a head of its own
+                await upstream.send(response("503 Busy", "Content-Length: 0"))
+                upstream = await bed.at("127.0.0.2")
+                head = await upstream.head()
+                assert b"x-envoy-attempt-count: 2\r\n" in head
+                assert head.count(b"x-envoy-attempt-count") == 1
+                assert ids(head) == ids(seen[3]), "it is the same request"
+                assert head.startswith(b"GET /newold HTTP/1.1\r\n")
+                assert b"x-route: one\r\n" in head
+            await upstream.send(OK)
+            status, answer, _ = await answered(client)
+            assert (status, b"x-served: yes\r\n" in answer) == (200, True)
+            if number < 4:
+                await client.send(ask("/old"))
+        bed.change(("127.0.0.3", "v1"))
+        await client.send(ask("/old"))
+        assert (await (await bed.at("127.0.0.3")).head()).startswith(b"GET /newold HTTP/1.1\r\n")
+        records = await bed.requests(5)
+    assert len({ids(head) for head in seen}) == 5
+    assert {head.replace(ids(head), b"") for head in seen} == {seen[0].replace(ids(seen[0]), b"")}
+    assert {record.destination and record.destination.route for record in records} == {"mine"}
+    known = [record.request_id or dict(record.head.headers)[b"x-request-id"] for record in records[:5]]
+    assert known == [ids(head) for head in seen]
+
+
+def ids(head: bytes) -> bytes:
+    return head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]

@@ -57,10 +57,11 @@ class Answered(RequestRecord):
         metadata = self._service.all.metadata
         if metadata is not None:
             head = metadata.response(self, head, self._service.decision)
-        if self.routed is not None or self._service.all.filters is not None:
+        routed = self.routed
+        if self._service.all.filters is not None or (routed is not None and routed.changes):
             head = head.copy()
-            if self.routed is not None and self.routed.answered(head):
-                return
+        if routed is not None and routed.answered(head):
+            return
         self.details = VIA_UPSTREAM
         self.service_seconds = max(0.0, self._service.all.hub.now - self._sent_at)
         self._respond(head, body)

@@ -18,6 +18,7 @@ from interceptor.proxy.http.timer import Timer
 from interceptor.routing import retry
 from interceptor.routing.clusters import hash_key
 from interceptor.routing.outlier import Outcome
+from interceptor.routing.plans import ATTEMPT
 from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPolicy
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Attempts:
 
     __slots__ = (
         "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_exchange", "_head", "_inside", "_means", "_mirrored", "_policy",
-        "_question", "_retrying", "_state", "_tried", "_try_deadline", "_waiting",
+        "_question", "_retrying", "_state", "_tried", "_try_deadline", "_waiting", "_written",
     )  # fmt: skip
 
     def __init__(self, means: Means, exchange: Exchange, question: Question) -> None:
@@ -83,6 +84,7 @@ class Attempts:
         self._exchange = exchange
         self._question = question  # what routes were asked about it
         self._head = exchange.head  # as the upstream is to see it
+        self._written: bytes | None = None  # the same for the first attempt, by a plan
         self._policy = _ONCE
         self._cluster: Cluster | None = None
         self._state: ClusterState | None = None  # from when the request counts as in flight there
@@ -159,11 +161,13 @@ class Attempts:
         self._address = address
         self._tried.append(address)
         state.begin(address)
-        http.put(self._head.headers, b"x-envoy-attempt-count", b"%d" % self._attempts)
+        written, self._written = self._written, None
+        if written is None:
+            http.put(self._head.headers, ATTEMPT, b"%d" % self._attempts)
         if self._policy.per_try_timeout is not None:
             self._try_deadline = self._timer(self._policy.per_try_timeout, self._try_is_late)
         decision = cluster.decisions.get(address) or state.cluster.decisions[address]
-        exchange.attempt(decision, self._head, cluster.traffic)
+        exchange.attempt(decision, self._head, cluster.traffic, written)
 
     def _key(self, cluster: Cluster) -> bytes | None:
         """What of this request its endpoint depends on."""
@@ -179,6 +183,11 @@ class Attempts:
 
     # What the exchange calls
 
+    @property
+    def changes(self) -> bool:
+        """Whether something is added to the response."""
+        return self._cookie is not None
+
     def answered(self, head: ResponseHead) -> bool:
         """A response came; True where it is not passed on, but the request is tried again."""
         if self._state is None or self._address is None:
@@ -189,14 +198,14 @@ class Attempts:
             outcome = Outcome.GATEWAY_ERROR if status in GATEWAY_ERRORS else Outcome.SERVER_ERROR
         self._state.note(self._address, outcome, self._means.serving.clock())
         grpc = http.get(head.headers, b"grpc-status")
-        attempt = Attempt(
-            status=status, grpc_status=int(grpc) if grpc is not None and grpc.isdigit() else None
-        )
-        if self._again(attempt):
-            return True
+        if status >= 400 or grpc is not None or self._policy.status_codes:
+            number = int(grpc) if grpc is not None and grpc.isdigit() else None
+            if self._again(Attempt(status=status, grpc_status=number)):
+                return True
         self._stop_try()
         self._mirror()
-        self._give_cookie(head)
+        if self._cookie is not None:
+            self._give_cookie(head)
         return False
 
     def _mirror(self) -> None:
@@ -251,8 +260,12 @@ class Attempts:
         if not self._exchange.replayable:  # more of the body has come meanwhile than is kept
             self._exchange.refuse(replies.CLOSED)
         elif not self._exchange.over:
+            self._prepare_again()
             self._attempt()
             self._exchange.catch_up()
+
+    def _prepare_again(self) -> None:
+        """Have a head for another attempt."""
 
     def _is_late(self) -> None:
         if not self._exchange.over:

@@ -37,7 +37,7 @@ from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.answered import Answered
 from interceptor.proxy.http.client import REPLAYABLE, Connection
-from interceptor.proxy.http.serve import Service, onward as make_onward, pool_key, prepare
+from interceptor.proxy.http.serve import Service, complete, onward as make_onward, pool_key, prepare
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class Exchange(Answered):
                 self._written = onward.before
             self._send()
             return
-        self._begin()
+        router = every.router
+        if router is None or every.filters is not None or not router.follows_plan(self):
+            self._begin()
 
     def _begin(self) -> None:
         """The same where policies, filters or routes may have their say."""
@@ -191,6 +193,18 @@ class Exchange(Answered):
         return self._service.decision
 
     @property
+    def request(self) -> http1.Request:
+        """What came, as it is for all requests that say the same."""
+        return self._request
+
+    def own_head(self) -> RequestHead:
+        """Its head, complete, and nobody else's: of a request that went on by a plan."""
+        known = self.request_id
+        self.head = self._request.head.copy()
+        complete(self.head, self._service.all.request_id if known is None else lambda: known)
+        return self.head
+
+    @property
     def replayable(self) -> bool:
         """Whether all of the request that has come is kept."""
         return self._kept is not None
@@ -206,14 +220,16 @@ class Exchange(Answered):
         if size <= REPLAYABLE and self.upgrade is None:
             self._kept, self._kept_size = list(self._held), size
 
-    def attempt(self, decision: Decision, head: RequestHead, traffic: Traffic) -> None:
-        """Send the request, with another head, to another upstream."""
+    def attempt(
+        self, decision: Decision, head: RequestHead, traffic: Traffic, written: bytes | None = None
+    ) -> None:
+        """Send the request, with another head, to another upstream; ``written``: the bytes of it, where they are known."""
         every, flow = self._service.all, self.flow
         multiplexed = multiplexes(decision.protocol, head, self.upgrade)
         self._service = Service(
             every, flow, decision, pool_key(decision, reuse=traffic.reuse), multiplexed=multiplexed
         )
-        self._head, self._replay = head, None
+        self._head, self._replay, self._written = head, None, written
         self.connect_timeout = traffic.connect_timeout or every.connect_timeout
         if self._kept is not None:
             self._held = list(self._kept)

@@ -13,10 +13,14 @@ from interceptor.model import http
 from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import LocalReply, RequestHead
 from interceptor.model.request import Destination
+from interceptor.protocol import http1
+from interceptor.protocol.translation import multiplexes
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.attempts import Attempts, Means
 from interceptor.proxy.http.exchange import Exchange
+from interceptor.proxy.http.serve import MARK, complete
 from interceptor.routing import routes
+from interceptor.routing.plans import ATTEMPT, Plan, always
 from interceptor.routing.routes import Question
 
 if TYPE_CHECKING:
@@ -46,10 +50,16 @@ class Router(Means):
     """Routes the requests of all connections."""
 
     def __init__(
-        self, serving: Serving, routing: Callable[[], Routing | None], states: ClusterStates
+        self,
+        serving: Serving,
+        routing: Callable[[], Routing | None],
+        states: ClusterStates,
+        judged: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``judged``: whether policies are asked about requests."""
         super().__init__(serving, states)
         self._routing = routing
+        self._judged = judged
 
     def active(self, flow: Flow) -> bool:
         """Whether requests of a flow may be routed by themselves."""
@@ -61,6 +71,23 @@ class Router(Means):
         if routing is None or destination is None or flow.direction is not Direction.EGRESS:
             return False
         return routing.concerns(head.authority, decision, destination)
+
+    def is_judged(self) -> bool:
+        """Whether policies are asked about requests."""
+        return self._judged()
+
+    def follows_plan(self, exchange: Served) -> bool:
+        """Whether a request says what others said, which then goes where they went."""
+        routing, flow = self._routing(), exchange.flow
+        destination = flow.original_dst
+        if routing is None or destination is None or flow.direction is not Direction.EGRESS:
+            return False
+        assert isinstance(exchange, Exchange)  # as below
+        plan = routing.plans.find(exchange.request, exchange.decision, destination)
+        if plan is None:
+            return False
+        Routed(self, exchange, plan.question).follow(plan)
+        return True
 
     def about(self, exchange: Served) -> bool:
         """Whether something is said about a request, which is then on its way."""
@@ -76,12 +103,13 @@ class Router(Means):
 class Routed(Attempts):
     """One request on its route."""
 
-    __slots__ = ("_destination", "_taken")
+    __slots__ = ("_by_plan", "_destination", "_taken")
 
     def __init__(self, means: Means, exchange: Exchange, question: Question) -> None:
         super().__init__(means, exchange, question)
         self._taken: Taken | None = None
         self._destination: HTTPRouteDestination | None = None
+        self._by_plan = False
 
     def start(self, routing: Routing, destination: OriginalDestination) -> bool:
         """Whether something is said about the request; it is on its way then, or answered."""
@@ -91,6 +119,7 @@ class Routed(Attempts):
             return False
         exchange.routed = self
         if found.cluster is not None:
+            self._plan(found.cluster, routing, destination)
             self._bring(found.cluster, None)
         elif found.taken is None:
             exchange.destination = Destination("-", decision.service, decision.namespace)
@@ -142,6 +171,7 @@ class Routed(Attempts):
             self._to_destination(taken, routing)
 
     def _to_destination(self, taken: Taken, routing: Routing) -> None:
+        exchange = self._exchange
         chosen = self._destination = taken.route.destination(self._means.states.chance)
         port = None if chosen.destination.port is None else chosen.destination.port.number
         cluster = routing.clusters.find(
@@ -149,13 +179,13 @@ class Routed(Attempts):
         )
         if cluster is None:
             name = routes.cluster_name(chosen.destination, self._question.port)
-            self._exchange.destination = Destination(
-                name, chosen.destination.host, "unknown", taken.route.name
-            )
-            self._exchange.reply(_NO_CLUSTER)
+            exchange.destination = Destination(name, chosen.destination.host, "unknown", taken.route.name)
+            exchange.reply(_NO_CLUSTER)
             return
         self._policy = taken.route.retries
-        self._head = self._changed(taken, chosen)
+        self._head = self._changed(exchange.head, taken, chosen)
+        assert exchange.flow.original_dst is not None
+        self._plan(cluster, routing, exchange.flow.original_dst)
         self._bring(cluster, taken.route.spec.timeout, self._mirrors(taken, routing), taken.route.name)
 
     def _mirrors(self, taken: Taken, routing: Routing) -> Sequence[Cluster | None]:
@@ -165,9 +195,9 @@ class Routed(Attempts):
         find, asked = routing.clusters.find, self._question.port
         return [find(each.host, port, each.subset, asked) for each, port in ports]
 
-    def _changed(self, taken: Taken, chosen: HTTPRouteDestination) -> RequestHead:
+    def _changed(self, head: RequestHead, taken: Taken, chosen: HTTPRouteDestination) -> RequestHead:
         """The head as the upstream is to see it; the log has the client's."""
-        head, spec = self._exchange.head, taken.route.spec
+        spec = taken.route.spec
         target = routes.rewritten(taken, self._question)
         headers, authority = list(head.headers), head.authority
         if target != head.target:
@@ -178,13 +208,72 @@ class Routed(Attempts):
         routes.change_headers(headers, spec.headers.request, chosen.headers.request)
         return RequestHead(head.method, target, authority, head.scheme, head.version, headers)
 
+    def _plan(self, cluster: Cluster, routing: Routing, destination: OriginalDestination) -> None:
+        """Keep what was decided for those that say the same, where that would be decided of each of them."""
+        exchange, means = self._exchange, self._means
+        request, decision = exchange.request, exchange.decision
+        if (
+            request.upgrade is not None
+            or request.head.version != b"1.1"
+            or multiplexes(cluster.base.protocol, request.head, None)
+            or means.serving.filters is not None
+            or (isinstance(means, Router) and means.is_judged())
+            or not routing.plans.comes_again(request, decision, destination)
+            or not always(self._taken, cluster)
+        ):
+            return
+        head = request.head.copy()
+        request_id = complete(head, lambda: MARK)
+        if self._taken is not None and self._destination is not None:
+            head = self._changed(head, self._taken, self._destination)
+        http.put(head.headers, ATTEMPT, b"1")
+        before, mark, after = http1.request_head(head, request.body).partition(MARK)
+        if bool(mark) is (request_id is None):
+            plan = Plan(self._question, cluster, self._taken, self._destination, before, request_id, after)
+            routing.plans.keep(request, decision, destination, plan)
+
+    def follow(self, plan: Plan) -> None:
+        """Go where requests that say the same went."""
+        exchange = self._exchange
+        exchange.routed, self._by_plan = self, True
+        request_id, taken = plan.request_id, plan.taken
+        if request_id is None:
+            request_id = exchange.request_id = self._means.serving.request_id()
+            self._written = b"%b%b%b" % (plan.before, request_id, plan.after)
+        else:
+            self._written = plan.before
+        if taken is None:
+            self._bring(plan.cluster, None)
+            return
+        self._taken, self._destination, self._policy = taken, plan.chosen, taken.route.retries
+        self._bring(plan.cluster, taken.route.spec.timeout, (), taken.route.name)
+
+    def _prepare_again(self) -> None:
+        """A plan has the bytes of the first attempt only."""
+        if not self._by_plan:
+            return
+        self._by_plan = False
+        self._head = self._exchange.own_head()
+        if self._taken is not None and self._destination is not None:
+            self._head = self._changed(self._head, self._taken, self._destination)
+
     # What the exchange calls
+
+    @property
+    def changes(self) -> bool:
+        """Whether the response is changed."""
+        if self._cookie is not None:
+            return True
+        if self._taken is None or self._destination is None:
+            return False
+        route, said = self._taken.route, self._destination.headers.response
+        return route.cors is not None or routes.says(route.spec.headers.response) or routes.says(said)
 
     def answered(self, head: ResponseHead) -> bool:
         """A response came; True where it is not passed on, but the request is tried again."""
         if super().answered(head):
             return True
-        if self._taken is not None and self._destination is not None:
+        if self._taken is not None and self._destination is not None and self.changes:
             spec = self._taken.route.spec
             routes.change_headers(head.headers, spec.headers.response, self._destination.headers.response)
             self.replied(head)

@@ -34,7 +34,7 @@ _CLIENT_CERTIFICATE: Final = b"x-forwarded-client-cert"
 _IDENTITY_HEADERS: Final = frozenset(
     (_CLIENT_CERTIFICATE, b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
-_MARK: Final = b"\0"  # where an id belongs: no head has it
+MARK: Final = b"\0"  # where an id belongs: no head has it
 
 
 @dataclass(slots=True)
@@ -122,8 +122,8 @@ def prepare(service: Service, record: RequestRecord) -> LocalReply | None:
 def onward(request: http1.Request) -> http1.Onward:
     """The same for a request that nothing looks at, once for all that have the same head."""
     head = request.head.copy()
-    request_id = complete(head, lambda: _MARK)
-    before, _, after = http1.request_head(head, request.body, upgrade=request.upgrade).partition(_MARK)
+    request_id = complete(head, lambda: MARK)
+    before, _, after = http1.request_head(head, request.body, upgrade=request.upgrade).partition(MARK)
     request.onward = made = http1.Onward(before, request_id, after)
     return made
 
