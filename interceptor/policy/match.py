@@ -1,7 +1,7 @@
 """What policies compare: texts, path templates and networks, compiled once and asked by the million.
 
 A matcher answers ``match(subject)`` for one subject, and tells by which ``keys`` it can be found in an index: a
-matcher without keys has to be asked every time.
+matcher without keys has to be asked every time. By its ``sure`` keys it is found only where it does match, if not always.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ class End(NamedTuple):
     text: str
 
 
-Key: TypeAlias = Exact | Begin | End | Network
+class Present(NamedTuple):
+    """Any text but the empty one."""
+
+
+Key: TypeAlias = Exact | Begin | End | Network | Present
 Subject: TypeAlias = str | Address
 
 
@@ -75,6 +79,7 @@ class Matcher(Protocol):
     """Compares one subject with the values of a field; any of them will do."""
 
     keys: Sequence[Key] | None  # in an index; None: it cannot be found by keys
+    sure: Sequence[Key]
 
     def match(self, subject: Subject) -> bool: ...
 
@@ -82,7 +87,7 @@ class Matcher(Protocol):
 class Texts:
     """Patterns over text: exact, ``x*``, ``*x``, ``*``."""
 
-    __slots__ = ("_begins", "_ends", "_exact", "_present", "keys")
+    __slots__ = ("_begins", "_ends", "_exact", "_present", "keys", "sure")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         exact, begins, ends, self._present = set(), [], [], False
@@ -96,9 +101,9 @@ class Texts:
             else:
                 exact.add(pattern)
         self._exact, self._begins, self._ends = frozenset(exact), tuple(begins), tuple(ends)
-        self.keys: Sequence[Key] | None = None
-        if not self._present:
-            self.keys = (*map(Exact, sorted(exact)), *map(Begin, begins), *map(End, ends))
+        told: tuple[Key, ...] = (*map(Exact, sorted(exact)), *map(Begin, begins), *map(End, ends))
+        self.keys: Sequence[Key] | None = None if self._present else told
+        self.sure: Sequence[Key] = (*told, Present()) if self._present else told
 
     def match(self, subject: Subject) -> bool:
         """Whether the text fits a pattern."""
@@ -114,7 +119,7 @@ class Texts:
 class Paths:
     """Patterns and templates over the path of a request."""
 
-    __slots__ = ("_templates", "_texts", "keys")
+    __slots__ = ("_templates", "_texts", "keys", "sure")
 
     def __init__(self, patterns: Sequence[str]) -> None:
         templates = [pattern for pattern in patterns if OPERATOR.search(pattern)]
@@ -123,6 +128,7 @@ class Paths:
         self.keys: Sequence[Key] | None = None
         if self._texts.keys is not None:
             self.keys = (*self._texts.keys, *(Begin(OPERATOR.split(each)[0]) for each in templates))
+        self.sure = self._texts.sure
 
     def match(self, subject: Subject) -> bool:
         """Whether the path fits one of them."""
@@ -133,11 +139,12 @@ class Paths:
 class Networks:
     """CIDRs, by hash for each length of prefix."""
 
-    __slots__ = ("_lengths", "keys")
+    __slots__ = ("_lengths", "keys", "sure")
 
     def __init__(self, cidrs: Iterable[str]) -> None:
         networks = [Network.of(cidr) for cidr in cidrs]
         self.keys: Sequence[Key] | None = networks
+        self.sure: Sequence[Key] = networks
         self._lengths: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
         for network in networks:
             self._lengths[network.version].setdefault(network.shift, set()).add(network.prefix)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from interceptor.model.address import SocketAddress
 from interceptor.policy.facts import ConnectionFacts, RequestFacts
 from interceptor.policy.index import Index
 from interceptor.policy.rules import Rule, compiled
@@ -70,6 +71,27 @@ def test_rules_are_found_by_what_tells_them_apart() -> None:
     )
     assert made.count(connection(), request(path="/7")) == ["p7"]
     assert made.looked_at == 1
+
+
+def test_what_must_not_be_is_found_as_well() -> None:
+    texts = (
+        "from: [{source: {notPrincipals: ['*']}}]",
+        f"from: [{{source: {{notPrincipals: ['{PEER.principal}']}}}}]",
+        "from: [{source: {notPrincipals: ['cluster.local/*']}}]",
+        "from: [{source: {notServiceAccounts: [reader, x]}}]",
+        "from: [{source: {notIpBlocks: [10.0.0.0/8, 'fd00::/8']}}]",
+        "to: [{operation: {notPaths: ['/a/{*}', /a/b]}}]",
+        "to: [{operation: {notPaths: ['/a/{*}']}}]",  # a template is looked at
+        "from: [{source: {notPrincipals: ['*']}}, {source: {notIpBlocks: [11.0.0.0/8]}}]",  # one of two will do
+        "from: [{source: {notIpBlocks: [11.0.0.0/8]}}]",
+    )
+    made = Counting(rules(*texts))
+    assert made.count(connection(), request(path="/a/b")) == ["p7", "p8"]
+    assert made.looked_at == 3
+    plaintext = Index(rules(*texts))
+    over = ConnectionFacts(SocketAddress("11.0.0.1", 1), SocketAddress("10.0.0.2", 80))
+    found = [rule.policy.name for rule in plaintext.matching(over, request(path="/a/b"))]
+    assert found == ["p0", "p1", "p2", "p3", "p4", "p7"]
 
 
 def test_what_cannot_be_found_is_always_looked_at() -> None:
