@@ -160,7 +160,9 @@ def _strangers(settings: RedirectSettings, namespace: Path | None, unseen: list[
         except PermissionError:
             hidden += 1
     if hidden:
-        unseen.append(f"where {hidden} processes of a proxy uid run, and what they are: that takes root")
+        unseen.append(
+            f"where processes of a proxy uid run, and what they are ({hidden} found): that takes root"
+        )
 
 
 def _inodes(ports: set[int]) -> set[int]:

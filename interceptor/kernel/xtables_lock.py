@@ -6,6 +6,7 @@ python-iptables does not take it, so we do. Programs that ignore it are met by t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -25,18 +26,31 @@ _INTERVAL: Final = 0.02  # seconds between attempts; a holder is usually done in
 def held(wait: float) -> Iterator[None]:
     """Hold the lock; KernelError when it cannot be had within ``wait`` seconds."""
     path = Path(os.environ.get("XTABLES_LOCKFILE") or DEFAULT_PATH)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise KernelError(
-            f"cannot open the xtables lock {path}: {error.strerror}; make it writable, "
-            "or set XTABLES_LOCKFILE to the file that iptables uses here"
-        ) from error
+    descriptor = _open(path)
+    if descriptor is None:
+        yield
+        return
     try:
         _lock(descriptor, path, wait)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int | None:
+    """The file; None where a read-only file system has none, so that nobody else can hold it by this path either."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise KernelError(
+                f"cannot open the xtables lock {path}: {error.strerror}; make it writable, "
+                "or set XTABLES_LOCKFILE to the file that iptables uses here"
+            ) from error
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
 
 
 def _lock(descriptor: int, path: Path, wait: float) -> None:

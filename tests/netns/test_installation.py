@@ -314,10 +314,12 @@ def test_another_namespaces_file_is_not_believed(bed: Topology) -> None:
         assert "ready" in next(line for line in proxy.stderr if "ready" in line)
 
 
-def test_a_read_only_run_is_a_warning_only(bed: Topology, tmp_path: Path) -> None:
-    script = 'mount --rbind /run /run && mount -o remount,bind,ro /run && XTABLES_LOCKFILE=$0/lock exec "$@"'
+@pytest.mark.parametrize("lock", ["/run/xtables.lock", "/run/nobody-can-make.lock"])
+def test_a_read_only_run_is_a_warning_only(bed: Topology, lock: str) -> None:
+    Path("/run/xtables.lock").touch()
+    script = 'mount --rbind /run /run && mount -o remount,bind,ro /run && XTABLES_LOCKFILE=$0 exec "$@"'
     apply = sidecar_setup("apply", "--netns", bed.app.name)
-    result = run(["unshare", "--mount", "sh", "-c", script, str(tmp_path), *apply])
+    result = run(["unshare", "--mount", "sh", "-c", script, lock, *apply])
     assert result.returncode == 0, result.stderr
     assert "cannot be written (Read-only file system)" in result.stderr
     assert rules.status(bed.app.path).chains
