@@ -195,6 +195,11 @@ class Ads:
                 held[resource.name] = renewed = Held(old.body, old.version, old.needs, expires)
                 self._renew(type_url, resource.name, old, renewed)
             return None
+        if (old := held.get(resource.name)) is not None and old.body == resource.body:
+            held[resource.name] = renewed = Held(old.body, resource.version, old.needs, expires)
+            self._renew(type_url, resource.name, old, renewed)
+            self._missing.discard((type_url, resource.name))
+            return None  # it says what it said, and is the same object: nothing that follows from it changes
         judged = self._judge(type_url, resource.name, resource.body)
         if judged.problems:
             return "; ".join(judged.problems)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from interceptor.config.addresses import host_name
 from interceptor.discovery.xds import (
     clusters as of_clusters,
-    endpoints as of_endpoints,
     inbound,
     routes as of_routes,
 )
+from interceptor.discovery.xds.memory import Routed
 from interceptor.discovery.xds.reading import alias_of, document_name, hashed, host_of, slug
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from interceptor.discovery.xds.endpoints import Address
     from interceptor.discovery.xds.listeners import Chain
+    from interceptor.discovery.xds.memory import KnownCluster, Memory
     from interceptor.discovery.xds.messages import Body
     from interceptor.discovery.xds.rbac import Policy
-    from interceptor.discovery.xds.routes import Configuration, Place, VirtualHost
+    from interceptor.discovery.xds.routes import Configuration, VirtualHost
 
 # No path is empty, so that nothing is taken and the answer is that of a virtual host that is not there: 404.
 _NOTHING: Final[dict[str, object]] = {"match": [{"uri": {"exact": ""}}], "directResponse": {"status": 404}}
@@ -38,7 +38,7 @@ class Made(NamedTuple):
     kind: str
     resource: str
     told: str
-    spec: dict[str, object]
+    spec: dict[str, object] | str  # as JSON, where it is written already
     dry_run: bool = False
 
 
@@ -51,34 +51,26 @@ class Assembly:
         endpoints: Mapping[str, Body],
         routes: Mapping[str, Body],
         labels: Mapping[str, str],
+        memory: Memory,
     ) -> None:
         """``labels`` are the workload's."""
         self._labels = labels
         self.left_out: dict[str, str] = {}
         self._clusters = clusters
         self._routes = routes
-        self._found: dict[str, list[Address]] = {}
-        self._places: dict[str, Place] = {}
-        self._tls: dict[str, dict[str, object] | None] = {}
-        for name, body in clusters.items():
-            found = of_endpoints.addresses(name, body, endpoints)
-            self._found[name] = found
-            self._places[name] = of_clusters.destination(name, body, found)
-            tls = of_clusters.transport(name, body, endpoints)
-            problem = tls if isinstance(tls, str) else of_clusters.unlike(name, body, found)
-            if isinstance(tls, str):
-                self._places[name] = tls
-            else:
-                self._tls[name] = tls
-            if problem is not None:
-                self.left_out[f"cluster {name}"] = problem
-        self._read: dict[str, Configuration] = {}
+        self._known = memory.clusters(clusters, endpoints)
+        self._memory = memory
+        self._places = {name: each.place for name, each in self._known.items()}
+        for name, each in self._known.items():
+            if each.problem is not None:
+                self.left_out[f"cluster {name}"] = each.problem
         self._routed: dict[
             str, Mapping[str, object] | None
         ] = {}  # clusters of requests, and what those are hashed on
-        self._hosts: dict[str, dict[int, list[dict[str, object]]]] = {}  # routes by host and port
+        self._hosts: dict[str, dict[int, tuple[list[dict[str, object]], str]]] = {}  # routes by host and port
         self._relayed: set[str] = set()  # clusters of connections that are relayed as they are
         self._entries: list[Made] = []
+        self._made: dict[tuple[str, int, str], Routed] = {}
 
     def take(self, listener: str, chains: Sequence[Chain]) -> None:
         """The filter chains of a listener."""
@@ -209,13 +201,11 @@ class Assembly:
         if chain.filters.route_name is None:
             assert chain.filters.route_config is not None
             return of_routes.read(chain.filters.route_config)
-        if chain.filters.route_name not in self._read:
-            self._read[chain.filters.route_name] = of_routes.read(self._routes[chain.filters.route_name])
-        return self._read[chain.filters.route_name]
+        return self._memory.routes(chain.filters.route_name, self._routes[chain.filters.route_name])
 
     def _take_http(self, listener: str, chain: Chain) -> None:
         own, path = _own_host(listener, chain), chain.path
-        hosts = [own]
+        hosts = {own: None}
         rest: VirtualHost | None = None
         configuration = self._configuration(chain)
         for cluster, hash_on in configuration.clusters.items():
@@ -227,14 +217,13 @@ class Assembly:
                 if domain == "*":
                     rest = virtual_host
                 elif (host := self._host(listener, path, chain.port, domain)) is not None:
-                    if host not in hosts:
-                        hosts.append(host)
+                    hosts[host] = None
                     self._route(listener, path, chain.port, host, virtual_host, cors=chain.filters.cors)
         if rest is None:
-            self._hosts[own] = {chain.port: [_NOTHING]}
+            self._hosts[own] = {chain.port: ([_NOTHING], json.dumps([_NOTHING]))}
         else:
             self._route(listener, path, chain.port, own, rest, cors=chain.filters.cors)
-        spec = {"hosts": hosts, "addresses": list(chain.ranges), "resolution": "NONE"}
+        spec = {"hosts": list(hosts), "addresses": list(chain.ranges), "resolution": "NONE"}
         self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "HTTP")})
 
     def _host(self, listener: str, path: str, port: int, domain: str) -> str | None:
@@ -255,47 +244,72 @@ class Assembly:
         """What is done with requests for a host; ``cors``: the listener has the filter."""
         if given.plain is not None and self._clusters.get(given.plain, {}).get("type") == "ORIGINAL_DST":
             return  # nothing is said about them, and so they go where the connection goes
-        made: list[dict[str, object]] = []
-        for index, route in enumerate(given.routes):
-            given_route = {name: what for name, what in route.items() if cors or name != "corsPolicy"}
-            placed, problems = of_routes.placed(given_route, port, self._places)
-            made.append(placed)
-            if problems:
-                where = f"{listener}, virtual host {given.name}"
-                self.left_out[where] = f"{path}: routes[{index}]: {problems[0]}"
-        if self._hosts.setdefault(host, {}).setdefault(port, made or [_NOTHING]) != (made or [_NOTHING]):
+        made = self._made_of(listener, port, host, given, cors=cors)
+        if made.problems:
+            self.left_out[f"{listener}, virtual host {given.name}"] = f"{path}: {made.problems[0]}"
+        first, _ = self._hosts.setdefault(host, {}).setdefault(port, (made.made, made.text))
+        if first != made.made:
             self.left_out[f"{listener}, host {host}"] = (
                 f"{path}: another listener of the port {port} says something else of the host, and that holds"
             )
 
-    def specs(self) -> Iterator[Made]:
-        """Every document: services of listeners before those of clusters, for an address is the listener's first."""
-        yield from self._entries
-        for name, body in self._clusters.items():
-            yield from self._of_cluster(name, body)
+    def _made_of(self, listener: str, port: int, host: str, given: VirtualHost, *, cors: bool) -> Routed:
+        """The routes of a virtual host, as they were where nothing of them has changed."""
+        key = (listener, port, host)
+        before = self._memory.routed.get(key)
+        if before is not None and before.holds(given, self._places, cors=cors):
+            self._made[key] = before
+            return before
+        made: list[dict[str, object]] = []
+        problems: list[str] = []
+        for index, route in enumerate(given.routes):
+            given_route = {name: what for name, what in route.items() if cors or name != "corsPolicy"}
+            placed, wrong = of_routes.placed(given_route, port, self._places)
+            made.append(placed)
+            problems += (f"routes[{index}]: {each}" for each in wrong)
+        made = made or [_NOTHING]
+        places = {name: self._places.get(name) for name in of_routes.destinations(given.routes)}
+        found = self._made[key] = Routed(given, cors, places, made, json.dumps(made), tuple(problems))
+        return found
+
+    def files(self) -> dict[str, bytes]:
+        """The certificates that came inside clusters."""
+        return {path: data for each in self._known.values() for path, data in each.files.items()}
+
+    def documents(self, write: Callable[[Made], tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Every document, written: services of listeners before those of clusters, for an address is the listener's first."""
+        yield from map(write, self._entries)
+        used = {*self._routed, *self._relayed}
+        for name, known in self._known.items():
+            protocol = (
+                "HTTP2" if of_clusters.speaks_http2(known.body) else "HTTP" if name in self._routed else "TCP"
+            )
+            key = (protocol, name in used, self._routed.get(name))
+            if known.key != key:
+                known.key, known.written = (
+                    key,
+                    list(map(write, self._of_cluster(name, known, protocol, used))),
+                )
+            yield from known.written
         together: dict[str, list[str]] = {}  # hosts of the same routes are one document
         for host, by_port in self._hosts.items():
-            routes = [route for given in by_port.values() for route in given]
-            together.setdefault(json.dumps(routes), []).append(host)
-        for text, hosts in together.items():
-            yield Made(
-                "VirtualService",
-                f"routes of {hosts[0]}",
-                hosts[0],
-                {"hosts": hosts, "http": json.loads(text)},
-            )
+            texts = [text for _, text in by_port.values()]
+            routes = texts[0] if len(texts) == 1 else f"[{', '.join(text[1:-1] for text in texts)}]"
+            together.setdefault(routes, []).append(host)
+        for routes, hosts in together.items():
+            spec = f'{{"hosts": {json.dumps(hosts)}, "http": {routes}}}'
+            yield write(Made("VirtualService", f"routes of {hosts[0]}", hosts[0], spec))
+        self._memory.forget(self._routes, self._made)
 
-    def _of_cluster(self, name: str, body: Body) -> Iterator[Made]:
-        resource, found = f"cluster {name}", self._found[name]
-        if resource in self.left_out or body.get("type") == "ORIGINAL_DST":
+    def _of_cluster(self, name: str, known: KnownCluster, protocol: str, used: set[str]) -> Iterator[Made]:
+        resource = f"cluster {name}"
+        if known.problem is not None or known.body.get("type") == "ORIGINAL_DST":
             return
-        protocol = "HTTP2" if of_clusters.speaks_http2(body) else "HTTP" if name in self._routed else "TCP"
-        for spec in of_clusters.entries(name, body, found, protocol):
+        for spec in of_clusters.entries(name, known.body, known.found, protocol):
             yield Made("ServiceEntry", resource, json.dumps(spec["ports"]), spec)
-        place = self._places[name]
-        if name in {*self._routed, *self._relayed} and isinstance(place, dict) and found:
-            policy = of_clusters.rule(body, self._routed.get(name), self._tls[name])
-            spec = {"host": place["host"], "trafficPolicy": policy}
+        if name in used and isinstance(known.place, dict) and known.found:
+            policy = of_clusters.rule(known.body, self._routed.get(name), known.tls)
+            spec = {"host": known.place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
 
 

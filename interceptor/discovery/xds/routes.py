@@ -291,3 +291,14 @@ def placed(
         if there:
             made[name] = there
     return made, problems
+
+
+def destinations(routes: Sequence[Mapping[str, object]]) -> list[str]:
+    """The clusters that routes name, as they are read."""
+    found: dict[str, None] = {}
+    for route in routes:
+        for name in ("route", "mirrors"):
+            given = route.get(name, ())
+            assert isinstance(given, (list, tuple))
+            found.update((each["destination"]["cluster"], None) for each in given)
+    return list(found)

@@ -20,6 +20,7 @@ from interceptor.discovery.xds import (
     secrets,
 )
 from interceptor.discovery.xds.assembly import Assembly
+from interceptor.discovery.xds.memory import Memory
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Judged
 from interceptor.discovery.xds.reading import document_name, mappings
 from interceptor.discovery.xds.routes import read
@@ -68,6 +69,7 @@ class Translator:
     limits: bool = False  # whether there is a place for RateLimit documents
     labels: Mapping[str, str] = field(default_factory=dict)  # the workload's
     check: Check = _any  # what is wrong with the PEM of a secret
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def judge(self, type_url: str, name: str, body: Body) -> Judged:
         """Whether one resource can be honoured, as far as it says so itself, and what it needs."""
@@ -114,7 +116,7 @@ class Translator:
         given: Mapping[str, Body] = _NONE,
     ) -> Translation:
         """The documents of what is in use; ``given`` are the secrets."""
-        assembly = Assembly(clusters, endpoints, routes, self.labels)
+        assembly = Assembly(clusters, endpoints, routes, self.labels, self._memory)
         assembly.take_inbound({name: body for name, body in listeners.items() if inbound.is_inbound(body)})
         for name, body in listeners.items():
             if inbound.is_inbound(body):
@@ -123,17 +125,16 @@ class Translator:
         made = Translation({}, assembly.left_out, {})
         for name, body in given.items():
             made.files.update(secrets.files(secrets.read(name, body)[0]))
-        for body in clusters.values():
-            for each in reading_clusters.contexts(body):
-                made.files.update(each.files)
-        for document in assembly.specs():
-            self._add(made, document)
+        made.files.update(assembly.files())
+        made.documents.update(assembly.documents(self._write))
         return made
 
-    def _add(self, translation: Translation, made: Made) -> None:
+    def _write(self, made: Made) -> tuple[str, str]:
+        """A document's key, and the document as JSON."""
         name = document_name(made.resource, made.told)
         annotations = {"interceptor/xds": made.resource, **(_DRY_RUN if made.dry_run else {})}
         metadata = {"name": name, "namespace": self.namespace, "annotations": annotations}
         version = f"{_GROUPS.get(made.kind, 'networking.istio.io')}/v1"
-        document = {"apiVersion": version, "kind": made.kind, "metadata": metadata, "spec": made.spec}
-        translation.documents[f"{made.kind}/{self.namespace}/{name}"] = json.dumps(document)
+        head = json.dumps({"apiVersion": version, "kind": made.kind, "metadata": metadata})
+        spec = made.spec if isinstance(made.spec, str) else json.dumps(made.spec)
+        return f"{made.kind}/{self.namespace}/{name}", f'{head[:-1]}, "spec": {spec}}}'

@@ -512,3 +512,29 @@ def test_a_cluster_waits_for_its_secret_and_goes_on_without_one_that_does_not_co
     assert talk.names(CLUSTER) == ["a"], "whoever needs it is refused then, and nothing else"
     talk.say(SECRET, Resource("s", {}))
     assert talk.names(SECRET) == ["s"]
+
+
+def test_what_is_said_again_stays_the_same_object_and_is_not_judged_again() -> None:
+    judged: list[str] = []
+
+    def judge_once(type_url: str, name: str, body: Body) -> Judged:
+        judged.append(name)
+        return judge(type_url, name, body)
+
+    ads = Ads(judge_once, delta=False)
+    ads.connect(0.0)
+
+    def say(version: str, b: int) -> None:
+        given = (Resource("a", {"x": 1}, version), Resource("b", {"x": b}, version))
+        ads.receive(Response(CLUSTER, version, version, given), 0.0)
+        ads.settle(0.0)
+
+    say("1", 1)
+    first, revision = ads.active(CLUSTER)["a"].body, ads.revision
+    say("2", 2)
+    assert judged == ["a", "b", "b"]
+    assert ads.active(CLUSTER)["a"].body is first
+    assert ads.active(CLUSTER)["a"].version == "2"
+    assert ads.revision == revision + 1, "for b"
+    say("3", 2)
+    assert ads.revision == revision + 1
