@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ADDRESS, PORT, UID = "10.8.0.1", 8080, 1337
 ADMIN = "http://127.0.0.1:15000"
+METRICS = "http://127.0.0.1:15020/metrics"
 SIDECAR = """\
 apiVersion: interceptor/v1
 kind: Sidecar
@@ -72,13 +74,13 @@ def shop(*kinds: str) -> str:
     return "\n---\n".join([SIDECAR, service("shop", f"{{address: {ADDRESS}}}", *kinds)])
 
 
-def fleet() -> str:
-    """It among 5 000 with ten endpoints each."""
-    texts = [shop(ROUTES)]
+def fleet() -> list[str]:
+    """It among 5 000 with ten endpoints each, as files."""
+    texts = []
     for number in range(MANY):
         ends = ", ".join(f"{{address: 10.{100 + number // 250}.{number % 250}.{at}}}" for at in range(1, 11))
         texts.append(service(f"s{number}", ends, ROUTES))
-    return "\n---\n".join(texts)
+    return [shop(ROUTES), *("\n---\n".join(texts[at : at + 500]) for at in range(0, MANY, 500))]
 
 
 def run(*command: str) -> str:
@@ -99,13 +101,16 @@ def memory(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def gateway(directory: Path, text: str) -> Iterator[int]:
-    """The proxy with some documents, until it is ready; its process."""
-    file = directory / "sidecar.yaml"
-    file.write_text(text, encoding="utf-8")
+def gateway(directory: Path, *texts: str) -> Iterator[int]:
+    """The proxy with some files, until it is ready; its process."""
+    files = directory / "files"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir()
+    for number, text in enumerate(texts):
+        (files / f"{number}.yaml").write_text(text, encoding="utf-8")
     with (directory / "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("interceptor")), "proxy", "--config", str(file)], stderr=log
+            [str(Path(sys.executable).with_name("interceptor")), "proxy", "--config", str(files)], stderr=log
         )
     try:
         deadline = time.monotonic() + 60
@@ -137,9 +142,9 @@ def load(seconds: int, connections: int) -> dict[str, float]:
     return found
 
 
-def one(directory: Path, text: str, seconds: int, connections: int) -> dict[str, float]:
+def one(directory: Path, texts: Sequence[str], seconds: int, connections: int) -> dict[str, float]:
     """One run with these documents."""
-    with gateway(directory, text) as pid:
+    with gateway(directory, *texts) as pid:
         load(1, connections)
         before = cpu(pid)
         found = load(seconds, connections)
@@ -147,24 +152,24 @@ def one(directory: Path, text: str, seconds: int, connections: int) -> dict[str,
         return found
 
 
-def swaps(directory: Path, text: str, seconds: int, connections: int) -> tuple[dict[str, float], int]:
+def swaps(
+    directory: Path, texts: Sequence[str], seconds: int, connections: int
+) -> tuple[dict[str, float], int]:
     """The same while one document changes again and again; and how many versions came into force."""
-    with gateway(directory, text):
+    with gateway(directory, *texts) as pid:
         load(1, connections)
-        over, seen = threading.Event(), set[str]()
+        over, seen = threading.Event(), set[bytes]()
 
         def swap() -> None:
             number = 0
             while not over.wait(0.2):
                 number += 1
                 new = directory / "new"
-                changed = text.replace("10.100.0.1}", f"10.99.{number // 250}.{number % 250 + 1}}}")
-                new.write_text(
-                    changed if changed != text else f"{text}\n---\n{_other(number)}", encoding="utf-8"
-                )
-                new.replace(directory / "sidecar.yaml")
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{ADMIN}/config_dump") as reply:
-                    seen.add(json.load(reply)["version"])
+                new.write_text(_other(number), encoding="utf-8")
+                new.replace(directory / "files" / "other.yaml")
+                os.kill(pid, signal.SIGHUP)  # look at once
+                with contextlib.suppress(OSError), urllib.request.urlopen(METRICS) as reply:
+                    seen.update(re.findall(rb'config_version_info{version="([^"]+)"', reply.read()))
 
         thread = threading.Thread(target=swap)
         thread.start()
@@ -218,7 +223,7 @@ def main() -> None:
             found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
             for _ in range(given.rounds):
                 for case, text in cases.items():
-                    found[case].append(one(directory, text, given.seconds, given.connections))
+                    found[case].append(one(directory, [text], given.seconds, given.connections))
             plain = statistics.median(each["rate"] for each in found["passthrough"])
             for case, runs in found.items():
                 middle = {key: statistics.median(each[key] for each in runs) for key in runs[0]}
@@ -228,27 +233,27 @@ def main() -> None:
                     f"{', FAILURES' * bool(middle['failed'])}",
                     flush=True,
                 )
-            _print_swaps(directory, given.seconds, given.connections, shop(ROUTES), "one service")
+            _print_swaps(directory, 10, given.connections, [shop(ROUTES)], "one service")
             if given.fleet:
-                text = fleet()
+                texts = fleet()
                 with gateway(directory, SIDECAR) as pid:
                     small = memory(pid)
-                with gateway(directory, text) as pid:
+                with gateway(directory, *texts) as pid:
                     large = memory(pid)
                 each = (large - small) * 1024 / MANY
                 print(
                     f"{MANY} services, {10 * MANY} endpoints: {large:.0f} MB, {each:.1f} KB a service",
                     flush=True,
                 )
-                _print_swaps(directory, max(10, given.seconds), given.connections, text, f"{MANY} services")
+                _print_swaps(directory, 10, given.connections, texts, f"{MANY} services")
         finally:
             nginx.terminate()
             nginx.wait()
 
 
-def _print_swaps(directory: Path, seconds: int, connections: int, text: str, what: str) -> None:
-    still = one(directory, text, seconds, connections)
-    moved, versions = swaps(directory, text, seconds, connections)
+def _print_swaps(directory: Path, seconds: int, connections: int, texts: Sequence[str], what: str) -> None:
+    still = one(directory, texts, seconds, connections)
+    moved, versions = swaps(directory, texts, seconds, connections)
     print(
         f"{what}: p99 {still['p99']:.2f} ms, while {versions} versions come into force in {seconds} s {moved['p99']:.2f} ms; "
         f"{still['rate']:.0f} and {moved['rate']:.0f} requests/s, "
