@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,7 @@ def virtual_addresses(place: int) -> tuple[str, str]:
     return str(VIRTUAL_V4[place + 1]), str(VIRTUAL_V6[place + 1])
 
 
+@lru_cache(maxsize=1024)  # asked about the same few addresses with every request
 def is_virtual(host: str) -> bool:
     """Whether an IP address is one that only we give out."""
     address = ipaddress.ip_address(host)
