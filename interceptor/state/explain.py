@@ -206,6 +206,11 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
         verdict = _elsewhere(case, case.routed, verdict)
     if verdict.allowed:
         where = "the app" if case.direction is Direction.INGRESS else "where the app connects to"
+        if case.routed is not None and not case.routed.clusters:
+            return (
+                verdict,
+                "404, for no route takes it" if case.routed.route is None else "what its route answers",
+            )
         where = where if case.routed is None else "where its route says"
         return verdict, f"it goes on to {where}"
     head = case.question.request

@@ -79,6 +79,8 @@ def test_the_route_its_subset_its_endpoints_and_why() -> None:
             "preflights of the origins of its corsPolicy are answered here",
         ),
         ("match: [{port: 81}]\n  directResponse: {status: 204}", "no route takes it: 404"),
+        ("match: [{port: 81}]\n  directResponse: {status: 204}", "  404, for no route takes it"),
+        ("directResponse: {status: 204}", "  what its route answers"),
         ("route: [{destination: {host: gone.example}}]", "which the registry does not have: 503"),
     ],
 )
