@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from interceptor.discovery.asking import Judge, UnjudgedError
 from interceptor.discovery.paths import look
 from interceptor.discovery.verdict import Ask, Seen, by_place, composed
 from interceptor.errors import ConfigError
-from interceptor.state.aside import aside
+from interceptor.state.aside import FEW, aside, uncollected
 from interceptor.watching import LOOK, quiet
 
 if TYPE_CHECKING:
@@ -213,8 +214,9 @@ class Live:
     async def _change(self, source: str, ask: Ask) -> str:
         """Have something judged and adopted; the new version. Raises RefusedError, and says why once."""
         try:
-            base = await self._judged(ask)
-            version = await self._put_into_force(base)
+            with uncollected() if len(self._base.order) > FEW else nullcontext():
+                base = await self._judged(ask)
+                version = await self._put_into_force(base)
         except RefusedError as error:
             self._refuse(Rejected(source, error.problems))
             raise

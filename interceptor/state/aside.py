@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -12,7 +14,7 @@ from interceptor.config.configuration import PLACES
 from interceptor.state.snapshot import take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from interceptor.config.configuration import Configuration
     from interceptor.state.snapshot import Snapshot
@@ -46,6 +48,24 @@ async def aside(work: Callable[[], T], size: int) -> T:
     usual = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
     try:
-        return await trio.to_thread.run_sync(work)
+        with uncollected():
+            return await trio.to_thread.run_sync(work)
     finally:
         sys.setswitchinterval(usual)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make what stays, thousands of documents and what follows from them, without the collector.
+
+    It would walk all of them while the data path waits: 0.3 s for 5 000 services. They leave no cycles, so it need not know
+    them: what is there at the end it leaves alone for good, and what of that is used no more is freed all the same.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()
