@@ -82,8 +82,8 @@ class Files:
         """Read and judge them."""
         return certificates.load(self.files, now=now, trust_domain=trust_domain)
 
-    def refusal(self) -> None:
-        """Files say all there is to say."""
+    def refusal(self) -> Refusal | None:
+        """None: files say themselves all there is to say."""
 
 
 class Keeper:

@@ -15,6 +15,7 @@ from interceptor.model.identity import SECRETS, CertificateFiles
 from interceptor.tls import certificates
 from interceptor.tls.certificates import Material
 from interceptor.tls.judgement import Refusal
+from interceptor.tls.rotation import Files
 from interceptor.watching import signature
 
 if TYPE_CHECKING:
@@ -71,25 +72,10 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenFiles:
+class GivenFiles(Files):
     """Certificates of which some are secrets."""
 
-    files: CertificateFiles
     secrets: Secrets
-
-    @property
-    def certificate(self) -> str | None:
-        """The chain's name."""
-        return self.files.certificate
-
-    @property
-    def trust_bundle(self) -> str | None:
-        """The bundle's name."""
-        return self.files.trust_bundle
-
-    def names(self) -> tuple[str, ...]:
-        """Every name."""
-        return self.files.paths()
 
     def signature(self) -> Signature:
         """What they look like from outside."""
