@@ -54,6 +54,12 @@ def decided(flow: Flow, destination: OriginalDestination, view: SnapshotView) ->
     return decision if refusal is None else _refused(decision, "plaintext", *refusal)
 
 
+def egress(flow: Flow, view: SnapshotView) -> Decision:
+    """Where a flow goes that has an upstream already."""
+    assert flow.original_dst is not None
+    return view.egress(flow.original_dst)
+
+
 def deny_handshake(flow: Flow, failure: HandshakeError) -> None:
     """Note in its flow that a peer did not prove who it is."""
     flow.denied, flow.flag, flow.details = failure.reason, failure.flag, str(failure)

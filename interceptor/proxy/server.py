@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.transport import Transport
     from interceptor.routing.destinations import Decision
     from interceptor.tls.certificates import Material
+    from interceptor.tls.rotation import Keeper
 
 _log: Final = logging.getLogger(__name__)
 
@@ -110,9 +112,11 @@ class Proxy:
             lambda: snapshot().policies is not None,
         )
         made = self._services.http.transport
+        if made is not None:
+            made.on_change = self._judge_peers
         if made is not None and made.workload is not None:
             self._services.http.metadata = metadata_of(settings)
-            made.workload.on_change = self._judge_peers
+            made.workload.on_change = partial(self._judge_peers, made.workload)
         self._accepting = trio.CancelScope()
         self._flowing = trio.CancelScope()
         self._drained = trio.Event()
@@ -184,18 +188,26 @@ class Proxy:
     def reconsider(self) -> int:
         """Decide every open flow again by the current snapshot, and reset those it refuses; how many."""
         services = self._services
-        lost = permission.revoke(services.tracker.decided_flows(), services.snapshot())
+        view = services.snapshot()
+        lost = permission.revoke(services.tracker.decided_flows(), view)
+        if services.http.transport is not None:
+            lost += services.http.transport.believed.expect_again(partial(permission.egress, view=view))
         if lost:
             services.hub.end_denied()
             services.http.end_denied()
         return lost
 
-    def _judge_peers(self, before: Material) -> None:
-        """Other authorities or revocations are in force: reset the flows whose peers they do not accept."""
+    def _judge_peers(self, keeper: Keeper, before: Material) -> None:
+        """Other authorities or revocations are in force: end the connections to peers and upstreams that they do not accept."""
         services, transport = self._services, self._services.http.transport
         assert transport is not None
-        if lost := transport.judge_again(services.tracker.flows(), before):
-            _log.warning("%d open connections end: new certificate files do not accept their peers", lost)
+        lost = transport.believed.judge_again(keeper, before)
+        if keeper is transport.workload:
+            lost += transport.judge_again(services.tracker.flows(), before)
+        if lost:
+            _log.warning(
+                "%d open connections end: new certificate files do not accept who they are with", lost
+            )
             services.hub.end_denied()
             services.http.end_denied()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,6 +18,8 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.identity import SECRETS, Issued, SpiffeId
+from interceptor.proxy import believed
+from interceptor.proxy.believed import Believed
 from interceptor.proxy.endings import HandshakeError, TlsDialError
 from interceptor.tls import certificates, judgement, rotation
 from interceptor.tls.contexts import Upstream
@@ -71,6 +74,8 @@ class Transport:
     trust_domains: Mapping[str, str]  # each with the primary that it is written as
     hub: Waits
     timeout: float
+    believed: Believed = field(default_factory=Believed)
+    on_change: Callable[[Keeper, Material], None] | None = None  # other certificates are in force than these
 
     async def accept(self, flow: Flow, sock: socket.socket) -> TlsStream:
         """Let a peer prove who it is, and note it in the flow. Raises HandshakeError; the socket is the caller's then."""
@@ -107,9 +112,7 @@ class Transport:
 
     def _again(self, peer: Issued | PeerCertificate, before: Material) -> Refusal | None:
         assert self.workload is not None
-        now = self.workload.current.material
-        authorities = judgement.authorities(before.bundle), judgement.authorities(now.bundle)
-        return judgement.judge_again(peer, *authorities, now.revoked)
+        return believed.refusal(peer, before, self.workload.current.material)
 
     async def connect(
         self,
@@ -123,7 +126,7 @@ class Transport:
         try:
             stream, upstream, contexts = self._begin(sock, address, tls, protocol)
             await self._shake(stream, "the upstream")
-            self._expect(flow, stream, contexts, tls)
+            self._believe(flow, stream, contexts, tls)
         except HandshakeError as error:
             sockets.reset(sock)
             raise TlsDialError(
@@ -135,6 +138,17 @@ class Transport:
         if not (stream.resumed and contexts.serves_on(upstream, self._keeper(tls).now())):
             stream.on_ticket = lambda: contexts.keep(upstream, stream.session)
         return stream
+
+    def _believe(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> None:
+        """Believe who answered, until certificates say otherwise, which they may since the handshake began."""
+        presented, keeper = self._expect(flow, stream, contexts, tls), self._keeper(tls)
+        if keeper.current is not contexts:
+            refused = believed.refusal(presented, contexts.material, keeper.current.material)
+            if refused is not None:
+                raise HandshakeError(refused.reason, refused.sentence.replace("peer", "upstream"))
+        if keeper.on_change is None and self.on_change is not None:
+            keeper.on_change = partial(self.on_change, keeper)
+        self.believed.note(stream, flow, keeper, presented)
 
     def _keeper(self, tls: UpstreamTls) -> Keeper:
         keeper = self.workload if tls.files is None else self.others.get(tls.files)
@@ -170,7 +184,7 @@ class Transport:
         )
         return stream, upstream, contexts
 
-    def _expect(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> None:
+    def _expect(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> PeerCertificate:
         """Compare who answered with whom we meant to call."""
         if tls.kind != "mesh":
             flow.security = "mutual_tls" if tls.kind == "mutual" else "tls"
@@ -182,8 +196,10 @@ class Transport:
                 raise HandshakeError(judged.reason, judged.sentence.replace("peer", "upstream"))
             wrong = judgement.judge_names(judged.names, tls.expected) or self._judge_domain(judged, tls)
             flow.security, flow.upstream_identity = "mutual_tls", judged.identity
+            peer = judged
         if wrong is not None:
             raise HandshakeError(wrong.reason, wrong.sentence)
+        return peer
 
     def _judge_domain(self, upstream: PeerCertificate, tls: UpstreamTls) -> Refusal | None:
         """Without an expectation any identity of our own trust domain will do, and none of a foreign one."""

@@ -51,7 +51,7 @@ class TlsStream:
     """One TLS connection over a non-blocking socket, which belongs to it."""
 
     __slots__ = (
-        "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls",
+        "__weakref__", "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls",
         "_waits", "on_ticket", "reader", "sock",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -471,3 +472,74 @@ async def test_an_open_connection_ends_when_its_peer_is_no_longer_believed(
         ended = await running.records.wait_closed(2)
     assert [flow.denied for flow in ended] == [how, None]
     assert ended[0].flag is ResponseFlag.DENY
+
+
+@pytest.mark.parametrize("carries", ["bytes", "requests"])
+@pytest.mark.parametrize("how", ["revoked", "trust_bundle", "san"])
+async def test_an_upstream_that_is_no_longer_believed_is_left(
+    tmp_path: Path, root: Root, how: str, carries: str
+) -> None:
+    """By new files, or because another one is expected now; what carries requests gets no further one."""
+    lost, other, crl = root.issue(DB), Root(), tmp_path / "crl.pem"
+    crl.write_bytes(root.revocation_list() + other.revocation_list())
+    web = Gateways(tmp_path / "web", other.issue(WEB), root, other)
+    files = web.files._replace(revocation_list=str(crl))
+    web.keeper = Keeper(files, trust_domain="cluster.local", wall_clock=time.time)
+    db = Gateways(tmp_path / "db", lost, root, other)
+    listener, app = listening()
+    listener.settimeout(20)
+    async with running_proxy(view(app, Mode.STRICT), transport=db) as inner:
+        address = SocketAddress("127.0.0.1", inner.address.port)
+        fixed = FixedView((address,), tls=MESH, protocol="tcp" if carries == "bytes" else "http")
+        async with running_proxy(fixed, transport=web, direction=Direction.EGRESS) as outer:
+            with listener, outer.connect() as caller:
+                caller.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+                served, _ = await trio.to_thread.run_sync(listener.accept)
+                assert (await trio.to_thread.run_sync(served.recv, 4000)).startswith(b"GET / ")
+                served.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                assert (await trio.to_thread.run_sync(caller.recv, 4000)).endswith(b"ok")
+                assert outer.proxy.reconsider() == 0
+                if how == "san":
+                    fixed.tls = replace(MESH, expected=("spiffe://cluster.local/ns/shop/sa/other",))
+                    assert outer.proxy.reconsider() == 1
+                elif how == "revoked":
+                    crl.write_bytes(root.revocation_list(lost) + other.revocation_list())
+                else:
+                    (tmp_path / "web" / Path(files.trust_bundle or "").name).write_bytes(
+                        other.pair.certificate
+                    )
+                    crl.write_bytes(other.revocation_list())
+                assert how == "san" or web.keeper.reload()
+                await inner.records.wait_closed()
+                ended = carries == "bytes" or how == "san"
+                if ended:
+                    with pytest.raises(ConnectionResetError):
+                        await trio.to_thread.run_sync(caller.recv, 1)
+                else:
+                    caller.sendall(b"GET /again HTTP/1.1\r\nHost: db\r\n\r\n")
+                    assert (await trio.to_thread.run_sync(caller.recv, 4000)).startswith(b"HTTP/1.1 503 ")
+                served.close()
+            (flow,) = await outer.records.wait_closed()
+    assert flow.denied == (how if ended else None)
+
+
+async def test_other_certificates_than_the_workloads_are_followed_too(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    lost = root.odd(uris=(), dns_names=("db.example",))
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(root.revocation_list())
+    files = CertificateFiles(None, None, gateway.files.trust_bundle, str(crl))
+    keeper = gateway.others[files] = Keeper(files, trust_domain=None, wall_clock=time.time)
+    upstream = server(tmp_path / "db", lost, root, asks=False)
+    tls = UpstreamTls("DestinationRule a/b", "simple", files, "db.example")
+    async with egress(gateway, upstream, tls) as running, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, upstream.serve)
+        with running.connect() as caller:
+            assert await ask(caller) == b"QUESTION"
+            crl.write_bytes(root.revocation_list(lost))
+            assert keeper.reload()
+            with pytest.raises(ConnectionResetError):
+                await trio.to_thread.run_sync(caller.recv, 1)
+        (flow,) = await running.records.wait_closed()
+    assert (flow.denied, flow.flag) == ("revoked", ResponseFlag.DENY)
+    assert "the upstream's certificate" in flow.details
