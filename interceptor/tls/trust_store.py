@@ -18,8 +18,11 @@ SYSTEM: Final = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
-# What OpenSSL, requests, curl, git and Amazon's tools read instead of the system's.
-INSTEAD: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE")
+# What OpenSSL, requests, curl, git, Amazon's tools, pip, httplib2, gRPC and Nix's OpenSSL read instead of the system's.
+INSTEAD: Final = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE"),
+    *("PIP_CERT", "HTTPLIB2_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "NIX_SSL_CERT_FILE"),
+)
 BESIDE: Final = "NODE_EXTRA_CA_CERTS"  # Node.js adds it to its own
 
 
