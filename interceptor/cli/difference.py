@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from interceptor.discovery import file
 from interceptor.errors import ConfigError
-from interceptor.state.difference import changes, question, resolved
+from interceptor.state.difference import changes, question, resolved, strangers
 from interceptor.state.snapshot import take
 
 if TYPE_CHECKING:
@@ -28,17 +28,26 @@ def differences(old: Sequence[str], new: Sequence[str], recorded: str) -> list[C
     """What two configurations decide differently about what a file of JSON lines holds. Raises ConfigError."""
     asked: dict[Asked, int] = {}
     names: dict[str, list[str]] = {}
+    routes: dict[Asked, str] = {}
     for number, record in _records(recorded):
         try:
             each = question(record)
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"{recorded}:{number}: {error}") from None
         asked[each] = asked.get(each, 0) + 1
+        if isinstance(route := record.get("route_name"), str):
+            routes[each] = route
         if len(asked) > MAX_DIFFERENT:
             raise ConfigError(f"{recorded}: more than {MAX_DIFFERENT} different ones; give a part of it")
         for host, addresses in resolved((record,)).items():
             names[host] = list(dict.fromkeys((*names.get(host, ()), *addresses)))
     before, after = (take(file.load(paths), names) for paths in (old, new))
+    if unlike := strangers(before, routes):
+        print(
+            f"{len(unlike)} of what was recorded cannot be told: a match looks at headers that the log does not have, or another "
+            f"configuration was in force; describe it with its headers. {unlike[0]}",
+            file=sys.stderr,
+        )
     return changes(before, after, asked)
 
 

@@ -37,6 +37,7 @@ class ResponseFlag(Enum):
     NO_HEALTHY_UPSTREAM = "UH"
     DOWNSTREAM_RESET = "DC"  # the peer reset the connection
     IDLE_TIMEOUT = "SI"  # nothing moved for the idle timeout
+    RETRY_LIMIT = "URX"  # what the upstream answered was not tried again: all attempts were used
     OVERFLOW = "UO"  # the connection limit was reached
     NO_ROUTE = "NR"  # not redirected, or redirected to nowhere: no destination to go to
     NO_CLUSTER = "NC"  # a route names a destination that the registry does not have

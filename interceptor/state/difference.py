@@ -91,6 +91,19 @@ def changes(before: Snapshot, after: Snapshot, asked: Mapping[Asked, int]) -> li
     return found
 
 
+def strangers(before: Snapshot, routes: Mapping[Asked, str]) -> list[str]:
+    """The recorded requests that took another route than the old configuration leads them to by what the log has of them."""
+    found = []
+    for each, recorded in routes.items():
+        was = answer(before, dict(each))
+        route = None if was.routed is None else was.routed.route
+        if route != recorded:
+            found.append(
+                f"{was.asked}: recorded on the route {recorded}, by the old configuration {route or '-'}"
+            )
+    return found
+
+
 def _decided(explanation: Explanation) -> dict[str, str]:
     route, mode, verdict = explanation.route, explanation.mutual_tls, explanation.verdict
     return {

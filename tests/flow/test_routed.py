@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.request import RequestRecord
 from tests.support.flows import reset, wait_until
@@ -613,3 +614,39 @@ async def test_requests_that_say_the_same_are_treated_the_same_each_time() -> No
 
 def ids(head: bytes) -> bytes:
     return head.partition(b"x-request-id: ")[2].partition(b"\r\n")[0]
+
+
+async def test_the_answer_to_the_last_attempt_is_passed_on_and_the_log_says_that_it_was_the_last() -> None:
+    text = "- retries: {attempts: 1, retryOn: 5xx}\n  route: [{destination: {host: shop.example}}]"
+    async with routed_bed(routes(text)) as bed:
+        client = bed.client()
+        await client.send(ask())
+        for _ in range(2):
+            _, wire = await bed.any()
+            await wire.head()
+            await wire.send(response("503 Down", "Content-Length: 0"))
+        assert (await answered(client))[0] == 503
+        (record,) = await bed.requests()
+    assert (record.flag, record.details) == (ResponseFlag.RETRY_LIMIT, "via_upstream")
+
+
+async def test_all_endpoints_down_is_told_as_what_it_is() -> None:
+    rule = ("DestinationRule", "host: shop.example\ntrafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}")
+    dead = (("127.0.0.8", "v1"), ("127.0.0.9", "v1"))
+    async with routed_bed(rule, versions=dead) as bed:
+        status, _, body, record = await refused(bed, ask())
+        assert (status, record.flag) == (503, ResponseFlag.UPSTREAM_FAILURE)
+        assert b"127.0.0." in body or b"refused" in body
+        down = {
+            ("shop.example", bed.port): {
+                UpstreamAddress(SocketAddress(host, bed.port)): "x" for host, _ in dead
+            }
+        }
+        bed.running.proxy.judge(down)
+        client = bed.client()
+        await client.send(ask())
+        status, _, body = await answered(client)
+        assert (status, b"none is healthy" in body) == (503, True)
+        records = await bed.requests(2)
+        assert records[-1].flag is ResponseFlag.NO_HEALTHY_UPSTREAM
+        bed.running.proxy.judge({})

@@ -44,7 +44,9 @@ class Answered(RequestRecord):
         self.responded = False
         self.over = False
         self.routed: Routed | None = None
-        self.injected = ResponseFlag.NONE  # a fault that a route asked for
+        self.injected = (
+            ResponseFlag.NONE
+        )  # what is told of an answer: a fault that a route asked for, or that there were no more attempts
 
     # What the upstream's connection calls
 

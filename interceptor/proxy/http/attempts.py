@@ -241,9 +241,12 @@ class Attempts:
         if (
             exchange.responded
             or not exchange.replayable
-            or self._attempts > policy.attempts
+            or not policy.attempts
             or retry.reason_to_retry(policy, exchange.head.method, attempt) is None
         ):
+            return False
+        if self._attempts > policy.attempts:
+            exchange.injected = ResponseFlag.RETRY_LIMIT  # of an answer; a failure has its own flag
             return False
         if not self._retrying:
             if not state.may_retry():

@@ -68,3 +68,20 @@ def test_what_is_no_record_is_said_with_its_line(
     told = capsys.readouterr().err
     assert f"{log}:2: " in told
     assert said in told
+
+
+def test_what_the_log_cannot_tell_is_said_beside_the_answer(
+    old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {
+        "direction": "egress",
+        "original_dst": "192.0.2.1:80",
+        "peer": "10.0.0.1:1",
+        "method": "GET",
+        "path": "/",
+    }
+    log = recorded(tmp_path, json.dumps({**line, "authority": "a.example", "route_name": "mine"}))
+    assert gateway.main(["diff", str(old), str(old), "--recorded", log]) == 0
+    told = capsys.readouterr()
+    assert told.out == "nothing recorded would be decided otherwise\n"
+    assert told.err.startswith("1 of what was recorded cannot be told")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from interceptor.errors import ConfigError
-from interceptor.state.difference import Change, changes, question, resolved
+from interceptor.state.difference import Change, changes, question, resolved, strangers
 from interceptor.state.snapshot import take
 from tests.support.documents import SIDECAR, configuration, service_entry_text
 from tests.support.routed import document, shop
@@ -119,3 +119,28 @@ def test_a_tcp_route_that_changes_is_told_with_its_endpoints() -> None:
     ends = ", ".join(f"10.1.0.{number}:80" for number in range(1, 6))
     assert change.before == {"route": f"{name} outbound|80||shop.example ({ends} and 2 more)"}
     assert change.after == {"route": f"{name} outbound|80||bank.example (10.2.0.1:80)"}
+
+
+def test_what_took_another_route_than_the_log_can_tell_is_said() -> None:
+    routes = document(
+        "VirtualService",
+        """
+        hosts: [shop.example]
+        http:
+        - {name: mine, match: [{headers: {x-me: {exact: me}}}], route: [{destination: {host: shop.example}}]}
+        - {name: rest, route: [{destination: {host: shop.example}}]}
+        """,
+    )
+    before = take(configuration(shop(80, ("10.1.0.1", "v1")), routes))
+    asked = (
+        ("host", ("shop.example",)),
+        ("method", ("GET",)),
+        ("path", ("/",)),
+        ("to", ("198.51.100.1:80",)),
+    )
+    elsewhere = (("to", ("192.0.2.1:80",)),)
+    assert strangers(before, {asked: "rest"}) == []
+    [said] = strangers(before, {asked: "mine"})
+    assert said.endswith("GET /: recorded on the route mine, by the old configuration rest")
+    [said] = strangers(before, {elsewhere: "mine"})
+    assert said.endswith("recorded on the route mine, by the old configuration -")
