@@ -114,12 +114,15 @@ class Agent:
         self._lost = None
         self._data = data
         self._count += 1
+        before = self.said, self._withdrawn
+        self.said, self._withdrawn = data, None  # so says who is told of the change
         taken = keeper.reload()
         self._refused = not taken
         if taken:
-            self.said, self._withdrawn = data, None
             self.given.set()
             self.pass_on(data)
+        else:
+            self.said, self._withdrawn = before
         return taken
 
     def withdraw(self) -> None:
