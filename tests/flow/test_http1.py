@@ -120,6 +120,18 @@ async def test_many_pipelined_requests_that_are_answered_by_us_do_not_end_us() -
         assert {record.flag for record in await bed.requests(number)} == {ResponseFlag.DENY}
 
 
+async def test_pipelined_requests_are_all_answered_to_who_has_ended_his_side() -> None:
+    """As ``printf ... | nc -N`` does: the end is behind the requests, however many turns these take."""
+    async with http_bed() as bed:
+        serving = bed.running.proxy._services.http
+        serving.looks = lambda _flow: True
+        serving.authorize = lambda _flow, _head: LocalReply(403, ResponseFlag.DENY, "denied", b"no\n")
+        client = bed.client()
+        await client.send(request() * 100)
+        client.finish()
+        assert (await client.rest()).count(b"HTTP/1.1 403 Forbidden\r\n") == 100
+
+
 @pytest.mark.parametrize("piece", [1, 7, 1000])
 async def test_bodies_arrive_in_pieces_of_any_size(piece: int) -> None:
     body = bytes(range(256)) * 4

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, ResponseFlag
+from interceptor.model.http import LocalReply
 from interceptor.model.identity import CertificateFiles, SpiffeId
 from interceptor.policy.peer_authentication import Mode
 from interceptor.routing.security import UpstreamTls
@@ -61,6 +62,27 @@ async def test_http_inside_is_served_as_http(tmp_path: Path, root: Root) -> None
             app.close()
         (flow,) = await running.records.wait_closed()
     assert (flow.relay, flow.peer_identity) == ("http", WEB)
+
+
+async def test_pipelined_requests_that_we_answer_are_all_answered(tmp_path: Path, root: Root) -> None:
+    """More of them than have one turn: what was decrypted already is no event of the socket's."""
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    server, address = listening()
+    async with running_proxy(view(address, Mode.STRICT), transport=gateway) as running:
+        serving = running.proxy._services.http
+        serving.authorize = lambda _flow, _head: LocalReply(403, ResponseFlag.DENY, "denied", b"no\n")
+        context = client(tmp_path, root.issue(WEB), root, ("istio-http/1.1", "istio", "http/1.1"))
+        with server, await shake(running, context) as peer:
+
+            def talk() -> int:
+                peer.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n" * 100)
+                peer.settimeout(5)
+                got = b""
+                while got.count(b"no\n") < 100 and (more := peer.recv(65536)):
+                    got += more
+                return got.count(b"HTTP/1.1 403 Forbidden\r\n")
+
+            assert await trio.to_thread.run_sync(talk) == 100
 
 
 @pytest.mark.parametrize("looked_at", [True, False], ids=["policies", "nothing looks"])

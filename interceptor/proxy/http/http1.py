@@ -55,12 +55,13 @@ async def serve(service: Service, downstream: Leg) -> bytes:
 class Session(Answering):
     """A client's connection: of what comes by it requests are made, each an exchange."""
 
-    __slots__ = ("_chunks", "_left", "_looked")
+    __slots__ = ("_chunks", "_left", "_left_over", "_looked")
 
     def __init__(self, service: Service, downstream: Leg) -> None:
         super().__init__(service, downstream)
         self._looked = 0  # bytes of what was received in which there is no end of a head
         self._left = 0  # of the request's body: bytes, or CHUNKED
+        self._left_over = False  # requests may have come that had no turn yet
         self._chunks: Chunks | None = None
 
     def start(self, task: trio.lowlevel.Task) -> None:
@@ -85,10 +86,11 @@ class Session(Answering):
             return
         if event & (select.EPOLLERR | select.EPOLLHUP):
             self._gone()
+        elif self._left_over and self._exchange is None and self._blocked is None:
+            self._unread = self._unread or self.drain or bool(event & READ)  # after these
+            self._advance()
         elif event & READ or self.drain:
             self._read()
-        elif self._buffer and self._exchange is None and self._blocked is None:
-            self._advance()
 
     def _unblock(self) -> None:
         """The kernel has room again."""
@@ -160,6 +162,7 @@ class Session(Answering):
     def _advance(self) -> None:
         """Serve the requests that are in the buffer, up to the first one that has to wait."""
         self._advancing = True
+        self._left_over = False
         for _ in range(BATCH):
             if self._exchange is not None or not self._buffer or self._blocked is not None or self._closing:
                 break
@@ -181,6 +184,7 @@ class Session(Answering):
             self._buffer = self._buffer[end + 4 :]
             self._begin(request)
         else:
+            self._left_over = True
             self._hub.again(self.fd)
         self._advancing = False
         if self._exchange is None and self._task is not None and self._push():
