@@ -90,8 +90,7 @@ class Ads:
         for kind in self._kinds.values():
             kind.nonce, kind.asked, kind.told = "", False, ()
         requests = [self._subscription(type_url) for type_url in ORDER if self._subscribes(type_url)]
-        if requests:
-            requests[0] = replace(requests[0], first=True)
+        requests[0] = replace(requests[0], first=True)
         return [*requests, *self.settle(now)]
 
     def disconnect(self) -> None:

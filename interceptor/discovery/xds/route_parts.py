@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
+from interceptor.discovery.xds.matches import is_token
 from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, texts, unknown
 from interceptor.routing.retry import CONDITIONS
 
@@ -58,7 +60,7 @@ def hash_on(body: Body, path: str, said: list[str]) -> dict[str, object] | None:
     policy = policies[0]
     here = f"{path}hash_policy[0]."
     said += unknown(
-        policy, frozenset({"header", "query_parameter", "connection_properties", "terminal"}), here
+        policy, frozenset({"header", "query_parameter", "connection_properties", "cookie", "terminal"}), here
     )
     if name := mapping(policy, "header").get("header_name"):
         said += unknown(mapping(policy, "header"), frozenset({"header_name"}), f"{here}header.")
@@ -67,8 +69,22 @@ def hash_on(body: Body, path: str, said: list[str]) -> dict[str, object] | None:
         return {"httpQueryParameterName": str(name)}
     if mapping(policy, "connection_properties").get("source_ip") is True:
         return {"useSourceIp": True}
-    said.append(f"{here}: needs a header, a query parameter or the source address to hash on")
+    if "cookie" in policy:
+        return {"httpCookie": _cookie(mapping(policy, "cookie"), f"{here}cookie.", said)}
+    said.append(f"{here}: needs a header, a cookie, a query parameter or the source address to hash on")
     return None
+
+
+def _cookie(body: Body, path: str, said: list[str]) -> dict[str, object]:
+    said += unknown(body, frozenset({"name", "ttl", "path"}), path)
+    name, where = str(body.get("name", "")), str(body.get("path", ""))
+    if not is_token(name):
+        said.append(f"{path}name: '{name}' is not a cookie's name")
+    if not re.fullmatch(r"(/[!-:<-~]*)?", where, re.ASCII):
+        said.append(f"{path}path: '{where}' is not a path that a cookie can have")
+    if (ttl := seconds(body, "ttl")) is None:
+        said.append(f"{path}ttl: is required by this version: a cookie is made where a request has none")
+    return {"name": name, "ttl": f"{ttl or 0.0:f}s", **({"path": where} if where else {})}
 
 
 def _conditions(body: Body, path: str, said: list[str]) -> list[str]:

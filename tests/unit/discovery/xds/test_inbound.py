@@ -105,7 +105,7 @@ def test_transport_sockets_say_who_may_speak_in_the_clear() -> None:
     made = made_of(
         listener(80, chain(**mutual())),
         listener(81, chain(match={"transport_protocol": "tls", "application_protocols": ["istio"]}, **mutual()), chain(match={"transport_protocol": "raw_buffer"})),
-        listener(82, chain(**raw)),
+        listener(82, chain(**raw), listener_filters=[{"name": "envoy.filters.listener.tls_inspector"}]),
     )  # fmt: skip
     assert modes(made) == {"80": "STRICT", "81": "PERMISSIVE", "82": "DISABLE"}
     assert made.left_out == {}

@@ -91,6 +91,7 @@ def test_permissions_are_operations(permission: dict[str, Any], operations: list
         (name("spiffe://td/ns/a/", "prefix"), [{"principals": ["td/ns/a/*"]}]),
         (name("/sa/b", "suffix"), [{"principals": ["*/sa/b"]}]),
         ({"authenticated": {}}, [{"principals": ["*"]}]),
+        ({"authenticated": {"principal_name": {"safe_regex": {"regex": ".+"}}}}, [{"principals": ["*"]}]),
         ({"authenticated": {"principal_name": {"safe_regex": {"regex": ".*/ns/shop/.*"}}}}, [{"namespaces": ["shop"]}]),
         (
             {"filter_state": {"key": "io.istio.peer_principal", "string_match": {"exact": "spiffe://td/ns/a/sa/b"}}},
@@ -129,6 +130,10 @@ def test_conditions_hold_for_their_own_alternative_alone() -> None:
             ],
         },
     ]
+
+
+def test_a_header_of_a_principal_is_a_condition() -> None:
+    assert rules_of(principal=present("x")) == [{"when": [{"key": "request.headers[x]", "values": ["*"]}]}]
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("DENY", "DENY"), ("LOG", "AUDIT"), ("ALLOW", "ALLOW")])

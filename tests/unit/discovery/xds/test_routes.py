@@ -55,6 +55,44 @@ def test_retries() -> None:
     assert only(to(), retry_policy=policy)["retries"] == expected, "of the virtual host"
 
 
+def test_limits_that_say_nothing_are_taken() -> None:
+    assert only(
+        to(max_stream_duration={"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"})
+    ) == only(to())
+
+
+def test_a_retry_after_nothing_is_none_and_a_pause_is_optional() -> None:
+    assert only(to(retry_policy={"retry_on": "", "num_retries": 2}))["retries"] == {"attempts": 0}
+    policy = {
+        "retry_on": "5xx",
+        "retriable_status_codes": [409],
+        "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}],
+    }
+    assert only(to(retry_policy=policy))["retries"] == {"attempts": 1, "retryOn": "5xx"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"header": {"header_name": "x-user"}}, {"httpHeaderName": "x-user"}),
+        ({"query_parameter": {"name": "q"}}, {"httpQueryParameterName": "q"}),
+        ({"connection_properties": {"source_ip": True}}, {"useSourceIp": True}),
+        ({"cookie": {"name": "c", "ttl": "60s", "path": "/a"}}, {"httpCookie": {"name": "c", "ttl": "60.000000s", "path": "/a"}}),
+    ],
+)  # fmt: skip
+def test_what_requests_are_hashed_on(policy: dict[str, object], expected: dict[str, object]) -> None:
+    read = routes.read(config(to(hash_policy=[policy])))
+    assert (read.said, read.clusters) == ([], {"c": expected})
+
+
+def test_rewrites_and_names() -> None:
+    given = to(regex_rewrite={"pattern": {"regex": "^/a"}, "substitution": "/b"}, host_rewrite_literal="h")
+    made = only({**given, "name": "r", "request_headers_to_remove": ["x"]})
+    assert made["rewrite"] == {"uriRegexRewrite": {"match": "^/a", "rewrite": "/b"}, "authority": "h"}
+    assert made["name"] == "r"
+    assert made["route"] == [{"destination": {"cluster": "c"}, "headers": {"request": {"remove": ["x"]}}}]
+
+
 def test_answers_of_the_proxys_own() -> None:
     redirect = {
         "path_redirect": "/n",
@@ -74,18 +112,6 @@ def test_answers_of_the_proxys_own() -> None:
 def test_what_only_passes_everything_on_is_told() -> None:
     assert routes.read(config(to("out", timeout="0s"))).hosts[0].plain == "out"
     assert routes.read(config(to("out"))).hosts[0].plain is None, "it has a timeout"
-
-
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [
-        ({"header": {"header_name": "x"}}, {"httpHeaderName": "x"}),
-        ({"query_parameter": {"name": "q"}}, {"httpQueryParameterName": "q"}),
-        ({"connection_properties": {"source_ip": True}}, {"useSourceIp": True}),
-    ],
-)
-def test_what_requests_are_hashed_on(policy: dict[str, object], expected: dict[str, object]) -> None:
-    assert routes.read(config(to(hash_policy=[policy]))).clusters == {"c": expected}
 
 
 def test_a_cluster_that_cannot_be_routed_to_is_answered_for() -> None:
@@ -152,7 +178,24 @@ ROUTE = f"{HOST}routes[0]."
         (config(to(priority="HIGH")), f"{ROUTE}route.priority:"),
         (config(to(max_grpc_timeout="1s")), f"{ROUTE}route.max_grpc_timeout:"),
         (config(to(max_stream_duration={"max_stream_duration": "1s"})), f"{ROUTE}route.max_stream_duration.max_stream_duration:"),
-        (config(to(hash_policy=[{"cookie": {}}])), f"{ROUTE}route.hash_policy[0].cookie:"),
+        (config(to(hash_policy=[{"filter_state": {}}])), f"{ROUTE}route.hash_policy[0].filter_state:"),
+        (config(to(hash_policy=[{"terminal": True}])), f"{ROUTE}route.hash_policy[0].: needs"),
+        (config(to(hash_policy=[{"header": {"header_name": "x"}}] * 2)), f"{ROUTE}route.hash_policy: several"),
+        (config(to(hash_policy=[{"cookie": {"name": "a b", "ttl": "0s"}}])), f"{ROUTE}route.hash_policy[0].cookie.name: 'a b'"),
+        (config(to(hash_policy=[{"cookie": {"name": "a"}}])), f"{ROUTE}route.hash_policy[0].cookie.ttl: is required"),
+        (config(to(hash_policy=[{"cookie": {"name": "a", "ttl": "0s", "path": "x"}}])), f"{ROUTE}route.hash_policy[0].cookie.path: 'x'"),
+        (config(to("a", hash_policy=[{"header": {"header_name": "x"}}]), to("a")), "virtual_hosts[0].routes[1].route.hash_policy: is not that"),
+        (config(to(cluster_not_found_response_code="NOT_FOUND")), f"{ROUTE}route.cluster_not_found_response_code:"),
+        (config(to(retry_policy={"retry_on": "5xx", "retriable_status_codes": [99]})), f"{ROUTE}route.retry_policy.retriable_status_codes: '99'"),
+        (config(to(retry_policy={"retry_on": "5xx", "num_retries": 101})), f"{ROUTE}route.retry_policy.num_retries:"),
+        (config(to(retry_policy={"retry_on": "5xx", "retry_back_off": {"base_interval": "1s", "max_interval": "2s"}})), f"{ROUTE}route.retry_policy.retry_back_off.max_interval:"),
+        (config({"match": {"prefix": "/"}, "redirect": {"scheme_redirect": "ftp"}}), f"{ROUTE}redirect.scheme_redirect:"),
+        (config({"match": {"prefix": "/"}}), f"{ROUTE.removesuffix('.')}: needs one of route, redirect"),
+        (config({"match": {"path_separated_prefix": "/a"}, "route": {"cluster": "c", "prefix_rewrite": "/"}}), f"{ROUTE}route: a rewrite is not honoured"),
+        (config({"match": {"prefix": "/"}, "redirect": {}, "response_headers_to_add": [{"header": {"key": "x", "value": "y"}}]}), f"{ROUTE}response_headers_to_add: is not honoured"),
+        (config(to(prefix_rewrite="/", regex_rewrite={"pattern": {"regex": "a"}})), f"{ROUTE}route.regex_rewrite: cannot"),
+        (config({"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "a", "weight": 1_000_001}]}}}), f"{ROUTE}route.weighted_clusters.clusters[0].weight:"),
+        (config({"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "a"}]}}}), f"{ROUTE}route.weighted_clusters: no cluster"),
         (config(to(retry_policy={"retry_on": "envoy-ratelimited"})), f"{ROUTE}route.retry_policy.retry_on: 'envoy-ratelimited'"),
         (config(to(retry_policy={"retry_host_predicate": [{"name": "x"}]})), f"{ROUTE}route.retry_policy.retry_host_predicate[0]:"),
         (config({"match": {"prefix": "/"}, "redirect": {"strip_query": True}}), f"{ROUTE}redirect.strip_query:"),

@@ -9,8 +9,10 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.documents import load
 from interceptor.config.problems import Source
-from interceptor.discovery.xds.filters import TCP_PROXY
+from interceptor.discovery.xds.clusters import PROTOCOLS
+from interceptor.discovery.xds.filters import HTTP_MANAGER, TCP_PROXY
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Body
+from interceptor.discovery.xds.rbac import NETWORK as RBAC
 from interceptor.discovery.xds.translate import Translation, Translator
 from interceptor.discovery.xds.transport_sockets import RAW, UPSTREAM
 
@@ -378,6 +380,12 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
         (CLUSTER, of(outlier_detection=of(interval="0s")), "outlier_detection.interval:"),
         (CLUSTER, of(outlier_detection=of(max_ejection_percent=101)), "outlier_detection.max_ejection_percent:"),
         (CLUSTER, of(type="ORIGINAL_DST"), "lb_policy:"),
+        (CLUSTER, of(type="ORIGINAL_DST", transport_socket=SECURED), "transport_socket: is not honoured in a cluster"),
+        (CLUSTER, of(transport_socket_matches=[of(x=1)]), "transport_socket_matches[0].x:"),
+        (CLUSTER, of(typed_extension_protocol_options={PROTOCOLS: of(explicit_http_config=of(http2_protocol_options=of(x=1)))}), f"typed_extension_protocol_options.{PROTOCOLS}.explicit_http_config.http2_protocol_options.x:"),
+        (CLUSTER, of(typed_extension_protocol_options={PROTOCOLS: of(upstream_http_protocol_options=of(auto_sni=True))}), f"typed_extension_protocol_options.{PROTOCOLS}.upstream_http_protocol_options.auto_sni:"),
+        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": RBAC}), *chain()["filters"]], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filters: RBAC filters are not honoured together"),  # type: ignore[misc]
+        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": HTTP_MANAGER})], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filter_chain_match.server_names: are honoured before"),
         (CLUSTER, of(type="ORIGINAL_DST", connect_timeout="5s"), "connect_timeout:"),
         (CLUSTER, of(type="EDS"), "eds_cluster_config.eds_config:"),
         (CLUSTER, of(eds_cluster_config={}), "eds_cluster_config:"),
@@ -424,6 +432,47 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
 def test_what_cannot_be_honoured_is_said_with_its_path(type_url: str, body: Body, path: str) -> None:
     problems = judged(type_url, body)
     assert any(problem.startswith(path) for problem in problems), problems
+
+
+def test_http2_hashes_and_outliers_are_in_the_rule() -> None:
+    outliers = {
+        "consecutive_5xx": 7,
+        "enforcing_success_rate": 0,
+        "enforcing_consecutive_local_origin_failure": 0,
+        "max_ejection_percent": 50,
+    }
+    cluster = {
+        **static("10.0.0.1"),
+        "lb_policy": "RING_HASH",
+        "circuit_breakers": {"thresholds": [{"max_connections": 4294967295}]},
+        "outlier_detection": outliers,
+        "common_lb_config": {"healthy_panic_threshold": {"value": 30.0}},
+        "typed_extension_protocol_options": {
+            PROTOCOLS: {"explicit_http_config": {"http2_protocol_options": {}}}
+        },
+    }
+    assert judged(CLUSTER, cluster) == ()
+    made = kinds(TRANSLATOR.documents({"a": cluster}, {}, {"l": listener("10.9.0.1", 443, chain("a"))}, {}))
+    [rule] = made["DestinationRule"]
+    policy = rule["trafficPolicy"]
+    assert policy["loadBalancer"] == {"simple": "RANDOM"}, "there is nothing to hash on"
+    assert "maxConnections" not in policy["connectionPool"]["tcp"]
+    found = policy["outlierDetection"]
+    assert (found["consecutive5xxErrors"], found["consecutiveGatewayErrors"]) == (7, 0)
+    assert (found["consecutiveLocalOriginFailures"], found["minHealthPercent"]) == (0, 30)
+    assert made["ServiceEntry"][-1]["ports"][0]["protocol"] == "HTTP2"
+
+
+def test_names_that_are_not_one_are_no_place_to_go_to() -> None:
+    both = {
+        "type": "STRICT_DNS",
+        "load_assignment": assignment(endpoint("a.example.com", 80), endpoint("b.example.com", 80)),
+    }
+    own = {"type": "STRICT_DNS", "load_assignment": assignment(endpoint("api.example.com", 80))}
+    tcp = listener("10.9.0.1", 443, chain("both"))
+    made = TRANSLATOR.documents({"both": both, ISTIO: own}, {}, {"l": tcp}, {})
+    assert "it is of several names" in made.left_out["listener l"]
+    assert list(made.left_out) == ["listener l"]
 
 
 def test_timeouts_and_policies_that_are_ours_are_taken() -> None:
