@@ -11,9 +11,12 @@ import trio
 from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
 from interceptor.model.connection import ProtocolName, ResponseFlag
 from interceptor.policy.policies import Policies, compiled
+from interceptor.protocol.http2.codes import PREFACE
+from interceptor.telemetry.request_lines import json_line
 from tests.support.client_hellos import hello, name_list, record
 from tests.support.documents import configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings, wait_until
+from tests.support.http2 import GET, Wire, settings as frame_settings
 from tests.support.policies import policy_text, security_text
 from tests.support.tokens import jwks, token
 
@@ -241,6 +244,39 @@ async def test_what_is_compared_is_what_the_app_gets() -> None:
             assert request.startswith(b"GET /api/a?q=/../x ")
             assert (await answered(peer))[2] == b"ok"
             app.close()
+
+
+async def test_so_it_is_on_streams_of_http2() -> None:
+    server, address = listening()
+    async with running_proxy(FixedView((address,), policies=policies(READ_ONLY))) as running:
+        with server, running.connect() as sock:
+            client = Wire(sock)
+            await client.say(PREFACE, frame_settings())
+            ids = set()
+            app = None
+            for number in range(1, 13, 2):
+                path = b"/api/a" if number % 4 == 1 else b"/x/../api/a"
+                await client.ask(number, [*GET[:3], (b":path", path), (b"x-a", b"b")])
+                if app is None:
+                    app = Wire((await trio.to_thread.run_sync(server.accept))[0])
+                    await app.say(frame_settings())
+                seen = await app.fields(number)
+                assert (seen[b":path"], seen[b"x-a"]) == (b"/api/a", b"b")
+                ids.add(seen[b"x-request-id"])
+                await app.answer(number)
+                assert await client.body(number) == b"hello"
+            await client.ask(13, [*GET[:3], (b":path", b"/api/../x"), (b"x-a", b"b")])
+            assert (await client.fields(13))[b":status"] == b"403"
+            assert app is not None
+            app.sock.close()
+        await running.records.wait_closed()
+        lines = [json.loads(json_line(each)) for each in running.records.requests]
+    assert {line["request_id"].encode() for line in lines[:6]} == ids
+    assert len(ids) == 6
+    assert [line["path"] for line in lines] == ["/api/a"] * 6 + ["/x"]
+    assert [line["policy"] for line in lines] == ["AuthorizationPolicy default/read"] * 6 + [
+        "AuthorizationPolicy none"
+    ]
 
 
 async def test_the_next_request_meets_the_policies_of_its_time() -> None:

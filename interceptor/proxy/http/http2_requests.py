@@ -41,10 +41,21 @@ _NO_REQUEST: Final = RequestHead(b"", b"", b"", b"http", b"2", [])
 
 
 class Onward(NamedTuple):
-    """What the upstream gets of a request that nothing looks at."""
+    """What the upstream gets of a request that filters have no say about."""
 
-    fields: Again
+    head: RequestHead
+    fields: Again  # the same
     anonymous: bool  # it needs an id
+
+    def still(self, head: RequestHead) -> bool:
+        """Whether a head that policies have read is what it was, but for the id."""
+        own = self.head
+        size = len(own.headers)
+        return (
+            head.target == own.target
+            and len(head.headers) == size + self.anonymous
+            and head.headers[:size] == own.headers
+        )
 
 
 class Request(RequestRecord):
@@ -229,9 +240,8 @@ class Requests:
             apart.begin()
             self.touch(apart)  # its head goes on, also where nothing of a body comes
             return WAIT
-        if not every.looks(service.flow) and call.protocol is None:
-            self._pass(call)
-            return None
+        if every.filters is None and call.protocol is None:
+            return self._pass(call)
         call.request = call.request.copy()
         record = call.context = Request(self, call)
         self._begun(record)
@@ -253,19 +263,36 @@ class Requests:
         if record.messages is not None:
             self.service.all.recorder.call(record)
 
-    def _pass(self, call: Call) -> None:
-        """Let a request go on that nothing looks at: what it becomes is found out once for all that have the same head."""
+    def _pass(self, call: Call) -> LocalReply | None:
+        """Let a request go on, or refuse it, that filters have no say about.
+
+        What it becomes is found out once for all that have the same head, unless the policies change it.
+        """
+        every, service = self.service.all, self.service
         record = call.context = Request(self, call)
         self._begun(record)
         head = call.request
         onward = head.onward
         if not isinstance(onward, Onward):
             onward = head.onward = _onward(head)
-        call.fields = onward.fields
         if onward.anonymous:
-            record.request_id = request_id = self.service.all.request_id()
-            call.more += plain((b"x-request-id", request_id))
+            record.request_id = every.request_id()
+        if every.authorize is not None and every.looks(service.flow):
+            asked = record.head = call.request = onward.head.copy()
+            if record.request_id is not None:
+                asked.headers.append((b"x-request-id", record.request_id))
+            denied = every.authorize(record, service.decision)
+            if denied is not None:
+                return denied
+            if not onward.still(asked):
+                self.wanted.set()
+                return None
+            record.head = call.request = head
+        call.fields = onward.fields
+        if record.request_id is not None:
+            call.more += plain((b"x-request-id", record.request_id))
         self.wanted.set()
+        return None
 
     def touch(self, apart: Apart) -> None:
         """Something of a request came."""
@@ -325,4 +352,4 @@ def _onward(head: RequestHead) -> Onward:
     anonymous = complete(copy, lambda: b"") is None
     if anonymous:
         remove(copy.headers, b"x-request-id")
-    return Onward(Again(request_fields(copy)), anonymous)
+    return Onward(copy, Again(request_fields(copy)), anonymous)
