@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64  # checks under way: a descriptor each
+FEW: Final = 50  # services that are looked at before the data path has its turn
+TOGETHER: Final = (
+    0.02  # seconds in which changes are told together: of a thousand endpoints that fail at once
+)
 BEHIND: Final = 5.0  # seconds that a check may be late before the log says that there are too many
 _CHUNK: Final = 16 * 1024
 # What says something of this machine, and nothing of the endpoint.
@@ -103,19 +107,22 @@ class Prober:
         self._counts = counts
         self._chance = chance
         self._transport = transport
-        self._targets: dict[tuple[Key, UpstreamAddress], Target] = {}
+        self._services: dict[Key, dict[UpstreamAddress, Target]] = {}
         self._due: list[tuple[float, int, Target]] = []
         self._numbers = itertools.count()
         self._limit = trio.CapacityLimiter(AT_ONCE)
         self._wake = trio.Event()
-        self._dirty: set[Key] = set()
+        self._told = trio.Event()  # something is dirty
+        self._dirty: dict[
+            Key, str
+        ] = {}  # services of which other endpoints are healthy, or there; their clusters
         self._late = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the store and check."""
         async with trio.open_nursery() as nursery:
-            self.follow(self._store.current)
             nursery.start_soon(self._watch)
+            nursery.start_soon(self._publish_often)
             task_status.started()
             while True:
                 await self._wait_due()
@@ -127,13 +134,13 @@ class Prober:
                     place = object()
                     await self._limit.acquire_on_behalf_of(place)
                     nursery.start_soon(self._look, target, place)
-                self._publish()
 
     async def _watch(self) -> None:
-        current = self._store.current
+        """Follow the store; of thousands of services a few at a time: the data path may be in this process."""
         while True:
-            current = await self._store.wait_changed(current.version)
-            self.follow(current)
+            current = self._store.current
+            await self._follow(current)
+            await self._store.wait_changed(current.version)
 
     async def _wait_due(self) -> None:
         """Until a check is due, or something has changed."""
@@ -142,32 +149,46 @@ class Prober:
             await self._wake.wait()
         self._wake = trio.Event()
 
-    def follow(self, snapshot: Snapshot) -> None:
+    async def _follow(self, snapshot: Snapshot) -> None:
         """Check what this snapshot has. What is known of endpoints that it still has, by the same check, stays."""
-        clusters = [] if snapshot.routing is None else list(snapshot.routing.clusters.checked())
-        wanted = {
-            ((cluster.base.service, cluster.port), endpoint.address): cluster
-            for cluster in clusters
-            for endpoint in cluster.endpoints
-        }
-        for key in self._targets.keys() - wanted.keys():
-            target = self._targets.pop(key)
-            target.gone = True
-            self._dirty.add(target.key)
-        new = wanted.keys() - self._targets.keys()
-        now = trio.current_time()
-        for key, cluster in wanted.items():
-            check = cluster.traffic.check
-            assert check is not None  # it is one of those that are checked
-            target = self._targets.setdefault(key, Target(cluster, check, key[1]))
-            if key in new:
-                self._dirty.add(target.key)
-                self._schedule(target, now + health.first_pause(check, len(new), self._chance))
-            elif target.check != check:
+        seen: set[Key] = set()
+        clusters = iter(()) if snapshot.routing is None else snapshot.routing.clusters.checked()
+        number = sum(map(len, self._services.values()))
+        for count, cluster in enumerate(clusters, 1):
+            key = cluster.base.service, cluster.port
+            seen.add(key)
+            number += len(cluster.endpoints)
+            self._take(key, cluster, number)
+            if not count % FEW:
+                self._wake.set()
+                await trio.lowlevel.checkpoint()
+        for key in self._services.keys() - seen:
+            for target in self._services.pop(key).values():
+                target.gone = True
+                self._note_dirty(key, target.cluster.name)
+        self._wake.set()
+
+    def _take(self, key: Key, cluster: Cluster, number: int) -> None:
+        """Check what a service has now, one of so many endpoints in all."""
+        check, now = cluster.traffic.check, trio.current_time()
+        assert check is not None  # it is one of those that are checked
+        known = self._services.setdefault(key, {})
+        for address in known.keys() - cluster.decisions.keys():
+            known.pop(address).gone = True
+            self._note_dirty(key, cluster.name)
+        for address in cluster.decisions.keys() - known.keys():
+            target = known[address] = Target(cluster, check, address)
+            self._note_dirty(key, cluster.name)
+            self._schedule(target, now + health.first_pause(check, number, self._chance))
+        for target in known.values():
+            target.cluster = cluster
+            if target.check != check:
                 target.check = check
                 self._schedule(target, now)
-            target.cluster = cluster
-        self._wake.set()
+
+    def _note_dirty(self, key: Key, cluster: str) -> None:
+        self._dirty[key] = cluster
+        self._told.set()
 
     def _schedule(self, target: Target, at: float) -> None:
         target.due = at
@@ -178,7 +199,7 @@ class Prober:
         if late and not self._late:
             _log.warning(
                 "health checks are %.0f s behind: %d endpoints, %d at once; make spec.healthChecks' intervals longer",
-                *(seconds, len(self._targets), AT_ONCE),
+                *(seconds, sum(map(len, self._services.values())), AT_ONCE),
             )
         self._late = late
 
@@ -213,30 +234,32 @@ class Prober:
                 *(target.address, target.cluster.name, result.details),
             )
         if changed:
-            self._dirty.add(target.key)
+            self._note_dirty(target.key, target.cluster.name)
+
+    async def _publish_often(self) -> None:
+        """Tell what has changed, all that came together at once."""
+        while True:
+            await self._told.wait()
+            self._told = trio.Event()
+            self._publish()
+            await trio.sleep(TOGETHER)
 
     def _publish(self) -> None:
-        """Tell what has changed, all of it at once."""
-        if not self._dirty:
-            return
-        dirty, self._dirty = self._dirty, set()
-        current = {key: found for key, found in self._board.current.items() if key not in dirty}
-        names: dict[Key, str] = {}
-        total = dict.fromkeys(dirty, 0)
-        down: dict[Key, dict[UpstreamAddress, str]] = {key: {} for key in dirty}
-        for target in self._targets.values():
-            if target.key in dirty:
-                names[target.key] = target.cluster.name
-                total[target.key] += 1
-                if target.health.healthy is False:
-                    down[target.key][target.address] = target.health.details
-        for key in sorted(dirty):
-            name = names.get(key, f"outbound|{key[1]}||{key[0]}")
-            if total[key]:
-                self._counts.members(name, total[key] - len(down[key]), total[key])
+        dirty, self._dirty = self._dirty, {}
+        found = {key: down for key, down in self._board.current.items() if key not in dirty}
+        for key, name in sorted(dirty.items()):
+            targets = self._services.get(key, {})
+            down = {
+                target.address: target.health.details
+                for target in targets.values()
+                if target.health.healthy is False
+            }
+            if targets:
+                self._counts.members(name, len(targets) - len(down), len(targets))
             else:
                 self._counts.forget(name)
-        found = current | {key: each for key, each in down.items() if each}
+            if down:
+                found[key] = down
         if found != self._board.current:
             self._board.publish(found)
 

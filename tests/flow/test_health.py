@@ -306,3 +306,14 @@ async def test_this_machine_running_out_of_descriptors_is_nobodys_illness(
         monkeypatch.setattr(upstream, "_open", refuse)
         await until(lambda: caplog.text.count("could not begin: Too many open files") >= 3)
         assert made.down == {}
+
+
+async def test_what_is_found_is_told_also_where_there_is_no_time_for_all_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "AT_ONCE", 1)
+    check = "interval: 1ms, timeout: 30ms, unhealthyThreshold: 1, http: {path: /}"
+    async with bed(check, 4, b"") as made:  # silent, all of them: checks are late from the first on
+        await until(lambda: len(made.down) == 4)
+        made.servers[0].answer = http(200)
+        await until(lambda: len(made.down) == 3)
