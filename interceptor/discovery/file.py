@@ -15,6 +15,7 @@ from interceptor.errors import ConfigError
 from interceptor.middleware.modules import module_problem
 from interceptor.policy import peer_authentication
 from interceptor.policy.selection import Workload
+from interceptor.routing.references import dangling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,14 +67,18 @@ def check(paths: Sequence[str], stdin: BinaryIO | None = None) -> Report:
 
 
 def _noted(loaded: Loaded) -> Iterator[DocumentStatus]:
-    """The documents, with a note at each PeerAuthentication that decides nothing for this workload."""
-    ignored = {}
+    """The documents, with a note at each that decides nothing for this workload, or refers to what is not there."""
+    notes: dict[tuple[str, str], list[str]] = {}
     if loaded.sidecar is not None and not loaded.problems:
-        documents = loaded.configuration().peer_authentications
-        ignored = peer_authentication.ignored(documents, Workload.of(loaded.sidecar))
+        made = loaded.configuration()
+        ignored = peer_authentication.ignored(made.peer_authentications, Workload.of(loaded.sidecar))
+        for name, note in ignored.items():
+            notes.setdefault(("PeerAuthentication", name), []).append(note)
+        for kind, name, note in dangling(made.service_entries, made.destination_rules, made.virtual_services):
+            notes.setdefault((kind, name), []).append(note)
     for each in loaded.documents:
-        note = ignored.get(f"{each.namespace}/{each.name}") if each.kind == "PeerAuthentication" else None
-        yield each if note is None else replace(each, notes=(*each.notes, note))
+        found = notes.get((each.kind, f"{each.namespace}/{each.name}"), [])
+        yield replace(each, notes=(*each.notes, *found)) if found else each
 
 
 def read(paths: Sequence[str], stdin: BinaryIO | None = None) -> tuple[list[Source], list[Problem]]:
