@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters."
 NETWORK: Final = f"{_FILTERS}network.rbac.v3.RBAC"
 HTTP: Final = f"{_FILTERS}http.rbac.v3.RBAC"
-MOST: Final = 64  # alternatives that one tree may come to
+MOST: Final = 64  # alternatives that one tree may come to, and rules that both of a policy may
 _FILTER: Final = frozenset(
     {
         *("@type", "rules", "shadow_rules", "stat_prefix", "rules_stat_prefix"),
@@ -92,6 +92,8 @@ def _rules(by: Alternatives, to: Alternatives) -> Iterable[dict[str, object]]:
     if plain:
         yield _rule(by, to)
         return
+    if len(by) * len(to) > MOST:
+        raise _Refused(f"it comes to more than {MOST} rules, which is not honoured by this version")
     for source in by:
         for operation in to:
             yield _rule([source], [operation])

@@ -157,6 +157,25 @@ def test_the_files_of_the_workloads_certificate_are_named_together() -> None:
     assert "spec.tls.revocationList: has no meaning beside workloadApi" in problem
 
 
+def test_the_workloads_certificate_may_be_a_control_planes_secrets() -> None:
+    xds = "discovery: {xds: {servers: [{address: 'a:1'}]}}"
+    sidecar = configuration(f"{SIDECAR}spec: {{tls: {{sds: {{}}}}, {xds}}}\n").sidecar
+    assert sidecar.spec.tls is not None
+    assert sidecar.spec.tls.files == (
+        "sds://default/tls.crt",
+        "sds://default/tls.key",
+        "sds://ROOTCA/ca.crt",
+        None,
+    )
+    [problem] = problems(f"{SIDECAR}spec: {{tls: {{sds: {{}}}}}}\n")
+    assert "spec.tls.sds: needs spec.discovery.xds" in problem
+    both = problems(f"{SIDECAR}spec: {{tls: {{sds: {{}}, workloadApi: {{}}, certificate: /c}}, {xds}}}\n")
+    assert [each.partition(": ")[2].partition(":")[0] for each in both] == [
+        "spec.tls.certificate",
+        "spec.tls.workloadApi",
+    ]
+
+
 @pytest.mark.parametrize("name", ["LEAST_CONN", "UNSPECIFIED", "LEAST_REQUEST"])
 def test_older_names_of_the_default_are_taken_for_it(name: str) -> None:
     [rule] = configuration(

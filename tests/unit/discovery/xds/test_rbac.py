@@ -190,6 +190,11 @@ def test_fields_that_are_not_honoured_are_said(given: dict[str, Any], said: str)
         ({}, ANY, "each permission and principal has one condition"),
         (all_of(*(any_of(present(f"a{at}"), present(f"b{at}")) for at in range(7))), ANY, "it comes to more than 64 alternatives"),
         (any_of(*(all_of(method("A"), {"destination_port": 1 + at}) for at in range(65))), ANY, "it comes to more than 64 alternatives"),
+        (
+            any_of(*(present(f"a{at}") for at in range(9))),
+            {"or_ids": {"ids": [present(f"b{at}") for at in range(8)]}},
+            "it comes to more than 64 rules",
+        ),
         (ANY, name("cn=x"), "the principal 'cn=x' is no SPIFFE id"),
         (ANY, {"source_ip": {}}, "the principal source_ip"),
         (ANY, {"filter_state": {"key": "other"}}, "the principal filter_state"),
