@@ -188,6 +188,11 @@ class ClusterState:
         if not self._active[address]:
             del self._active[address]
 
+    @property
+    def watches(self) -> bool:
+        """Whether it matters how attempts go."""
+        return self._outliers is not None
+
     def note(self, address: UpstreamAddress, outcome: Outcome, now: float) -> None:
         """How an attempt went, as the endpoint's health sees it."""
         if self._outliers is None:

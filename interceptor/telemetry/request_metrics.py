@@ -84,10 +84,16 @@ class RequestMetrics(Collector):
 
     def observe(self, record: RequestRecord) -> None:
         """Count a request that is over."""
-        flow = record.flow
+        flow, routed = record.flow, record.destination
         usual = (
             record.flag is ResponseFlag.NONE
-            and record.destination is None
+            and (
+                routed is None
+                or (
+                    routed.service == flow.destination_service
+                    and routed.namespace == flow.destination_namespace
+                )
+            )
             and record.grpc_status is None
             and flow.upstream_identity is None
         )

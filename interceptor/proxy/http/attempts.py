@@ -116,7 +116,7 @@ class Attempts:
             if denied is not None:
                 exchange.reply(denied)
                 return
-        state = self._means.states.of(cluster, every.clock())
+        state = self._means.states.of(cluster, every.hub.now)
         if state.full():
             exchange.reply(_OVERFLOW)
             return
@@ -154,7 +154,8 @@ class Attempts:
         assert cluster is not None
         every = self._means.serving
         self._attempts += 1
-        address = state.pick(every.clock(), self._key(cluster), self._tried)
+        key = None if cluster.traffic.hash_on is None else self._key(cluster)
+        address = state.pick(every.hub.now, key, self._tried)
         if address is None:
             exchange.reply(_NO_ENDPOINT)
             return
@@ -196,8 +197,10 @@ class Attempts:
         outcome = Outcome.SUCCESS
         if status >= 500:
             outcome = Outcome.GATEWAY_ERROR if status in GATEWAY_ERRORS else Outcome.SERVER_ERROR
-        self._state.note(self._address, outcome, self._means.serving.clock())
-        grpc = http.get(head.headers, b"grpc-status")
+        if self._state.watches:
+            self._state.note(self._address, outcome, self._means.serving.clock())
+        # gRPC is spoken in HTTP/2 only.
+        grpc = None if self._exchange.head.version != b"2" else http.get(head.headers, b"grpc-status")
         if status >= 400 or grpc is not None or self._policy.status_codes:
             number = int(grpc) if grpc is not None and grpc.isdigit() else None
             if self._again(Attempt(status=status, grpc_status=number)):
@@ -287,12 +290,14 @@ class Attempts:
         self._mirror()
         state, self._state = self._state, None
         if state is not None:
-            state.waiting.pop(self, None)
+            if state.waiting:
+                state.waiting.pop(self, None)
             state.requests -= 1
             state.retries -= self._retrying
-        for timer in (self._deadline, self._waiting):
-            if timer is not None:
-                timer.stop()
+        if self._deadline is not None:
+            self._deadline.stop()
+        if self._waiting is not None:
+            self._waiting.stop()
         if state is not None and self._inside:
             state.leave_connection()
 

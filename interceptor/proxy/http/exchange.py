@@ -216,7 +216,7 @@ class Exchange(Answered):
 
     def keep(self) -> None:
         """Keep the request for another attempt, as far as it is not too long."""
-        size = sum(map(len, self._held))
+        size = sum(map(len, self._held)) if self._held else 0
         if size <= REPLAYABLE and self.upgrade is None:
             self._kept, self._kept_size = list(self._held), size
 
@@ -226,9 +226,12 @@ class Exchange(Answered):
         """Send the request, with another head, to another upstream; ``written``: the bytes of it, where they are known."""
         every, flow = self._service.all, self.flow
         multiplexed = multiplexes(decision.protocol, head, self.upgrade)
-        self._service = Service(
-            every, flow, decision, pool_key(decision, reuse=traffic.reuse), multiplexed=multiplexed
-        )
+        # A connection's requests mostly go where the one before went.
+        origin, last = self._service, self._service.last
+        if last is None or last.decision is not decision or last.multiplexed is not multiplexed:
+            key = pool_key(decision, reuse=traffic.reuse)
+            last = origin.last = Service(every, flow, decision, key, multiplexed=multiplexed)
+        self._service = last
         self._head, self._replay, self._written = head, None, written
         self.connect_timeout = traffic.connect_timeout or every.connect_timeout
         if self._kept is not None:

@@ -102,6 +102,7 @@ class Service:
     key: object  # connections to the upstream that have the same one are shared
     sources: Iterator[SocketAddress] | None = None
     multiplexed: bool = False  # requests go to the upstream on streams of HTTP/2
+    last: Service | None = None  # of the request before that a route took elsewhere
 
 
 def pool_key(decision: Decision, alone: int | None = None, reuse: Reuse | None = None) -> object:
