@@ -32,6 +32,7 @@ spec:
   accessLog: {path: %(directory)s/access.log}
   timeouts: {connect: 2s, drainDelay: 10ms, drain: 1s, handshake: 2s}
   tls: {certificate: %(directory)s/tls/tls.crt, privateKey: %(directory)s/tls/tls.key, trustBundle: %(directory)s/tls/ca.crt}
+  discovery: {push: {enabled: true, remote: {address: "[::]:15010", subjectAltNames: [spiffe://cluster.local/ns/shop/sa/web]}}}
 """
 STRICT = """\
 ---
@@ -111,7 +112,7 @@ def sidecar(where: Namespace, work: Path, name: str, *documents: str) -> Iterato
     log.chmod(0o666)
     config = directory / "sidecar.yaml"
     config.write_text(SIDECAR % {"name": name, "directory": directory} + "".join(documents))
-    applied = run(sidecar_setup("apply", "--netns", where.name))
+    applied = run(sidecar_setup("apply", "--netns", where.name, "--exclude-ingress-ports", "15010"))
     assert applied.returncode == 0, applied.stderr
     with started(interceptor("proxy", "--config", str(config), "--netns", where.name)) as process:
         made = Sidecar(where, directory)
@@ -204,6 +205,28 @@ def test_two_programs_talk_in_the_clear_and_their_gateways_by_mutual_tls(bed: To
         shown = db.get("/certs", 15000)
         assert "spiffe://cluster.local/ns/shop/sa/db" in shown
         assert "PRIVATE" not in shown + db.get("/config_dump", 15000)
+        assert pushed(bed.peer, work / "web") == "200"
+        assert "ServiceEntry/shop/db" in db.get("/config_dump", 15000)
+        assert pushed(bed.peer, work / "db") == "403"
+
+
+def pushed(where: Namespace, directory: Path) -> str:
+    """What is answered to a push from another machine, with somebody's certificate."""
+    pair = ("--cert", f"{directory}/tls/tls.crt", "--key", f"{directory}/tls/tls.key")
+    sent = (
+        "-H",
+        "Content-Type: application/yaml",
+        "-X",
+        "PUT",
+        "--data-binary",
+        MESH,
+        "-w",
+        "%{http_code}",
+        "-o",
+        "/dev/null",
+    )
+    done = where.run("curl", "-sSk", *pair, *sent, "https://10.9.0.2:15010/config", check=False)
+    return done.stdout
 
 
 def told(head: str) -> bool:
