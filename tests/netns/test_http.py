@@ -88,6 +88,8 @@ def test_curl_and_nginx(bed: Topology, tmp_path: Path, direction: str) -> None:
         assert proxy.metric("istio_requests_total{") == proxy.metric("istio_response_bytes_count{") == 8
         assert f'reporter="{reporter}"' in proxy.get(15020, "/metrics")[1]
         assert proxy.metric("istio_tcp_connections_opened_total{") == 0
+        found = f'interceptor_detections_total{{direction="{direction}",port="8080",result="http1"}}'
+        assert proxy.metric(found) == proxy.metric("interceptor_detections_total{") == 7
 
 
 def test_nobody_there_is_503_for_http(bed: Topology, tmp_path: Path) -> None:
@@ -126,6 +128,9 @@ def test_redis_and_a_server_that_speaks_first_need_no_declaration(bed: Topology,
                     client.settimeout(3)
                     assert client.recv(100) == b"SSH-2.0-test\r\n"
             assert {line["relay"] for line in proxy.flows(2)} <= {"copy", "splice"}
+            for port in (6379, 2222):
+                found = f'interceptor_detections_total{{direction="ingress",port="{port}",result="opaque"}}'
+                assert proxy.metric(found) == 1
     finally:
         redis.terminate()
         redis.wait(10)

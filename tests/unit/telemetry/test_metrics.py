@@ -10,8 +10,9 @@ from hypothesis import given, settings, strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from interceptor.config.sidecar import Sidecar
-from interceptor.model.address import PeerAddress, SocketAddress
+from interceptor.model.address import OriginalDestination, PeerAddress, SocketAddress
 from interceptor.model.connection import Direction, Flow, ResponseFlag
+from interceptor.telemetry.connection_metrics import MOST_PORTS
 from interceptor.telemetry.labels import tcp_labels
 from interceptor.telemetry.metrics import Metrics
 from tests.support.sample_flows import DENIED, NOT_REDIRECTED, RESET, UPSTREAM_FAILURE, flow
@@ -253,3 +254,28 @@ def test_ingress_flow_counts_on_its_side() -> None:
     assert value(metrics, "interceptor_connections_active", direction="ingress") == 0
     assert value(metrics, ISTIO[1], reporter="destination") == 1
     assert {family.name for family in metrics.collect()} >= {"istio_tcp_sent_bytes"}
+
+
+def test_detections_are_counted_for_each_port_and_result() -> None:
+    metrics = Metrics(sidecar())
+    mail = OriginalDestination(SocketAddress("10.0.0.9", 25))
+    for result in ("timeout", "http1", "timeout"):
+        metrics.detected(flow(direction=Direction.INGRESS, original_dst=mail), result)
+    metrics.detected(flow(), "tls")
+    metrics.detected(flow(original_dst=None), "opaque")
+    assert [
+        (*labels.values(), amount) for labels, amount in samples(metrics)["interceptor_detections_total"]
+    ] == [
+        ("ingress", "25", "timeout", 2),
+        ("ingress", "25", "http1", 1),
+        ("egress", "443", "tls", 1),
+        ("egress", "unknown", "opaque", 1),
+    ]
+
+
+def test_a_client_that_asks_for_every_port_makes_no_more_series() -> None:
+    metrics = Metrics(sidecar())
+    for port in range(1, MOST_PORTS + 101):
+        metrics.detected(flow(original_dst=OriginalDestination(SocketAddress("10.0.0.9", port))), "opaque")
+    assert len(samples(metrics)["interceptor_detections_total"]) == MOST_PORTS + 1
+    assert value(metrics, "interceptor_detections_total", port="other") == 100
