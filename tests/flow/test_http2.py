@@ -134,6 +134,21 @@ async def test_requests_that_say_the_same_get_ids_of_their_own(looked_at: bool) 
         assert logged == ids
 
 
+@pytest.mark.parametrize("looked_at", [False, True])
+async def test_the_app_is_told_what_a_peer_of_the_mesh_presented(looked_at: bool) -> None:
+    async with world() as made:
+        await wait_until(lambda: len(made.running.records.opened_flows) == 1)
+        made.running.records.opened_flows[0].peer_presented = b"By=db"
+        made.running.proxy._services.http.looks = lambda _flow: looked_at
+        said = [(b"x-forwarded-client-cert", b"By=web")]
+        app = None
+        for number, fields in ((1, GET), (3, [*GET, *said]), (5, GET)):
+            await made.client.ask(number, fields)
+            app = app or await made.accept()
+            got = (await app.fields(number))[b"x-forwarded-client-cert"]
+            assert got == (b"By=web,By=db" if number == 3 else b"By=db")
+
+
 async def test_many_streams_at_once() -> None:
     async with world() as made:
         numbers = range(1, 101, 2)

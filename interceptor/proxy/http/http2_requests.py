@@ -274,7 +274,7 @@ class Requests:
         head = call.request
         onward = head.onward
         if not isinstance(onward, Onward):
-            onward = head.onward = _onward(head)
+            onward = head.onward = _onward(head, service.flow.peer_presented)
         if onward.anonymous:
             record.request_id = every.request_id()
         if every.authorize is not None and every.looks(service.flow):
@@ -347,9 +347,9 @@ class Requests:
             record.check_time(now)
 
 
-def _onward(head: RequestHead) -> Onward:
+def _onward(head: RequestHead, presented: bytes | None) -> Onward:
     copy = head.copy()
-    anonymous = complete(copy, lambda: b"") is None
+    anonymous = complete(copy, lambda: b"", presented) is None
     if anonymous:
         remove(copy.headers, b"x-request-id")
     return Onward(copy, Again(request_fields(copy)), anonymous)
