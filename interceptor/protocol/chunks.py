@@ -17,6 +17,7 @@ MAX_LINE: Final = 1024  # a chunk's size and its extensions
 MAX_EXTENSIONS: Final = 16 * 1024  # in one body: they are work for nothing
 MAX_TRAILERS: Final = 8 * 1024
 
+_PLAIN: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(;[^\x00-\x08\n-\x1f\x7f]*)?")
 
 
@@ -31,11 +32,18 @@ class Chunks:
         self.done = False
         self.trailers: Headers = []
 
-    def feed(self, data: bytes) -> tuple[list[bytes], int]:
+    def feed(self, data: bytes) -> tuple[bytes, int]:
         """The body's bytes in some received ones, and how many of these were used: give the rest again with more."""
         found: list[bytes] = []
-        at = 0
-        while not self.done and at < len(data):
+        at, size = 0, len(data)
+        while not self.done and at < size:
+            if self._left == -1 and (plain := _PLAIN.match(data, at)) is not None:
+                start = plain.end()
+                end = start + int(plain[1], 16)
+                if start < end <= size - 2 and data[end : end + 2] == b"\r\n":  # all of a chunk, as most are
+                    found.append(data[start:end])
+                    at = end + 2
+                    continue
             if self._left > 2:
                 piece = data[at : at + self._left - 2]
                 found.append(piece)
@@ -46,7 +54,7 @@ class Chunks:
             if not used:
                 break
             at += used
-        return found, at
+        return found[0] if len(found) == 1 else b"".join(found), at
 
     def _chunk_end(self, data: bytes, at: int) -> int:
         if not b"\r\n".startswith(data[at : at + 2]):

@@ -332,9 +332,9 @@ class Connection(Half):
         else:
             if self._chunks is None:
                 self._chunks = Chunks()
-            pieces, used = self._chunks.feed(data)
-            for piece in pieces:
-                exchange.response_data(piece)
+            found, used = self._chunks.feed(data)
+            if found:
+                exchange.response_data(found)
             self._buffer = data[used:]
             if self._chunks.done:
                 self._done(exchange, self._buffer, self._chunks.trailers)

@@ -222,16 +222,15 @@ class Session(Answering):
         if self._chunks is None:
             self._chunks = Chunks()
         try:
-            pieces, used = self._chunks.feed(self._buffer)
+            found, used = self._chunks.feed(self._buffer)
         except MalformedError as error:
             self._closing = True
             exchange.refuse(replies.of_malformed_request(error))
             return
         self._buffer = self._buffer[used:]
         self._complete = self._chunks.done
-        for piece in pieces:
-            if self._exchange is exchange:
-                exchange.data(piece)
+        if found:
+            exchange.data(found)
         if self._complete and self._exchange is exchange:
             exchange.end(self._chunks.trailers)
 
