@@ -264,9 +264,10 @@ class ClusterStates:
         gone: set[UpstreamAddress] = set()
         there: set[UpstreamAddress] = set()
         for name, state in list(self._states.items()):
-            _, port, subset, host = name.split("|")
+            host, port = state.cluster.base.service, state.cluster.port
+            subset = name.removeprefix(f"outbound|{port}|").removesuffix(f"|{host}")
             before = state.cluster.decisions.keys()
-            found = None if clusters is None else clusters.find(host, int(port), subset or None, int(port))
+            found = None if clusters is None else clusters.find(host, port, subset or None, port)
             if found is not None:
                 state.follow(found, now)
                 there |= found.decisions.keys()

@@ -235,8 +235,8 @@ def _balanced_by(cluster: Cluster) -> str:
 def left_out(routed: RouteReason, unhealthy: Unhealthy) -> Iterator[str]:
     """The endpoints on a request's way that get nothing now, for their checks fail."""
     for cluster in routed.clusters:
-        _, port, _, host = str(cluster["name"]).split("|")
-        down = unhealthy.get((host, int(port)), {})
+        name = str(cluster["name"])  # outbound|80|subset|host, and a subset may have any name
+        down = unhealthy.get((name.rpartition("|")[2], int(name.split("|")[1])), {})
         for address, why in down.items():
             if str(address) in cluster["endpoints"]:  # type: ignore[operator]  # a list of them
                 yield f"{address} of {cluster['name']} is left out: its health check fails: {why}"

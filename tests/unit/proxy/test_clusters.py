@@ -114,3 +114,43 @@ def test_what_nobody_uses_is_dropped_and_what_is_used_is_kept() -> None:
     states.of(replace(old, name="new"), FORGET)
     assert states.of(old, FORGET) is not first
     assert states.of(busy, FORGET).requests == 1
+
+
+def subset_of(*hosts: int) -> tuple[Clusters, Cluster]:
+    """A subset of a name that has to be told from the rest of the cluster's."""
+    rule = document("DestinationRule", "host: shop.example\nsubsets: [{name: 'a|b', labels: {version: v1}}]")
+    versions = [(f"10.1.0.{number}", "v1") for number in hosts]
+    made = plain(configuration(shop(80, *versions), rule))
+    clusters = Clusters(made.service_entries, made.destination_rules, {}, None)
+    found = clusters.find("shop.example", None, "a|b", 80)
+    assert found is not None
+    return clusters, found
+
+
+def test_what_is_in_use_follows_other_clusters_at_once_and_tells_who_left() -> None:
+    states = ClusterStates(seed=1)
+    _, before = subset_of(1, 2)
+    state = states.of(before, 0)
+    after, _ = subset_of(2, 3)
+    assert states.follow(after, 1.0) == ({A}, {B, C})
+    assert picked(state, 40) == {B, C}
+    assert states.follow(after, 2.0) == (set(), {B, C})
+    state.requests = 1
+    assert states.follow(None, 3.0) == ({B, C}, set())
+    assert state.cluster.name in states.dump(), "it carries something"
+    state.requests = 0
+    states.follow(None, 4.0)
+    assert states.dump() == {}
+
+
+def test_what_checks_say_holds_for_subsets_and_for_what_is_used_later() -> None:
+    states = ClusterStates(seed=1)
+    _, found = subset_of(1, 2)
+    state = states.of(found, 0)
+    states.judge({("shop.example", 80): {A: "no answer"}}, 1.0)
+    assert picked(state, 20) == {B}
+    other = ClusterStates(seed=1)
+    other.judge({("shop.example", 80): {A: "no answer"}}, 1.0)
+    assert picked(other.of(found, 2.0), 20) == {B}
+    states.judge({}, 3.0)
+    assert picked(state, 40) == {A, B}
