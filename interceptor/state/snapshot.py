@@ -77,6 +77,7 @@ class Snapshot:
             "version": self.version,
             "documents": [document.as_mapping() for document in self.configuration.documents],
             **_canonical(self.configuration, self.resolved),
+            "former": {host: list(addresses) for host, addresses in self.former.items()},
         }
 
 

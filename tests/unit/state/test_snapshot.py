@@ -133,3 +133,19 @@ def test_a_host_keeps_its_virtual_address_in_the_next_version_and_in_every_proce
     assert moved.places == {"a.example": 7}
     assert take(configuration(DNS, NAMED, NAMED_TOO), before=moved).places["a.example"] == 7
     assert first.places["a.example"] != 7
+
+
+def test_an_address_that_an_answer_has_no_longer_is_allowed_and_no_endpoint() -> None:
+    rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: rule}\nspec:\n  host: a.example\n  trafficPolicy: {loadBalancer: {simple: RANDOM}}\n"
+    resolved = {"a.example": ["10.0.0.2", "10.0.0.1"]}
+    both = take(configuration(NAMED, rule), resolved)
+    made = take(configuration(NAMED, rule), resolved, former={"a.example": ["10.0.0.1"]})
+    assert made.version != both.version
+    assert made.dump()["former"] == {"a.example": ["10.0.0.1"]}
+    [port] = {each.number for entry in made.configuration.service_entries for each in entry.spec.ports}
+    for snapshot, expected in ((both, ["10.0.0.1", "10.0.0.2"]), (made, ["10.0.0.2"])):
+        assert snapshot.routing is not None
+        cluster = snapshot.routing.clusters.find("a.example", port, None, port)
+        assert cluster is not None
+        assert [each.address.host for each in cluster.endpoints] == expected
+        assert snapshot.egress(to("10.0.0.1", port)).service == "a.example"
