@@ -136,6 +136,10 @@ class Routing:
         dialled = b"" if decision.entry is None else decision.service.encode()
         return named if believed else dialled, believed
 
+    def is_elsewhere(self, authority: bytes, decision: Decision) -> bool:
+        """Whether documents say something about a host, but nothing about it where nobody is named."""
+        return decision.entry is None and bool(self.table.routes(authority))
+
     def may_be(self, host: str, decision: Decision, destination: OriginalDestination) -> bool:
         """Whether the original destination may be a host."""
         if decision.entry is None:

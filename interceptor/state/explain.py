@@ -174,6 +174,11 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
             if head is None
             else route_reason(snapshot.routing, head, question, route, destination)
         )
+        if routed is None and head is not None and snapshot.routing.is_elsewhere(head.authority, route):
+            notes.append(
+                f"the Host {head.authority.decode('latin-1')} has routes at the ports of its service; what is sent to this "
+                "address and port passes, as in Istio"
+            )
     return _Case(
         question=question,
         policies=policies,

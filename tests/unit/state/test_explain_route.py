@@ -93,6 +93,16 @@ def test_a_host_that_is_not_believed() -> None:
     assert "the Host bank.example is not believed: the address is that of shop.example" in said
 
 
+def test_a_routed_host_at_a_port_that_no_service_has_passes() -> None:
+    routes = document("VirtualService", "hosts: [shop.example]\nhttp: [{directResponse: {status: 204}}]")
+    snapshot = take(configuration(shop(80, ("10.1.0.1", "v1")), routes))
+    note = "note: the Host shop.example has routes at the ports of its service; what is sent to this address and port passes"
+    for host, noted in (("shop.example", True), ("other.example", False)):
+        found = answer(snapshot, {"to": ["192.0.2.1:8080"], "path": ["/"], "host": [host]})
+        assert found.routed is None
+        assert any(line.startswith(note) for line in found.lines()) is noted
+
+
 def test_a_rule_alone() -> None:
     rule = document(
         "DestinationRule", "host: shop.example\ntrafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}"
