@@ -14,10 +14,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.benchmark import outputs, plot, report, rules
+from scripts.benchmark import mesh, outputs, plot, policy, report, rules
 from scripts.benchmark.contestants import CONTESTANTS, Place
 from scripts.benchmark.load import LOADS, check_path
-from scripts.benchmark.measures import HTTP_MEASURES, HTTP_NAMES, OURS, TCP_MEASURES, Direction
+from scripts.benchmark.measures import (
+    HTTP_MEASURES,
+    HTTP_NAMES,
+    MESH_MEASURE,
+    MESH_NAMES,
+    OURS,
+    POLICY_MEASURE,
+    TCP_MEASURES,
+    Direction,
+)
 from scripts.benchmark.options import Options, parse
 from scripts.benchmark.outputs import OutputError
 from scripts.benchmark.profile import profile
@@ -87,6 +96,8 @@ def visit(results: Results, options: Options, number: int, direction: Direction,
         measures = [measure for measure in group if measure in options.measures]
         if measures and not (serving and name not in HTTP_NAMES):
             measure_all(results, options, (number, direction, name), measures, http=serving)
+    if direction == options.directions[0]:
+        measure_once(results, options, (number, direction, name))
     console.print(f" ({time.monotonic() - began:.1f} s)")
 
 
@@ -115,6 +126,22 @@ def measure_all(
                     discard(results, Discarded(number, direction, name, measure, str(error)))
     except FAILURES as error:
         discard(results, Discarded(number, direction, name, measure, str(error)))
+
+
+def measure_once(results: Results, options: Options, visited: tuple[int, Direction, str]) -> None:
+    """What has no direction: two gateways with mutual TLS between them, and policies."""
+    number, direction, name = visited
+    for measure, names, load in (
+        (MESH_MEASURE, MESH_NAMES, lambda: mesh.measure(name, options.seconds)),
+        (POLICY_MEASURE, (OURS,), policy.measure),
+    ):
+        if measure not in options.measures or name not in names:
+            continue
+        console.print(f" {measure}", end="")
+        try:
+            results.samples += [Sample(number, direction, name, metric, value) for metric, value in load()]
+        except FAILURES as error:
+            discard(results, Discarded(number, direction, name, measure, str(error)))
 
 
 def discard(results: Results, discarded: Discarded) -> None:

@@ -16,7 +16,10 @@ NAMES: Final = (*PEERS, OURS)
 # Each proxy is started once for all measures where it relays bytes, and once more to serve requests.
 TCP_MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
 HTTP_MEASURES: Final = ("http", "http2")
-MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES)
+MESH_MEASURE: Final = "mesh"  # two gateways and mutual TLS between them, once a round whatever the directions
+POLICY_MEASURE: Final = "policy"  # in this process, once a round: only ours
+MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES, MESH_MEASURE, POLICY_MEASURE)
+MESH_NAMES: Final = ("envoy", OURS)
 HTTP_NAMES: Final = ("none", "haproxy", "envoy", OURS)  # who can serve requests to their original destination
 
 CONNECTION_COUNTS: Final = (1, 50, 500)
@@ -78,6 +81,12 @@ METRICS: Final = (
         for n, m in HTTP2_SHAPES
     ),
     Metric("http-own-cpu/100k", "proxy's CPU per 100 000 HTTP requests", "s", "lower"),
+    Metric("mesh-requests", "mutual TLS: requests, 50 conns", "1/s", "higher"),
+    Metric("mesh-up", "mutual TLS: up, 1 stream", "Gbit/s", "higher"),
+    Metric("mesh-down", "mutual TLS: down, 1 stream", "Gbit/s", "higher"),
+    Metric("mesh-handshakes", "mutual TLS: full handshakes, server", "1/s", "higher"),
+    Metric("mesh-resumed", "mutual TLS: resumed handshakes, both gateways", "1/s", "higher"),
+    Metric("policy", "a request by 1 000 policies, the slowest kind", "us", "lower"),
     Metric("rest", "memory at rest", "MB", "lower"),
     Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
 )
@@ -92,7 +101,7 @@ class Bar:
     factor: float
 
 
-# The bars of issues 4 and 5: ingress, as many workers as the peer has threads.
+# The bars of issues 4, 5 and 6: ingress, as many workers as the peer has threads.
 BARS: Final = (
     Bar("requests@50", "envoy", 1.3),
     Bar("requests@50", "haproxy", 1.0),
@@ -102,6 +111,10 @@ BARS: Final = (
     Bar("http@50", "envoy", 2.0),
     Bar("http-p99@50", "envoy", 1.0),
     *(Bar(f"http2@{n}x{m}", "envoy", 0.5) for n, m in HTTP2_SHAPES),
+    Bar("mesh-requests", "envoy", 0.8),
+    Bar("mesh-up", "envoy", 1.0),
+    Bar("mesh-down", "envoy", 1.0),
+    Bar("mesh-handshakes", "envoy", 0.8),
     Bar("rest", "envoy", 0.6),
     Bar("idle", "envoy", 1.0),
     Bar("cpu/100k", "envoy", 1.0),

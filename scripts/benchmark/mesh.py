@@ -1,7 +1,5 @@
 """Mutual TLS side by side: wrk -> client gateway -> server gateway -> nginx, with two of ours or two Envoys, one thread each.
 
-Usage (as root): scripts/bench-mesh [ROUNDS]
-
 Everything runs in namespaces of its own. Both relay opaque TCP (no HTTP is parsed), verify each other's certificate
 against one authority and resume sessions; ``handshakes`` are full ones, made by ``openssl s_time -new`` against the server
 gateway alone.
@@ -15,8 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -28,7 +24,6 @@ APP: Final = "10.9.1.2"
 HTTP: Final = 8080
 BULK: Final = 5201
 UID: Final = 1337
-SECONDS: Final = 5
 SIDES: Final = {"mesh-app": ("db", APP), "mesh-peer": ("web", "10.9.1.1")}
 BODY: Final = "thirty-four bytes make this answer"
 RULES: Final = f"""\
@@ -237,28 +232,28 @@ def ask() -> str:
     return done.stdout
 
 
-def wrk(*more: str) -> float:
+def wrk(seconds: int, *more: str) -> float:
     """Requests a second."""
     said = inside(
-        "mesh-peer", "wrk", "-t", "1", "-c", "50", "-d", f"{SECONDS}s", *more, f"http://{APP}:{HTTP}/"
+        "mesh-peer", "wrk", "-t", "1", "-c", "50", "-d", f"{seconds}s", *more, f"http://{APP}:{HTTP}/"
     )
     found = re.search(r"Requests/sec:\s+([\d.]+)", said)
     assert found, said
     return float(found[1])
 
 
-def bulk(*more: str) -> float:
+def bulk(seconds: int, *more: str) -> float:
     """Gbit a second."""
-    said = json.loads(inside("mesh-peer", "iperf3", "-c", APP, "-t", str(SECONDS), "-J", *more))
+    said = json.loads(inside("mesh-peer", "iperf3", "-c", APP, "-t", str(seconds), "-J", *more))
     return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def handshakes() -> float:
+def handshakes(seconds: int) -> float:
     """Full ones; openssl calls the server gateway straight, as the proxy's own uid would: past the client's rules."""
     # Without the root (-CAfile), which openssl would send with its certificate: gateways do not, neither Envoy nor ours.
     pair = ("-cert", f"{WORK}/web/tls.crt", "-key", f"{WORK}/web/tls.key")
     argv = ["nsenter", "--net=/run/netns/mesh-peer", "setpriv", f"--reuid={UID}", "--clear-groups", "openssl", "s_time",
-            "-connect", f"{APP}:{HTTP}", "-new", "-time", str(SECONDS), *pair]  # fmt: skip
+            "-connect", f"{APP}:{HTTP}", "-new", "-time", str(seconds), *pair]  # fmt: skip
     both = [
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
     ]
@@ -271,54 +266,38 @@ def handshakes() -> float:
     return total
 
 
-MEASURES: Final = {
-    "requests/s, 50 connections": wrk,
-    "Gbit/s to the server": bulk,
-    "Gbit/s from the server": lambda: bulk("-R"),
-    "new connections/s (resumed)": lambda: wrk("-H", "Connection: close"),
-    "full handshakes/s (server)": handshakes,
-}
-
-
-def main() -> None:
-    """Measure every round and print the best of each."""
+def measure(name: str, seconds: int) -> Iterator[tuple[str, float]]:
+    """All measures of one contestant, in fresh namespaces."""
     root = Path(__file__).parents[2]
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(mode=0o755)
     binary = next((root / ".venv-bench").glob("lib/python3*/site-packages/envoy/_bin/envoy"))
     shutil.copy(binary, WORK / "envoy")
     certificates(root)
-    nginx = WORK / "nginx"
-    nginx.mkdir()
-    os.chown(nginx, 65534, 65534)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"{kind}_temp_path {nginx}/{kind}; " for kind in kinds)
-    (nginx / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {nginx}/pid; error_log stderr crit; events {{ worker_connections 9000; }}\n"
-        f'http {{ access_log off; keepalive_requests 1000000000; {temporary} server {{ listen {HTTP} backlog=8192; location / {{ return 200 "{BODY}"; }} }} }}\n'
-    )
-    results: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
+    servers = [
+        (["nginx", "-e", "stderr", "-p", str(WORK / "nginx"), "-c", "nginx.conf"], HTTP),
+        (["iperf3", "-s"], BULK),
+    ]
+    nginx_files(WORK / "nginx")
     with network(), contextlib.ExitStack() as stack:
-        for argv, port in (
-            (["nginx", "-e", "stderr", "-p", str(nginx), "-c", "nginx.conf"], HTTP),
-            (["iperf3", "-s"], BULK),
-        ):
+        for argv, port in servers:
             server = stack.enter_context(process("mesh-app", argv, uid=65534, log=WORK / "server.log"))
             wait_listening(argv[0], server, {port}, WORK / "server.log")
-        for _ in range(rounds):
-            for contestant in ("interceptor", "envoy"):
-                with gateways(contestant, root):
-                    for name, measure in MEASURES.items():
-                        value = measure()
-                        results[name].setdefault(contestant, []).append(value)
-                        print(
-                            f"{time.strftime('%H:%M:%S')} {contestant:<12} {name:<30} {value:10.2f}",
-                            flush=True,
-                        )
-    for name, found in results.items():
-        mine, theirs = (max(found[contestant]) for contestant in ("interceptor", "envoy"))
-        print(f"{name:<30} us {mine:10.2f}   Envoy {theirs:10.2f}   {mine / theirs:5.2f} x")
+        stack.enter_context(gateways(name, root))
+        yield "mesh-requests", wrk(seconds)
+        yield "mesh-up", bulk(seconds)
+        yield "mesh-down", bulk(seconds, "-R")
+        yield "mesh-resumed", wrk(seconds, "-H", "Connection: close")
+        yield "mesh-handshakes", handshakes(seconds)
 
 
-if __name__ == "__main__":
-    main()
+def nginx_files(directory: Path) -> None:
+    """An app that answers a few bytes."""
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {directory}/{kind}; " for kind in kinds)
+    (directory / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {directory}/pid; error_log stderr crit; events {{ worker_connections 9000; }}\n"
+        f'http {{ access_log off; keepalive_requests 1000000000; {temporary} server {{ listen {HTTP} backlog=8192; location / {{ return 200 "{BODY}"; }} }} }}\n'
+    )

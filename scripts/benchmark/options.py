@@ -14,6 +14,8 @@ from scripts.benchmark.measures import (
     HTTP_MEASURES,
     HTTP_NAMES,
     MEASURES,
+    MESH_MEASURE,
+    MESH_NAMES,
     NAMES,
     STREAM_COUNTS,
     TCP_MEASURES,
@@ -30,6 +32,7 @@ SET_UP_SECONDS: Final = 3.0
 RUN_OVERHEAD_SECONDS: Final = 0.4
 RULES_SECONDS: Final = 25.0
 IDLE_SECONDS_PER_THOUSAND: Final = 0.8
+MESH_RUNS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class Options:
             if count or idle:
                 total += visit * len(set(names) & set(self.names))
         total += idle * len(self.names)
+        if MESH_MEASURE in self.measures:
+            visit = 2 * SET_UP_SECONDS + MESH_RUNS * (self.seconds + RUN_OVERHEAD_SECONDS)
+            total += visit * len(set(MESH_NAMES) & set(self.names)) / len(self.directions)
         total *= len(self.directions) * self.rounds + self.profile / max(1, len(self.names))
         return total + RULES_SECONDS * self.rules
 
@@ -87,7 +93,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="about 2 minutes: 1 round of 1 s runs, ingress, 1 000 idle connections",
+        help="about 3 minutes: 1 round of 1 s runs, ingress, 1 000 idle connections",
     )
     parser.add_argument(
         "--rounds", type=_positive(20), metavar="N", help="rounds; each starts with another contestant [3]"
