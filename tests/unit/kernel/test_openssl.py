@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,23 @@ def test_another_library_than_that_of_ssl_is_not_touched(monkeypatch: pytest.Mon
     monkeypatch.setattr(openssl, "_library", lambda: Foreign(1))
     monkeypatch.setattr(openssl, "_newest", Untold())  # what the real one tells of is not this one's
     assert not openssl.make_context(server=True).options & ssl.OP_NO_TICKET
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("library", [True, False])
+def test_without_resumption_each_handshake_shows_the_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion, library: bool
+) -> None:
+    """Without the library's help a session of TLS 1.2 may be resumed, and shows none: its peer is refused."""
+    if not library:
+        without(monkeypatch)
+    root = Root()
+    made = contexts(tmp_path, root.issue(WEB), root)
+    made.material = replace(made.material, anchors={"cluster.local": frozenset(), "other": frozenset()})
+    made._made.clear()
+    first, _ = shake(made, version=version)
+    assert openssl.verified_root(first) == ssl.PEM_cert_to_DER_cert(root.pair.certificate.decode())
+    again, _ = shake(made, first.session, version)
+    resumed = not library and version is ssl.TLSVersion.TLSv1_2
+    assert again.session_reused is resumed
+    assert (openssl.verified_root(again) is None) is resumed

@@ -6,6 +6,7 @@ from pathlib import Path
 import trio
 
 from interceptor.config.sidecar import Sidecar
+from interceptor.policy.authorization import Shadow
 from interceptor.telemetry.access_log import AccessLog
 from interceptor.telemetry.metrics import Metrics
 from interceptor.telemetry.recorder import Recorder
@@ -22,6 +23,8 @@ async def test_a_flow_is_counted_at_both_ends_and_logged_at_its_end(tmp_path: Pa
         recorded = flow()
         recorder.opened(recorded)
         assert b'interceptor_connections_active{direction="egress"} 1.0' in metrics.render()
+        recorder.shadowed(recorded, [Shadow("AuthorizationPolicy shop/p", "deny", "denied")])
+        assert b'interceptor_authorization_shadow_total{action="deny",direction="egress"' in metrics.render()
         recorder.closed(recorded)
         nursery.cancel_scope.cancel()
     assert b'interceptor_connections_active{direction="egress"} 0.0' in metrics.render()
