@@ -15,12 +15,13 @@ from interceptor.model.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interceptor.redirect.rules import Family
+    from interceptor.redirect.rules import Family, Network
 
 
 class _Shape(Record):
     """Where the fields of an entry are: linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h, 64 bit."""
 
+    address: int  # the size of one: source, destination and the masks of both are what comes first
     in_interface: int
     protocol: int
     nfcache: int
@@ -32,8 +33,8 @@ class _Shape(Record):
 
 
 _SHAPES: Final[dict[Family, _Shape]] = {
-    4: _Shape(16, 80, 84, 88, 90, 92, 96, 112),
-    6: _Shape(64, 128, 136, 140, 142, 144, 152, 168),
+    4: _Shape(4, 16, 80, 84, 88, 90, 92, 96, 112),
+    6: _Shape(16, 64, 128, 136, 140, 142, 144, 152, 168),
 }
 _INTERFACE_SIZE: Final = 16  # IFNAMSIZ
 _EXTENSION: Final = struct.Struct("=H29sB")  # xt_entry_match and xt_entry_target: size, name, revision
@@ -95,6 +96,23 @@ def comment(data: bytes, family: Family) -> str:
         if _text(name) == "comment":
             return _text(data[start + _EXTENSION.size : start + size])
     return ""
+
+
+def readdressed(
+    data: bytes, family: Family, source: Network | None, destination: Network | None, remark: str
+) -> bytes:
+    """An entry in normal form with other addresses, and another comment in the place of its own."""
+    entry = bytearray(data)
+    size = _SHAPES[family].address
+    for place, network in enumerate((source, destination)):
+        if network is not None:
+            entry[place * size : (place + 1) * size] = network.network_address.packed
+            entry[(place + 2) * size : (place + 3) * size] = network.netmask.packed
+    for start, length_, name, _ in _extensions(data, family):
+        if name == b"comment":
+            room = length_ - _EXTENSION.size
+            entry[start + _EXTENSION.size : start + length_] = remark.encode().ljust(room, b"\0")
+    return bytes(entry)
 
 
 def describe(data: bytes, family: Family) -> str:
