@@ -391,6 +391,9 @@ class Serving(Protocol):
 
     def stop_accepting(self) -> None: ...
 
+    async def wait_taken(self) -> None:
+        """Wait until connections are served by what is in force."""
+
     async def wait_drained(self) -> None: ...
 
     def abort_all(self, reason: str) -> None: ...
@@ -512,7 +515,9 @@ class Gateway:
     async def _adopt(self, configuration: Configuration) -> str:
         """Put an accepted configuration into force; raises ConfigError where this process cannot."""
         self._certificates.admit(configuration)
-        return await self._resolver.adopt(configuration)
+        version = await self._resolver.adopt(configuration)
+        await self._serving.wait_taken()  # whoever is told of it may rely on it
+        return version
 
     async def run(self) -> None:
         """Serve until told to stop, then drain."""

@@ -30,6 +30,7 @@ class Remote:
         self.started = trio.current_time()
         self.version: str | None = None  # of the configuration that it serves by; None before it serves
         self.ready = trio.Event()  # or ended
+        self._took = trio.Event()  # the next snapshot, or ended
         self.series: Sequence[Metric] = ()  # as they were last told
         self._channel = channel
         self._configuration = configuration  # that it has
@@ -88,6 +89,12 @@ class Remote:
             answered.set()
         self._asked.clear()
         self.ready.set()
+        self._took.set()
+
+    async def wait_taken(self, store: Store) -> None:
+        """Wait until it serves by what is in force, or has ended."""
+        while not self._over and self.version != store.current.version:
+            await self._took.wait()
 
     async def _tell_health(self, board: Board) -> None:
         """Which endpoints are unhealthy; a state that is no more by then is skipped for the last one."""
@@ -104,6 +111,11 @@ class Remote:
             known, self._configuration = self._configuration, current.configuration
             made = None if known is current.configuration else change(known, current.configuration)
             await self.ask("publish", Handover(made, current.resolved, current.former, current.places))
+            if not self.ready.is_set() and current.version != store.current.version:
+                current = store.current  # it is not ready by what is over already
+                continue
             self.version = current.version
             self.ready.set()
+            self._took.set()
+            self._took = trio.Event()
             current = await store.wait_changed(current.version)

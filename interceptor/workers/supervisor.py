@@ -51,6 +51,8 @@ COLLECT_SECONDS: Final = 1.0  # what a worker counted in the last second is lost
 LOG_LOCK: Final = 1  # of the memory's locks; 0 is for the last seat
 END_SECONDS: Final = 5.0  # from the reset of its last flow to a worker's end; 2 of them for its access log
 
+TAKEN_SECONDS: Final = 5.0  # some tens of thousands of documents take a worker two
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -279,6 +281,12 @@ class Supervisor:
         self._tell_all("drain")
         if not self._remotes:
             self._gone.set()
+
+    async def wait_taken(self) -> None:
+        """Wait until all that serve do so by what is in force; who is slow is not waited for long."""
+        with trio.move_on_after(TAKEN_SECONDS):
+            for remote in self._ready():
+                await remote.wait_taken(self.store)
 
     async def wait_drained(self) -> None:
         """Wait until every worker has ended, with its access log written."""

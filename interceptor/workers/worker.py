@@ -112,6 +112,9 @@ class Worker:
             await self._proxy.wait_drained()
             nursery.cancel_scope.cancel()
 
+    async def wait_taken(self) -> None:
+        """What is in force is what it serves by."""
+
     @property
     def active(self) -> int:
         """How many flows are live."""

@@ -205,3 +205,16 @@ async def test_large_messages_arrive_whole_and_in_order() -> None:
     ours.close()
     assert await theirs.receive() is None
     theirs.close()
+
+
+async def test_who_waits_for_the_worker_knows_that_it_serves_by_what_is_in_force() -> None:
+    async with both() as made:
+        for number in range(3):
+            made.store.publish(take(GIVEN, {"shop.example": [f"192.0.2.{number}"]}))
+            with trio.fail_after(10):
+                await made.remote.wait_taken(made.store)
+            assert made.worker.store.current.version == made.store.current.version
+        made.remote.end()
+        made.store.publish(take(GIVEN, {"shop.example": ["192.0.2.9"]}))
+        with trio.fail_after(10):
+            await made.remote.wait_taken(made.store)  # which is no more
