@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -131,10 +132,11 @@ def measure_all(
 def measure_once(results: Results, options: Options, visited: tuple[int, Direction, str]) -> None:
     """What has no direction: two gateways with mutual TLS between them, and policies."""
     number, direction, name = visited
-    for measure, names, load in (
-        (MESH_MEASURE, MESH_NAMES, lambda: mesh.measure(name, options.seconds)),
-        (POLICY_MEASURE, (OURS,), policy.measure),
-    ):
+    loads: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[tuple[str, float]]]]] = {
+        MESH_MEASURE: (MESH_NAMES, lambda: mesh.measure(name, options.seconds)),
+        POLICY_MEASURE: ((OURS,), policy.measure),
+    }
+    for measure, (names, load) in loads.items():
         if measure not in options.measures or name not in names:
             continue
         console.print(f" {measure}", end="")

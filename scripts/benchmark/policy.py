@@ -23,8 +23,6 @@ from interceptor.policy.policies import compiled
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from interceptor.policy.authorization import Authorizer
-
 POLICIES = 1000
 ROUNDS = 5000
 PEER = SpiffeId("cluster.local", "shop", "reader500")
