@@ -38,7 +38,7 @@ class Says:
 
     verdict: Refusal | Delay | Exception | None
 
-    def connection(self, _connection: Connection) -> Refusal | Delay | None:
+    def connection(self, connection: Connection) -> Refusal | Delay | None:
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict
@@ -48,36 +48,36 @@ def filtering(verdict: Refusal | Delay | Exception | None, failure: Failure = "c
     return BuiltInConnection("built-in", failure, Says(verdict))
 
 
-async def passes(_connection: Connection, call_next: ConnectionNext) -> Refusal | None:
+async def passes(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     await call_next()
     return None
 
 
-async def refuses(_connection: Connection, _call_next: ConnectionNext) -> Refusal | None:
+async def refuses(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     return Refusal("not this one")
 
 
-async def ignores(_connection: Connection, _call_next: ConnectionNext) -> Refusal | None:
+async def ignores(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     return None
 
 
-async def breaks(_connection: Connection, _call_next: ConnectionNext) -> Refusal | None:
+async def breaks(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     raise KeyError("broken")
 
 
-async def breaks_later(_connection: Connection, call_next: ConnectionNext) -> Refusal | None:
+async def breaks_later(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     await call_next()
     raise KeyError("broken")
 
 
-async def twice(_connection: Connection, call_next: ConnectionNext) -> Refusal | None:
+async def twice(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
     await call_next()
     await call_next()
     return None
 
 
-async def late(_connection: Connection, _call_next: ConnectionNext) -> Refusal | None:
-    await trio.sleep_forever()
+async def late(connection: Connection, call_next: ConnectionNext) -> Refusal | None:
+    await trio.sleep(60)
     return None
 
 

@@ -27,7 +27,7 @@ def read(pair: Pair) -> x509.Certificate:
 def test_a_root_signs_workloads_and_nothing_else(root: Pair) -> None:
     said = facts(read(root))
     assert said.is_authority
-    assert said.usages == {"keyCertSign"}
+    assert said.usages == frozenset(("keyCertSign",))
     assert said.uris == ("spiffe://cluster.local",)
     assert (said.not_before, said.not_after) == (NOW - BACKDATE, NOW + 10 * DAY)
     assert read(root).extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
@@ -43,7 +43,10 @@ def test_a_workloads_certificate_serves_both_ends_and_names_who_it_is(root: Pair
     said = facts(read(pair))
     read(pair).verify_directly_issued_by(read(root))
     assert (said.uris, said.dns_names, said.is_authority) == ((str(WEB),), ("web.shop",), False)
-    assert (said.usages, said.purposes) == ({"digitalSignature"}, {"serverAuth", "clientAuth"})
+    assert (said.usages, said.purposes) == (
+        frozenset(("digitalSignature",)),
+        frozenset(("serverAuth", "clientAuth")),
+    )
     assert said.not_after == NOW + DAY
     assert read(pair).extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
     key = serialization.load_pem_private_key(pair.key, None)
