@@ -48,9 +48,9 @@ def _judge(arguments: Sequence[str], parser: Callable[[], typer.Typer]) -> Asked
 
 
 def _run(asked: Asked) -> int:
-    from interceptor import runtime  # noqa: PLC0415 (not for the child)
+    from interceptor.runtime import run  # noqa: PLC0415 (not for the child)
 
-    runtime.run_proxy(
+    run.run_proxy(
         asked.configuration,
         start=asked.start,
         namespace=asked.namespace,

@@ -1,0 +1,1 @@
+"""Composition root of the proxy: settings become services in one nursery."""
