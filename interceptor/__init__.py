@@ -70,6 +70,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     relay                 moving bytes between the two sides of a flow, and the way it is done: copy or splice
     response flag         Envoy's short code for how a flow ended; ``-`` when nothing was wrong
     ruleset               all our rules, typed, for both families: the only source of every rendering
+    secret                a certificate, key or trust bundle that a control plane gives: a file in memory, ``sds://NAME/tls.crt``
     snapshot              one immutable version of everything decided by configuration
     verdict               what policies decide over a connection or request, and which one did
     trunk                 a connection of HTTP/2 to an upstream, for the requests of many clients
