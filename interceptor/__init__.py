@@ -31,6 +31,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     app                   the unmodified program whose connections are intercepted
     access log            one line per connection, written at its end
     backend               which rules of the kernel ours are: iptables' legacy tables or nftables; its driver writes them
+    attempt               a request on its way to one endpoint of a cluster; another one may follow
     authorizer            the policies about one workload or destination, compiled: facts in, verdict out
     bridge                a client's HTTP/2 connection and the upstream's for it, joined stream by stream
     bulk                  a source that fills a message's buffer: it is spliced from then on
