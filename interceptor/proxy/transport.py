@@ -136,7 +136,8 @@ class Transport:
             sockets.reset(sock)
             raise
         if not (stream.resumed and contexts.serves_on(upstream, self._keeper(tls).now())):
-            stream.on_ticket = lambda: contexts.keep(upstream, stream.session)
+            by_id = stream.version == "TLSv1.2"
+            stream.on_ticket = lambda: contexts.keep(upstream, stream.session, by_id=by_id)
         return stream
 
     def _believe(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> None:

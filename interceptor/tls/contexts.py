@@ -68,9 +68,12 @@ class Contexts:
         session = self._sessions.get(upstream)
         return session is not None and now - session.time < session.timeout / 2
 
-    def keep(self, upstream: Upstream, session: ssl.SSLSession | None) -> None:
-        """Remember the newest session with an upstream; the least recently renewed ones are forgotten."""
-        if session is None or not session.has_ticket or self.material.anchors:
+    def keep(self, upstream: Upstream, session: ssl.SSLSession | None, *, by_id: bool = False) -> None:
+        """Remember the newest session with an upstream; the least recently renewed ones are forgotten.
+
+        Up to TLS 1.2 (``by_id``) a server may keep it itself, and give no ticket but an id.
+        """
+        if session is None or self.material.anchors or not (session.has_ticket or (by_id and session.id)):
             return
         self._sessions[upstream] = session
         self._sessions.move_to_end(upstream)

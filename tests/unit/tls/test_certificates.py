@@ -198,9 +198,12 @@ def test_the_system_bundle_is_trusted_where_none_is_given() -> None:
     assert made.client(()).cert_store_stats()["x509_ca"] >= 0
 
 
-def test_only_sessions_with_a_ticket_are_kept_and_not_for_ever(tmp_path: Path, root: Root) -> None:
+def test_only_sessions_that_can_be_resumed_are_kept_and_not_for_ever(tmp_path: Path, root: Root) -> None:
     class Session:
-        has_ticket = True
+        has_ticket, id = True, b""
+
+    class Named(Session):
+        has_ticket, id = False, b"named"
 
     made = contexts(tmp_path, root.issue(), root)
     upstreams = [Upstream(str(number), None, (), ()) for number in range(SESSIONS + 1)]
@@ -209,6 +212,10 @@ def test_only_sessions_with_a_ticket_are_kept_and_not_for_ever(tmp_path: Path, r
     made.keep(upstreams[0], None)
     assert made.session(upstreams[0]) is None
     assert made.session(upstreams[-1]) is not None
+    made.keep(upstreams[0], Named())  # type: ignore[arg-type]  # the same
+    assert made.session(upstreams[0]) is None, "TLS 1.3 has no sessions without a ticket"
+    made.keep(upstreams[0], Named(), by_id=True)  # type: ignore[arg-type]  # the same
+    assert made.session(upstreams[0]) is not None
 
 
 def test_what_an_app_is_told_of_a_certificate_ends_no_text_and_no_line(root: Root) -> None:
