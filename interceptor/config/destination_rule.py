@@ -222,15 +222,27 @@ class HTTPPool(Strict):
     maxConcurrentStreams: int | None = Field(default=None, ge=1)  # noqa: N815 (of one connection of HTTP/2)
 
 
-class TCPPool(Strict):
-    """Bounds on connecting."""
+# Linux counts whole seconds, and no more of them than this; a part of one is dropped, as Istio does.
+ProbeSeconds = Annotated[float, BeforeValidator(seconds), Field(ge=1, le=32767)]
 
-    unsupported: ClassVar[frozenset[str]] = frozenset(
-        {"tcpKeepalive", "maxConnectionDuration", "idleTimeout"}
-    )
+
+class TCPKeepalive(Strict):
+    """How the kernel finds out that an endpoint has vanished; what is not given is as the kernel has it."""
+
+    probes: int = Field(default=0, ge=0, le=127)  # that go unanswered (0: as the kernel has it)
+    time: ProbeSeconds | None = None  # of silence before the first
+    interval: ProbeSeconds | None = None  # between two
+
+
+class TCPPool(Strict):
+    """Bounds on connecting, and how connections are kept."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"maxConnectionDuration"})
 
     maxConnections: int | None = Field(default=None, ge=1)  # noqa: N815 (that carry something)
     connectTimeout: Duration | None = None  # noqa: N815
+    tcpKeepalive: TCPKeepalive | None = None  # noqa: N815
+    idleTimeout: Annotated[float, BeforeValidator(seconds), Field(ge=0, le=86_400 * 30)] | None = None  # noqa: N815 (of an opaque flow; 0s: none)
 
 
 class ConnectionPool(Strict):

@@ -28,12 +28,8 @@ IP6T_SO_ORIGINAL_DST: Final = 80  # include/uapi/linux/netfilter_ipv6/ip6_tables
 BACKLOG: Final = 4096
 
 # A vanished peer is noticed within 180 + 9 * 180 s: ztunnel's figures.
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 180),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
-)
+_PROBED: Final = (180, 180, 9)
+_PROBES: Final = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 # Urgent data stays in the stream: the byte would otherwise be lost between the two sides.
 _LEG_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -87,8 +83,9 @@ def open_listeners(port: int, number: int, *, transparent: bool = False) -> list
     for listener in listeners:
         if transparent:
             _make_transparent(listener)
-        for level, option, value in (*_LEG_OPTIONS, *_KEEPALIVE):
+        for level, option, value in _LEG_OPTIONS:
             listener.setsockopt(level, option, value)
+        keep_alive(listener)
         listener.listen(BACKLOG)
         listener.settimeout(0)
     return listeners
@@ -260,10 +257,15 @@ def open_upstream(address: UpstreamAddress, source: SocketAddress | None = None)
     return upstream
 
 
-def keep_alive(sock: Stream) -> None:
-    """Have the kernel notice that the other end has vanished."""
-    for level, option, value in _KEEPALIVE:
-        sock.setsockopt(level, option, value)
+def keep_alive(sock: Stream, *asked: int | None) -> None:
+    """Have the kernel notice that the other end has vanished.
+
+    ``asked``: the seconds of silence before the first probe and between two, and how many; None: as the kernel has it.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in zip(_PROBES, asked or _PROBED, strict=True):
+        if value is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _make_transparent(sock: socket.socket) -> None:

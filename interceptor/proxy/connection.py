@@ -258,7 +258,13 @@ def _relay(
         if over is not None:
             over()
 
-    services.hub.start(flow, downstream, dialled.sock, done, fresh=fresh)
+    pair = services.hub.start(flow, downstream, dialled.sock, done, fresh=fresh)
+    if not fresh and (cluster := services.courses.cluster(flow)) is not None:
+        terms = cluster.traffic
+        if terms.idle_timeout is not None:
+            setting = f"connectionPool.tcp.idleTimeout of {cluster.rule}"
+            services.hub.allow_silence(pair, terms.idle_timeout, setting)
+        pair.probed = terms.reuse is not None and terms.reuse.keepalive is not None
 
 
 def _end(flow: Flow, downstream: Leg, services: Services) -> None:

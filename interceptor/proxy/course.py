@@ -201,6 +201,11 @@ class Courses:
         self.leave(flow)
         return decision if course is None else course.decision
 
+    def cluster(self, flow: Flow) -> Cluster | None:
+        """The cluster that a flow goes to, where documents say something of it."""
+        course = self._live.get(flow.id)
+        return None if course is None else course.cluster
+
     def leave(self, flow: Flow) -> None:
         """The flow is over, or goes elsewhere."""
         course = self._live.pop(flow.id, None)

@@ -41,7 +41,7 @@ class Ended:
     side: Side
     how: Ending
     errno: int = 0  # of a reset
-    reason: str = "-"  # of an abort: a sentence
+    reason: str = "-"  # of an abort: a sentence; of an idle flow: the setting that it ran into
 
 
 class DialError(PeerError):
@@ -158,7 +158,7 @@ _RELAY: Final = {
     (Side.UPSTREAM, Ending.RESET): Outcome(
         ResponseFlag.UPSTREAM_RESET, "the connection to the upstream broke: {errno}"
     ),
-    (Side.NEITHER, Ending.IDLE): Outcome(ResponseFlag.IDLE_TIMEOUT, "no byte moved for spec.timeouts.idle"),
+    (Side.NEITHER, Ending.IDLE): Outcome(ResponseFlag.IDLE_TIMEOUT, "no byte moved for {reason}"),
     (Side.DOWNSTREAM, Ending.LINGER): Outcome(
         ResponseFlag.IDLE_TIMEOUT,
         "the peer had finished, then no byte moved for spec.timeouts.linger",

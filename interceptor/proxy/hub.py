@@ -33,6 +33,7 @@ import errno
 import select
 import socket
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import outcome
@@ -136,6 +137,11 @@ class Hub(Loop):
             if data:
                 end.pending = data
                 self._read.append(end)
+
+    def allow_silence(self, pair: Pair, seconds: float, setting: str) -> None:
+        """A flow that just began has an idle timeout of its own; inf: none."""
+        pair.look = partial(self._check_silence, idle=seconds, setting=setting)
+        self._wheel.hasten(pair, pair.active + min(seconds, self._idle))
 
     async def relay(
         self, flow: Flow, downstream: Leg, upstream: Leg, early: tuple[bytes, bytes] | None = None
@@ -432,16 +438,20 @@ class Hub(Loop):
             self._emptied.set()
         pair.done(ended)
 
-    def _check_silence(self, pair: Pair, now: float) -> None:
+    def _check_silence(
+        self, pair: Pair, now: float, idle: float | None = None, setting: str = "spec.timeouts.idle"
+    ) -> None:
         if pair.flow not in self._pairs:  # it was ended since the wheel gave it out
             return
-        if pair.young:
-            pair.young = False
+        if not pair.probed:
+            pair.probed = True
             sockets.keep_alive(pair.upstream.sock)  # the other one inherited it from its listener
         half_closed = pair.first_eof is not None
-        due = pair.active + (self._linger if half_closed else self._idle)
+        due = pair.active + (self._linger if half_closed else self._idle if idle is None else idle)
         if due > now:
-            self.schedule(pair, due)
+            self.schedule(pair, min(due, now + self._idle))  # at infinity there is nothing to hasten
             return
-        how = Ending.LINGER if half_closed else Ending.IDLE
-        self._finish(pair, Ended(pair.first_eof or Side.NEITHER, how))
+        if pair.first_eof is not None:
+            self._finish(pair, Ended(pair.first_eof, Ending.LINGER))
+        else:
+            self._finish(pair, Ended(Side.NEITHER, Ending.IDLE, reason=setting))

@@ -57,9 +57,9 @@ class Pair:
         "flow",
         "look",
         "plain",
+        "probed",
         "slot",
         "upstream",
-        "young",
     )
 
     def __init__(
@@ -77,7 +77,7 @@ class Pair:
         self.look = look
         self.active = 0.0  # when a byte moved last
         self.plain = True  # both are sockets: no TLS
-        self.young = True  # the timer wheel has not come to it yet
+        self.probed = False  # the kernel finds out whether the upstream is there
         self.first_eof: Side | None = None  # set: half-closed
         self.slot = 0  # of the timer wheel
         downstream.other, upstream.other = upstream, downstream

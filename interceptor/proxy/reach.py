@@ -10,6 +10,7 @@ from interceptor.model.connection import Direction
 from interceptor.proxy import permission, upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http.client import Dialled
+from interceptor.routing.clusters import DEFAULT
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.services import Services
     from interceptor.proxy.upstream import Dial
+    from interceptor.routing.clusters import Traffic
     from interceptor.routing.destinations import Decision
 
 
@@ -50,9 +52,8 @@ async def dial(
     try:
         while True:
             chosen = courses.next(flow, course)
-            timeout = course.cluster.traffic.connect_timeout
             try:
-                dialled = await _connect(flow, chosen, services, None, protocol, timeout)
+                dialled = await _connect(flow, chosen, services, None, protocol, course.cluster.traffic)
             except DialError:
                 if not courses.failed(course):
                     raise
@@ -70,7 +71,7 @@ async def _connect(
     services: Services,
     begun: Dial | None,
     protocol: ProtocolName,
-    timeout: float | None = None,
+    traffic: Traffic = DEFAULT,
 ) -> Dialled:
     """Connect to one upstream after the other, and note what became of it."""
     started = services.http.clock()
@@ -78,7 +79,7 @@ async def _connect(
         sock, address = await upstream.dial(
             decision.upstreams,
             services.hub,
-            timeout=timeout or services.connect_timeout,
+            timeout=traffic.connect_timeout or services.connect_timeout,
             hint=decision.hint,
             sources=sources(flow, services),
             begun=begun,
@@ -86,6 +87,8 @@ async def _connect(
     except DialError as failure:
         flow.upstream = failure.address
         raise
+    if traffic.reuse is not None and (asked := traffic.reuse.keepalive) is not None:
+        sockets.keep_alive(sock, *asked)
     dialled = note_dialled(flow, sock, address, started, services)
     leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
     return dialled._replace(sock=leg)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
+from interceptor.routing import reuse
 from interceptor.routing.balance import Endpoint
 from interceptor.routing.destinations import Decision
 from interceptor.routing.locality import Nearness, is_in, own_locality, parse, place_by, ranking
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         ConnectionPool,
         ConsistentHash,
         DestinationRule,
-        HTTPPool,
         LoadBalancer,
         OutlierDetection as OutlierFields,
         PortPolicy,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from interceptor.config.service_entry import ServiceEntry, ServicePort
     from interceptor.model.connection import ProtocolName
     from interceptor.routing.locality import Locality
+    from interceptor.routing.reuse import Reuse
     from interceptor.routing.routes import Question
     from interceptor.routing.security import Security
 
@@ -68,14 +69,6 @@ class SlowStart:
     aggression: float = 1.0
 
 
-class Reuse(NamedTuple):
-    """How long, and for how much, a connection to an endpoint is kept; None: as everywhere."""
-
-    idle: float | None = None  # seconds without a request
-    requests: int | None = None
-    streams: int | None = None  # of HTTP/2, at a time
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """How a cluster's endpoints are used; Istio's defaults."""
@@ -87,11 +80,12 @@ class Traffic:
     max_connections: int | None = None  # that carry something: an opaque flow, or a request of HTTP/1
     max_retries: int | None = None
     connect_timeout: float | None = None
+    idle_timeout: float | None = None  # of an opaque flow
     outliers: OutlierDetection | None = None
     panic_below: float = 0.0
     near: Nearness | None = None
     slow_start: SlowStart | None = None
-    reuse: Reuse | None = None
+    reuse: Reuse | None = None  # of connections
     check: HealthCheck | None = None  # by which endpoints are found to be healthy
 
 
@@ -319,7 +313,8 @@ def _traffic(
         max_connections=None if pool is None else pool.tcp.maxConnections,
         max_retries=None if pool is None else pool.http.maxRetries,
         connect_timeout=None if pool is None else pool.tcp.connectTimeout,
-        reuse=None if pool is None else _reuse(pool.http),
+        idle_timeout=None if pool is None else reuse.idle_timeout(pool),
+        reuse=None if pool is None else reuse.of_pool(pool),
         outliers=None if outliers is None else _outliers(outliers),
         panic_below=(panic if panic is not None else outliers.minHealthPercent if outliers else 0) / 100,
         near=_nearness(balancer, own, labels, ejects=outliers is not None or check is not None),
@@ -328,11 +323,6 @@ def _traffic(
         else SlowStart(warm.duration, warm.minimumPercent / 100, warm.aggression),
         check=check,
     )
-
-
-def _reuse(pool: HTTPPool) -> Reuse | None:
-    asked = Reuse(pool.idleTimeout, pool.maxRequestsPerConnection or None, pool.maxConcurrentStreams)
-    return None if asked == Reuse() else asked
 
 
 def _hash_on(key: ConsistentHash) -> HashOn:

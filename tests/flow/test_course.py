@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import ssl
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +126,57 @@ async def test_no_more_connections_than_may_be() -> None:
         await wait_until(lambda: len(bed.records.closed_flows) == 2)
         await end(upstream)
         assert (await greeted(bed))[0] in {"127.0.0.2", "127.0.0.3"}
+
+
+@pytest.mark.parametrize("dialled", ["198.51.100.1", "127.0.0.3"])  # by a cluster, and itself
+async def test_a_flow_is_silent_for_no_longer_than_its_rule_says(dialled: str) -> None:
+    policy = "{connectionPool: {tcp: {idleTimeout: 0.1s}}}"
+    given = settings(linger=0.4)  # looks at the time every 0.05 s
+    async with routed_bed(rule(policy), protocol="TCP", dialled=dialled, given=given) as bed:
+        _, client, upstream = await greeted(bed)
+        for wire in (client, upstream):
+            with pytest.raises(ConnectionResetError):
+                await wire.rest()
+        [flow] = await bed.records.wait_closed(1)
+    assert flow.flag is ResponseFlag.IDLE_TIMEOUT
+    assert flow.details == "no byte moved for connectionPool.tcp.idleTimeout of DestinationRule default/d0"
+
+
+def probes(upstream: Wire) -> tuple[int, ...]:
+    """The options of the proxy's end of a connection: it is a socket of this process."""
+    local = upstream.sock.getpeername()
+    for path in [each for each in Path("/proc/self/fd").iterdir() if each.is_socket()]:
+        with socket.socket(fileno=os.dup(int(path.name))) as other:
+            if other.getsockname() == local:
+                return (
+                    other.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    *(
+                        other.getsockopt(socket.IPPROTO_TCP, option)
+                        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                    ),
+                )
+    raise AssertionError(local)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "http", "said"),
+    [("TCP", "{}", b"hello"), ("HTTP", "{}", GET), ("HTTP", "{h2UpgradePolicy: UPGRADE}", GET)],
+)
+async def test_connections_are_probed_as_their_rule_says(protocol: str, http: str, said: bytes) -> None:
+    keepalive = "{tcpKeepalive: {time: 70s, interval: 7s, probes: 3}}"
+    policy = f"{{connectionPool: {{http: {http}, tcp: {keepalive}}}}}"
+    async with routed_bed(rule(policy), protocol=protocol) as bed:
+        client = bed.client()
+        await client.send(said)
+        _, upstream = await bed.any()
+        assert (await upstream.some()).startswith(b"PRI * HTTP/2.0" if "UPGRADE" in http else said[:5])
+        assert probes(upstream) == (1, 70, 7, 3)
+        for pair in bed.running.proxy._services.hub._pairs.values():  # as when it is old
+            pair.check_time(pair.active)
+        assert probes(upstream) == (1, 70, 7, 3)
 
 
 async def test_a_limit_holds_for_original_destinations_too() -> None:

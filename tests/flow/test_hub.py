@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -296,7 +297,7 @@ async def test_an_idle_flow_is_ended_and_both_sides_are_reset(mock_clock: MockCl
         await advance(mock_clock, 59)
         assert not pair.over.is_set()
         await advance(mock_clock, 3)
-        assert pair.result == Ended(Side.NEITHER, Ending.IDLE)
+        assert pair.result == Ended(Side.NEITHER, Ending.IDLE, reason="spec.timeouts.idle")
         with pytest.raises(ConnectionResetError):
             pair.peer.recv(1)
         with pytest.raises(ConnectionResetError):
@@ -313,7 +314,34 @@ async def test_a_byte_in_either_direction_keeps_a_flow_alive(mock_clock: MockClo
             await wait_all_tasks_blocked(0.001)
             assert not pair.over.is_set()
         await advance(mock_clock, 62)
-        assert pair.result == Ended(Side.NEITHER, Ending.IDLE)
+        assert pair.result == Ended(Side.NEITHER, Ending.IDLE, reason="spec.timeouts.idle")
+
+
+@pytest.mark.parametrize("own", [5, 300])
+async def test_a_flow_may_be_silent_for_as_long_as_is_said_of_it(mock_clock: MockClock, own: float) -> None:
+    pair = Relayed(Hub(idle=60, linger=10))
+    async with serving(pair.hub, pair):
+        pair.hub.allow_silence(pair.hub._pairs[pair.flow], own, "the setting")
+        await advance(mock_clock, own - 1)
+        assert not pair.over.is_set()
+        pair.end(PEER).send(b"x")
+        await wait_all_tasks_blocked(0.001)
+        await advance(mock_clock, own - 1)
+        assert not pair.over.is_set()
+        await advance(mock_clock, 3)
+        assert pair.result == Ended(Side.NEITHER, Ending.IDLE, reason="the setting")
+
+
+async def test_a_flow_that_may_be_silent_forever_ends_for_lingering_still(mock_clock: MockClock) -> None:
+    pair = Relayed(Hub(idle=60, linger=10))
+    async with serving(pair.hub, pair):
+        pair.hub.allow_silence(pair.hub._pairs[pair.flow], math.inf, "the setting")
+        await advance(mock_clock, 200)
+        assert not pair.over.is_set()
+        pair.end(PEER).shutdown(socket.SHUT_WR)
+        await wait_all_tasks_blocked(0.001)
+        await advance(mock_clock, 12)
+        assert pair.result == Ended(PEER, Ending.LINGER)
 
 
 @pytest.mark.parametrize("first", [PEER, APP])

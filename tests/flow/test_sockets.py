@@ -48,6 +48,15 @@ def test_an_upstream_socket_has_the_options_of_a_leg_once_its_flow_is_kept() -> 
             assert not upstream.getblocking()
 
 
+def test_what_is_asked_of_keepalive_is_set_and_the_rest_left_to_the_kernel() -> None:
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    with contextlib.closing(sockets.open_upstream(UpstreamAddress(SocketAddress("::1", 80)))) as upstream:
+        _, usual, _ = (upstream.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+        sockets.keep_alive(upstream, 7, None, 3)
+        assert [upstream.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [7, usual, 3]
+        assert upstream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_one_listener_takes_both_families_and_knows_the_peer(listener: socket.socket, host: str) -> None:
     with socket.create_connection((host, listener.getsockname()[1])) as peer:

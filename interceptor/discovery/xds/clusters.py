@@ -42,9 +42,14 @@ _CLUSTER: Final = frozenset(
         *("name", "alt_stat_name", "metadata", "type", "eds_cluster_config", "load_assignment"),
         *("connect_timeout", "lb_policy", "least_request_lb_config", "common_lb_config", "dns_lookup_family"),
         *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
-        *("transport_socket", "transport_socket_matches"),
+        *("transport_socket", "transport_socket_matches", "upstream_connection_options"),
     }
 )
+_KEEPALIVE: Final = {  # the field, Istio's name of it, and the most that Linux takes
+    "keepalive_probes": ("probes", 127),
+    "keepalive_time": ("time", 32767),
+    "keepalive_interval": ("interval", 32767),
+}
 _EDS: Final = frozenset({"eds_config", "service_name"})
 _THRESHOLDS: Final = frozenset(
     {
@@ -106,6 +111,7 @@ def judge(body: Body, connect: float, own: Own = None) -> Iterator[str]:
     yield from unknown(common, frozenset({"healthy_panic_threshold"}), "common_lb_config.")
     yield from _protocol_faults(body)
     yield from _transport_faults(kind, body, own)
+    yield from _keepalive_faults(kind, body)
     yield from _breaker_faults(mapping(body, "circuit_breakers"))
     yield from _outlier_faults(mapping(body, "outlier_detection"))
     yield from _endpoints_of(kind, body)
@@ -181,6 +187,29 @@ def transport(name: str, body: Body, endpoints: Mapping[str, Body]) -> dict[str,
     sockets = [*(mapping(each, "transport_socket") for each in matches), mapping(body, "transport_socket")]
     socket = sockets[chosen.pop()] if chosen else sockets[-1]
     return transport_sockets.client(socket) if socket else None
+
+
+def _keepalive_faults(kind: str, body: Body) -> Iterator[str]:
+    options, path = mapping(body, "upstream_connection_options"), "upstream_connection_options."
+    yield from unknown(options, frozenset({"tcp_keepalive"}), path)
+    asked, path = mapping(options, "tcp_keepalive"), f"{path}tcp_keepalive"
+    if "tcp_keepalive" in options and kind == "ORIGINAL_DST":
+        yield f"{path}: is not honoured in a cluster of the type ORIGINAL_DST"
+    yield from unknown(asked, frozenset(_KEEPALIVE), f"{path}.")
+    for name, (_, most) in _KEEPALIVE.items():
+        if not 0 <= number(asked, name, 0) <= most:
+            yield f"{path}.{name}: must be from 0 to {most}"
+
+
+def _keepalive(body: Body) -> dict[str, object] | None:
+    """Istio's form of it; what is not given, or 0, is as the kernel has it."""
+    options = mapping(body, "upstream_connection_options")
+    asked = mapping(options, "tcp_keepalive")
+    given = {ours: value for name, (ours, _) in _KEEPALIVE.items() if (value := number(asked, name, 0))}
+    made: dict[str, object] = {
+        name: value if name == "probes" else f"{value}s" for name, value in given.items()
+    }
+    return made if "tcp_keepalive" in options else None
 
 
 def _breaker_faults(body: Body) -> Iterator[str]:
@@ -282,6 +311,8 @@ def rule(body: Body, hash_on: Body | None, tls: Body | None) -> dict[str, object
     }  # Envoy's default
     if (connections := number(thresholds, "max_connections", 1024)) != UNLIMITED:
         tcp["maxConnections"] = connections
+    if (keepalive := _keepalive(body)) is not None:
+        tcp["tcpKeepalive"] = keepalive
     made: dict[str, object] = {
         "loadBalancer": balancer,
         "connectionPool": {

@@ -8,6 +8,7 @@ from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress
 from interceptor.proxy import upstream
 from interceptor.proxy.http.client import Dialled
+from interceptor.proxy.http.pool import keepalive
 
 if TYPE_CHECKING:
     from interceptor.model.connection import ProtocolName
@@ -21,6 +22,8 @@ async def dial(service: Service, timeout: float, protocol: ProtocolName) -> Dial
     sock, address = await upstream.dial(
         decision.upstreams, every.hub, timeout=timeout, hint=decision.hint, sources=service.sources
     )
+    if (asked := keepalive(service.key)) is not None:
+        sockets.keep_alive(sock, *asked)
     flow.connect_seconds = every.clock() - started
     local = LocalAddress(sockets.local_address(sock))
     leg = await upstream.secured(sock, address, flow, decision, every.transport, protocol=protocol)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interceptor.model.address import UpstreamAddress
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.hub import Hub
-    from interceptor.routing.clusters import Reuse
+    from interceptor.routing.reuse import KeepAlive, Reuse
 
 MOST_IDLE: Final = 1024  # of all upstreams together: a descriptor each
 
@@ -29,6 +29,11 @@ class Bounded(NamedTuple):
 def patience(key: object, usual: float) -> float:
     """For how long a connection may wait for another request."""
     return key.reuse.idle or usual if isinstance(key, Bounded) else usual
+
+
+def keepalive(key: object) -> KeepAlive | None:
+    """The options of the kernel's that a connection is to have."""
+    return key.reuse.keepalive if isinstance(key, Bounded) else None
 
 
 def worn(key: object, carried: int) -> bool:

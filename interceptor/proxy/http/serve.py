@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
-    from interceptor.routing.clusters import Reuse
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.reuse import Reuse
 
 _log: Final = logging.getLogger(__name__)
 

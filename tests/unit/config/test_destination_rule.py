@@ -87,8 +87,20 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
             "'x;y' is not a path that a cookie can have",
         ),
         (
-            "{connectionPool: {tcp: {idleTimeout: 1s}}}",
-            "connectionPool.tcp.idleTimeout: is not supported",
+            "{connectionPool: {tcp: {maxConnectionDuration: 1s}}}",
+            "connectionPool.tcp.maxConnectionDuration: is not supported",
+        ),
+        (
+            "{connectionPool: {tcp: {tcpKeepalive: {time: 500ms}}}}",
+            "connectionPool.tcp.tcpKeepalive.time: 500ms is out of bounds",
+        ),
+        (
+            "{connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}}",
+            "connectionPool.tcp.tcpKeepalive.interval: 10h is out of bounds",
+        ),
+        (
+            "{connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}}",
+            "connectionPool.tcp.tcpKeepalive.probes: 128 is out of bounds",
         ),
         (
             "{connectionPool: {http: {maxRequestsPerConnection: -1}}}",

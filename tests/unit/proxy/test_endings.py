@@ -56,7 +56,11 @@ def test_a_dial_error_is_a_peer_error_with_a_text() -> None:
             ResponseFlag.UPSTREAM_RESET,
             "upstream broke: ETIMEDOUT",
         ),
-        (Ended(Side.NEITHER, Ending.IDLE), ResponseFlag.IDLE_TIMEOUT, "spec.timeouts.idle"),
+        (
+            Ended(Side.NEITHER, Ending.IDLE, reason="spec.timeouts.idle"),
+            ResponseFlag.IDLE_TIMEOUT,
+            "no byte moved for spec.timeouts.idle",
+        ),
         (Ended(Side.DOWNSTREAM, Ending.LINGER), ResponseFlag.IDLE_TIMEOUT, "the peer had finished"),
         (Ended(Side.UPSTREAM, Ending.LINGER), ResponseFlag.IDLE_TIMEOUT, "the upstream had finished"),
     ],

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from interceptor.config.plain import plain
 from interceptor.routing.balance import Endpoint
 from interceptor.routing.clusters import Cluster, Clusters, HashOn
 from interceptor.routing.outlier import OutlierDetection
+from interceptor.routing.reuse import KeepAlive, Reuse
 from interceptor.state.snapshot import take
 from tests.support.documents import configuration
 from tests.support.routed import document, shop
@@ -101,6 +104,23 @@ def test_a_subset_says_how_it_is_used_or_the_rule_does() -> None:
     assert general.panic_below == 0.4
     own = found(made.find("shop.example", None, "own", 80)).traffic
     assert (own.balancing, own.hash_on, own.max_requests) == ("RANDOM", None, 7)
+
+
+def test_how_connections_are_kept_is_said_by_port_and_by_subset_too() -> None:
+    text = """
+    host: shop.example
+    trafficPolicy:
+      connectionPool: {tcp: {idleTimeout: 9s, tcpKeepalive: {time: 60s}}}
+      portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {idleTimeout: 8s, tcpKeepalive: {probes: 2}}}}]
+    subsets:
+    - {name: own, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s}}}}
+    """
+    for port, idle, keepalive in ((80, 8, KeepAlive(probes=2)), (81, 9, KeepAlive(time=60))):
+        made = clusters(shop(port, ("10.1.0.1", "v1")), rule(text))
+        traffic = found(made.managed("shop.example", port)).traffic
+        assert (traffic.idle_timeout, traffic.reuse) == (idle, Reuse(keepalive=keepalive))
+        own = found(made.find("shop.example", None, "own", port)).traffic
+        assert (own.idle_timeout, own.reuse) == (math.inf, None)
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,31 @@ def test_a_listener_before_endpoints_sends_connections_to_them() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({}, {}),
+        ({"keepalive_probes": 0}, {}),
+        (
+            {"keepalive_probes": 3, "keepalive_time": 60, "keepalive_interval": 5},
+            {"probes": 3, "time": "60s", "interval": "5s"},
+        ),
+    ],
+)
+def test_keepalive_of_connections_to_a_cluster(given: dict[str, object], made: dict[str, object]) -> None:
+    options = {"tcp_keepalive": given}
+    cluster = {
+        "load_assignment": assignment(endpoint("10.0.0.1", 80)),
+        "upstream_connection_options": options,
+    }
+    assert judged(CLUSTER, cluster) == ()
+    *_, rule = specs(
+        TRANSLATOR.documents({ISTIO: cluster}, {}, {"l": listener("10.9.0.1", 80, chain(ISTIO))}, {})
+    )
+    policy: Any = rule["trafficPolicy"]
+    assert policy["connectionPool"]["tcp"]["tcpKeepalive"] == made
+
+
 def of(**given: object) -> dict[str, object]:
     return given
 
@@ -379,6 +404,10 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
         (CLUSTER, of(outlier_detection=of(enforcing_consecutive_5xx=50)), "outlier_detection.enforcing_consecutive_5xx:"),
         (CLUSTER, of(outlier_detection=of(interval="0s")), "outlier_detection.interval:"),
         (CLUSTER, of(outlier_detection=of(max_ejection_percent=101)), "outlier_detection.max_ejection_percent:"),
+        (CLUSTER, of(upstream_connection_options=of(x=1)), "upstream_connection_options.x:"),
+        (CLUSTER, of(upstream_connection_options=of(tcp_keepalive=of(x=1))), "upstream_connection_options.tcp_keepalive.x:"),
+        (CLUSTER, of(upstream_connection_options=of(tcp_keepalive=of(keepalive_probes=128))), "upstream_connection_options.tcp_keepalive.keepalive_probes: must be from 0 to 127"),
+        (CLUSTER, of(type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED", upstream_connection_options=of(tcp_keepalive={})), "upstream_connection_options.tcp_keepalive: is not honoured in a cluster"),
         (CLUSTER, of(type="ORIGINAL_DST"), "lb_policy:"),
         (CLUSTER, of(type="ORIGINAL_DST", transport_socket=SECURED), "transport_socket: is not honoured in a cluster"),
         (CLUSTER, of(transport_socket_matches=[of(x=1)]), "transport_socket_matches[0].x:"),
