@@ -24,7 +24,7 @@ from interceptor.discovery.paths import look
 from interceptor.discovery.verdict import Ask, Seen, by_place, composed
 from interceptor.errors import ConfigError
 from interceptor.state.aside import FEW, aside, uncollected
-from interceptor.watching import LOOK, quiet
+from interceptor.watching import Watch, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -101,7 +101,7 @@ class Live:
         self._adopt = adopt
         self._outcome = outcome
         self._changing = trio.Lock()
-        self._hurried = trio.Event()
+        self._due = Watch(lambda: start.paths)
         self._judge = Judge()
         self._rejected: dict[str, Rejected] = {}  # by source, until that has something better
 
@@ -130,21 +130,24 @@ class Live:
     def hurry(self) -> None:
         """Have the files read again at once, changed or not."""
         self._looks = None
-        self._hurried.set()
+        self._due.ring()
 
     async def watch(self) -> None:
         """Take changes of the files, until cancelled."""
-        try:
-            while True:
-                with trio.move_on_after(LOOK):
-                    await self._hurried.wait()
-                self._hurried = trio.Event()
-                if self._look() != self._looks and await quiet(self._look):
-                    await self.reload()
-                if not self._changing.locked():
-                    await self._judge.rest()
-        finally:
-            await self._judge.end()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._due.listen)
+            try:
+                await self._follow()
+            finally:
+                await self._judge.end()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._due.wait()
+            if self._look() != self._looks and await quiet(self._look):
+                await self.reload()
+            if not self._changing.locked():
+                await self._judge.rest()
 
     async def reload(self) -> None:
         """Read the files again, and put into force what they say."""

@@ -16,7 +16,7 @@ from interceptor.errors import ConfigError
 from interceptor.model.identity import CertificateFiles
 from interceptor.tls import certificates, judgement
 from interceptor.tls.contexts import Contexts
-from interceptor.watching import LOOK, quiet, signature
+from interceptor.watching import Watch, quiet, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +101,11 @@ class Keeper:
         self._reminded: dict[str, float] = {}
         self.on_change: Callable[[Material], None] | None = None  # told what was in use before
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its certificates come from."""
+        return self._source.names()
+
     def signature(self) -> Signature:
         """Equal as long as there is nothing new."""
         return self._source.signature()
@@ -174,7 +179,7 @@ class Keeper:
         material = self.current.material
         return {
             "identity": None if material.identity is None else str(material.identity),
-            "files": list(self._source.names()),
+            "files": list(self.names),
             "cert_chain": [_shown(each, now) for each in material.chain],
             "ca_cert": [_shown(each, now) for each in material.bundle],
             "revoked": len(material.revoked),
@@ -195,13 +200,16 @@ async def watch(
     keepers: Callable[[], Sequence[Keeper]], expiries: Callable[[dict[str, float]], None]
 ) -> None:
     """Look at the files of all, until cancelled; after each look it is told when they expire."""
-    while True:
-        for keeper in keepers():
-            if keeper.changed and await quiet(keeper.signature):
-                keeper.reload()
-            keeper.remind()
-            expiries(keeper.expiries())
-        await trio.sleep(LOOK)
+    due = Watch(lambda: (name for keeper in keepers() for name in keeper.names))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(due.listen)
+        while True:
+            for keeper in keepers():
+                if keeper.changed and await quiet(keeper.signature):
+                    keeper.reload()
+                keeper.remind()
+                expiries(keeper.expiries())
+            await due.wait()
 
 
 def _shown(facts: Facts, now: float) -> dict[str, object]:

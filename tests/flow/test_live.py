@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import inotify_simple
 import pytest
 import trio
+import trio.testing
 
 import interceptor
+from interceptor import watching as looks
 from interceptor.config.configuration import Configuration
 from interceptor.discovery import live
 from interceptor.discovery.asking import Judge, UnjudgedError
@@ -143,9 +147,19 @@ async def test_a_file_that_is_broken_vanishes_and_comes_back_keeps_the_last_good
         assert bed.live.dump()["pushed"] == ["ServiceEntry/default/pushed"]
 
 
+def full(**_: object) -> None:
+    """No more of what the kernel tells of changes by."""
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("by", ["the kernel's word", "a look"])
 async def test_a_swap_of_kubernetes_data_link_is_seen_and_a_signal_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
+    if by == "a look":
+        monkeypatch.setattr(inotify_simple, "INotify", full)
+    else:
+        monkeypatch.setattr(looks, "LOOK", 3600.0)
     for version in ("one", "two"):
         (tmp_path / f"..{version}").mkdir()
         (tmp_path / f"..{version}" / "f.yaml").write_text(f"{SIDECAR}---\n{entry(version)}")
@@ -153,12 +167,13 @@ async def test_a_swap_of_kubernetes_data_link_is_seen_and_a_signal_is_not_waited
     link.symlink_to("..one")
     file.symlink_to("..data/f.yaml")
     async with watching(tmp_path) as bed:
+        await trio.testing.wait_all_tasks_blocked()
         fresh = tmp_path / "..fresh"
         fresh.symlink_to("..two")
         fresh.rename(link)
         await until(lambda: bed.outcomes == [True])
         assert bed.names() == ["two"]
-        monkeypatch.setattr(live, "LOOK", 3600.0)
+        monkeypatch.setattr(looks, "LOOK", 3600.0)
         bed.live.hurry()
         await until(lambda: bed.outcomes == [True] * 2)  # once more by what was being waited for
         bed.live.hurry()
