@@ -22,12 +22,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Istio's names (pkg/config/protocol); all of them run over TCP and are relayed as they are.
-PROTOCOLS: Final = ("TCP", "TLS", "HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "REDIS", "MYSQL")
+PROTOCOLS: Final = (
+    "TCP",
+    "TLS",
+    "HTTP",
+    "HTTPS",
+    "HTTP2",
+    "GRPC",
+    "GRPC-WEB",
+    "MONGO",
+    "REDIS",
+    "MYSQL",
+    "AUTO",
+)
 
 
 _SPOKEN: Final[dict[str, ProtocolName]] = {
     **dict.fromkeys(("TLS", "HTTPS"), "tls"),
     **dict.fromkeys(("HTTP", "GRPC-WEB"), "http"),
+    "AUTO": "auto",  # our own: a control plane's listener that takes both HTTP and the rest
     "HTTP2": "http2",
     "GRPC": "grpc",
 }

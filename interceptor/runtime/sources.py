@@ -69,5 +69,7 @@ def xds_client(
         any(item.use == "rateLimitDocuments" for item in spec.middleware),
         sidecar.metadata.labels,
         check,
+        () if spec.tls is None else (spec.trustDomain, *spec.trustDomainAliases),
+        registry_only=spec.egress.policy == "REGISTRY_ONLY",
     )
     return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds(), credentials.give)

@@ -328,6 +328,28 @@ async def test_requests_at_a_port_of_any_protocol_are_not_counted_as_the_flow() 
         assert state["connections"] == 0
 
 
+APART = """
+hosts: [shop.example]
+http: [{route: [{destination: {host: shop.example, subset: v1}}]}]
+tcp: [{route: [{destination: {host: shop.example, subset: v2}}]}]
+"""
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_first_bytes_tell_requests_from_the_rest_at_a_port_of_either(silent: bool) -> None:
+    """``silent``: the client is known to say nothing yet when its flow is dialled."""
+    async with routed_bed(SUBSETS, ("VirtualService", APART), protocol="AUTO") as bed:
+        for said, version in (
+            (b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n", "127.0.0.2"),
+            (b"hello", "127.0.0.3"),
+        ):
+            client = bed.client()
+            dialled = await bed.any() if silent else None
+            await client.send(said)
+            host, upstream = dialled if dialled is not None and dialled[0] == version else await bed.any()
+            assert (host, (await upstream.exactly(5))) == (version, said[:5])
+
+
 async def test_a_flow_to_an_endpoint_that_leaves_goes_on_and_others_go_elsewhere() -> None:
     async with routed_bed(
         rule("{loadBalancer: {simple: RANDOM}}"), versions=[("127.0.0.2", "v1")], protocol="TCP"

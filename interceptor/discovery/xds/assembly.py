@@ -10,6 +10,7 @@ from interceptor.discovery.xds import (
     clusters as of_clusters,
     inbound,
     routes as of_routes,
+    virtual,
 )
 from interceptor.discovery.xds.memory import Routed
 from interceptor.discovery.xds.reading import alias_of, document_name, hashed, host_of, slug
@@ -75,7 +76,11 @@ class Assembly:
     def take(self, listener: str, chains: Sequence[Chain]) -> None:
         """The filter chains of a listener."""
         together: dict[tuple[str, ...], list[Chain]] = {}
+        sniffed = any(each.sniffed for each in chains)
+        rest = next((each for each in chains if sniffed and not each.sniffed), None)
         for chain in chains:
+            if chain is rest:
+                continue  # it is taken together with the other one
             if chain.filters.clusters:
                 together.setdefault(chain.ranges, []).append(chain)
             elif chain.filters.route_name is not None and chain.filters.route_name not in self._routes:
@@ -83,7 +88,7 @@ class Assembly:
                     f"{chain.path}: there is no route configuration '{chain.filters.route_name}'"
                 )
             else:
-                self._take_http(listener, chain)
+                self._take_http(listener, chain, rest)
         for members in together.values():
             if any(each.names for each in members):
                 self._take_names(listener, members)
@@ -177,6 +182,11 @@ class Assembly:
         spec: dict[str, object] = {**about, "action": policy.action, "rules": policy.rules}
         self._entries.append(Made("AuthorizationPolicy", listener, told, spec, dry_run=policy.dry_run))
 
+    def take_virtual(self, listener: str, body: Body, *, registry_only: bool) -> None:
+        """The listener of what no other one takes."""
+        if (why := virtual.unlike(body, self._clusters, registry_only=registry_only)) is not None:
+            self.left_out[listener] = why
+
     def take_inbound(self, listeners: Mapping[str, Body]) -> None:
         """The listeners of what comes in: what they say of who may holds, wherever they lead."""
         given: list[inbound.Port] = []
@@ -203,7 +213,8 @@ class Assembly:
             return of_routes.read(chain.filters.route_config)
         return self._memory.routes(chain.filters.route_name, self._routes[chain.filters.route_name])
 
-    def _take_http(self, listener: str, chain: Chain) -> None:
+    def _take_http(self, listener: str, chain: Chain, other: Chain | None) -> None:
+        """``other``: the chain of what is not HTTP by its first bytes."""
         own, path = _own_host(listener, chain), chain.path
         hosts = {own: None}
         rest: VirtualHost | None = None
@@ -224,7 +235,14 @@ class Assembly:
         else:
             self._route(listener, path, chain.port, own, rest, cors=chain.filters.cors)
         spec = {"hosts": list(hosts), "addresses": list(chain.ranges), "resolution": "NONE"}
-        self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, "HTTP")})
+        protocol = "HTTP" if other is None else "AUTO"
+        self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, protocol)})
+        if other is not None and self._original(other) is None:
+            nothing: list[dict[str, object]] = [{"destination": {"host": f"_nothing.{own}"}}]
+            tcp = [{"route": self._destinations(listener, other) or nothing}]
+            self._entries.append(
+                Made("VirtualService", listener, f"{own} rest", {"hosts": [own], "tcp": tcp})
+            )
 
     def _host(self, listener: str, path: str, port: int, domain: str) -> str | None:
         """The host of a domain, where it can be a document's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from interceptor.discovery.xds import transport_sockets
+from interceptor.discovery.xds import observed, transport_sockets
 from interceptor.discovery.xds.endpoints import in_use, judge_assignment
 from interceptor.discovery.xds.reading import (
     ISTIO,
@@ -32,6 +32,8 @@ _TLS_MATCH: Final = (
     "envoy.transport_socket_match"  # the metadata of an endpoint that chooses its transport socket
 )
 DNS: Final = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
+_LOOPBACKS: Final = frozenset({"127.0.0.6", "::6"})
+_ENDLESS: Final = 2**30  # streams of a connection: more than any has, and what Istio writes
 _TYPES: Final = frozenset({"STATIC", "EDS", "ORIGINAL_DST", *DNS})
 HASHES: Final = frozenset({"RING_HASH", "MAGLEV"})
 _POLICIES: Final = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", *HASHES})
@@ -43,6 +45,7 @@ _CLUSTER: Final = frozenset(
         *("connect_timeout", "lb_policy", "least_request_lb_config", "common_lb_config", "dns_lookup_family"),
         *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
         *("transport_socket", "transport_socket_matches", "upstream_connection_options"),
+        *("filters", "upstream_bind_config", "cleanup_interval"),
     }
 )
 _KEEPALIVE: Final = {  # the field, Istio's name of it, and the most that Linux takes
@@ -81,7 +84,7 @@ _NOT_ENFORCED: Final = {
 }
 
 
-def judge(body: Body, connect: float, own: Own = None) -> Iterator[str]:
+def judge(body: Body, connect: float, own: Own = None, trusted: tuple[str, ...] = ()) -> Iterator[str]:
     """What of a cluster is not honoured."""
     yield from unknown(body, _CLUSTER, "")
     kind = str(body.get("type", "STATIC"))
@@ -110,7 +113,8 @@ def judge(body: Body, connect: float, own: Own = None) -> Iterator[str]:
     common = mapping(body, "common_lb_config")
     yield from unknown(common, frozenset({"healthy_panic_threshold"}), "common_lb_config.")
     yield from _protocol_faults(body)
-    yield from _transport_faults(kind, body, own)
+    yield from _transport_faults(kind, body, own, trusted)
+    yield from _istio_faults(kind, body)
     yield from _keepalive_faults(kind, body)
     yield from _breaker_faults(mapping(body, "circuit_breakers"))
     yield from _outlier_faults(mapping(body, "outlier_detection"))
@@ -132,7 +136,10 @@ def _protocol_faults(body: Body) -> Iterator[str]:
         here = f"{path}{PROTOCOLS}.{kind}."
         yield from unknown(inside, frozenset({"http_protocol_options", "http2_protocol_options"}), here)
         for name in sorted(inside):
-            yield from unknown(mapping(inside, name), frozenset(), f"{here}{name}.")
+            streams = mapping(inside, name)
+            yield from unknown(streams, frozenset({"max_concurrent_streams"}), f"{here}{name}.")
+            if number(streams, "max_concurrent_streams", _ENDLESS) < _ENDLESS:
+                yield f"{here}{name}.max_concurrent_streams: only {_ENDLESS} and more is honoured"
 
 
 def speaks_http2(body: Body) -> bool:
@@ -141,14 +148,29 @@ def speaks_http2(body: Body) -> bool:
     return "http2_protocol_options" in mapping(options, "explicit_http_config")
 
 
-def _transport_faults(kind: str, body: Body, own: Own) -> Iterator[str]:
+def _istio_faults(kind: str, body: Body) -> Iterator[str]:
+    """Filters that only observe, and the address by which Istio's rules know a sidecar's connections to its app."""
+    for index, each in enumerate(mappings(body, "filters")):
+        config = mapping(each, "typed_config")
+        if observed.kind(config) not in observed.FILTERS or each.keys() - {"name", "typed_config"}:
+            yield f"filters[{index}].typed_config: '{config.get('@type')}' is not honoured"
+    bind = mapping(body, "upstream_bind_config")
+    yield from unknown(bind, frozenset({"source_address"}), "upstream_bind_config.")
+    source = mapping(bind, "source_address")
+    if bind and (
+        kind != "ORIGINAL_DST" or source.get("address") not in _LOOPBACKS or source.get("port_value")
+    ):
+        yield "upstream_bind_config: only 127.0.0.6 and ::6 are honoured, in a cluster of the type ORIGINAL_DST"
+
+
+def _transport_faults(kind: str, body: Body, own: Own, trusted: tuple[str, ...]) -> Iterator[str]:
     names = mapping(mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS), _NAMES)
     checks = names.get("auto_san_validation") is True
     for path, socket in _sockets(body):
         if kind == "ORIGINAL_DST" and transport_sockets.read(socket, path) is not None:
             yield f"{path.removesuffix('.')}: is not honoured in a cluster of the type ORIGINAL_DST"
         yield from transport_sockets.judge_client(
-            socket, path, http2=speaks_http2(body), checks_names=checks, own=own
+            socket, path, http2=speaks_http2(body), checks_names=checks, own=own, trusted=trusted
         )
     for index, each in enumerate(mappings(body, "transport_socket_matches")):
         here = f"transport_socket_matches[{index}]."

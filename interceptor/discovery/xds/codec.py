@@ -12,7 +12,14 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.config.trace.v3 import opentelemetry_pb2, zipkin_pb2
+from envoy.extensions.access_loggers.file.v3 import file_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
+from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.grpc_stats.v3 import config_pb2 as grpc_stats_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -23,17 +30,23 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.local_ratelimit.v3 import local_rate_limit_pb2 as network_rate_limit_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.formatter.metadata.v3 import metadata_pb2
+from envoy.extensions.formatter.req_without_query.v3 import req_without_query_pb2
+from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import Error as JsonError, MessageToDict, ParseDict
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+from udpa.type.v1 import typed_struct_pb2 as old_typed_struct_pb2
+from xds.type.v3 import typed_struct_pb2
 
+from interceptor.discovery.xds import observed
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Resource, Response
 
 if TYPE_CHECKING:
@@ -58,7 +71,28 @@ _READABLE: Final = (
         network_rate_limit_pb2,
     ),
     *(router_pb2, previous_hosts_pb2, http_protocol_options_pb2),
+    *(
+        opentelemetry_pb2,
+        zipkin_pb2,
+        file_pb2,
+        als_pb2,
+        logs_service_pb2,
+        stream_pb2,
+        metadata_pb2,
+        fault_pb2,
+    ),
+    *(grpc_stats_pb2, req_without_query_pb2, uuid_pb2, old_typed_struct_pb2, typed_struct_pb2),
 )
+for (
+    _name
+) in observed.ISTIO:  # nobody looks inside them, so that their names are enough to read what holds them
+    _package, _, _kind = _name.rpartition(".")
+    _message = [descriptor_pb2.DescriptorProto(name=_kind)]
+    descriptor_pool.Default().AddSerializedFile(
+        descriptor_pb2.FileDescriptorProto(
+            name=f"interceptor/{_name}.proto", package=_package, message_type=_message
+        ).SerializeToString()
+    )
 _MESSAGES: Final = {
     CLUSTER: (cluster_pb2.Cluster, "name"),
     ENDPOINT: (endpoint_pb2.ClusterLoadAssignment, "cluster_name"),
@@ -153,6 +187,8 @@ def _strange(message: Message, path: str) -> Iterator[str]:
         yield f"{path}[{unknown.field_number}]"
     if isinstance(message, Any):
         known = descriptor_pool.Default().FindMessageTypeByName(message.type_url.rpartition("/")[2])
+        if known.full_name in observed.ISTIO:
+            return
         inside = message_factory.GetMessageClass(known)()
         inside.ParseFromString(message.value)
         yield from _strange(inside, path)

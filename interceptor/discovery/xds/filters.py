@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.discovery.xds import cors, rate_limits, rbac, routes
+from interceptor.discovery.xds import cors, observed, rate_limits, rbac, routes
 from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, unknown
 
 if TYPE_CHECKING:
@@ -19,14 +19,24 @@ HTTP_MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 ROUTER: Final = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-_TCP: Final = frozenset({"@type", "stat_prefix", "cluster", "weighted_clusters"})
-_HTTP: Final = frozenset(
+_FAULT: Final = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"
+_TCP: Final = observed.TCP | {"@type", "stat_prefix", "cluster", "weighted_clusters"}
+_HTTP: Final = observed.HTTP | frozenset(
     {
         *("@type", "stat_prefix", "codec_type", "rds", "route_config", "http_filters", "upgrade_configs"),
         *("use_remote_address", "generate_request_id", "stream_idle_timeout", "normalize_path"),
+        *("path_with_escaped_slashes_action", "forward_client_cert_details", "proxy_status_config"),
+        "set_current_client_cert_details",
     }
 )
+# In these alone Envoy does what we do; what is first is what it does where it is told nothing.
+_ONLY: Final = {
+    "codec_type": ("AUTO",),
+    "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
+    "forward_client_cert_details": ("SANITIZE", "APPEND_FORWARD"),
+}
 _HEAVIEST: Final = 1_000_000  # of a VirtualService
+_GUARDS: Final = frozenset({rbac.NETWORK, rbac.HTTP, rate_limits.NETWORK, rate_limits.HTTP})
 
 
 class Filters(NamedTuple):
@@ -69,6 +79,8 @@ def judge(chain: Body, path: str) -> Iterator[str]:
             yield from said
         elif kind == rate_limits.NETWORK:
             yield from rate_limits.judge(config, here, http=False)
+        elif index < len(given) - 1 and observed.kind(config) in observed.FILTERS:
+            continue
         else:
             yield f"{here.removesuffix('.')}: '{kind}' is not honoured here; known are rbac and local_ratelimit filters before the last one"
     if given:
@@ -85,6 +97,13 @@ def _of_requests(manager: Body) -> list[Policy]:
     configs = [mapping(each, "typed_config") for each in mappings(manager, "http_filters")]
     given = (rbac.read(each, "", [], http=True) for each in configs if each.get("@type") == rbac.HTTP)
     return [policy for each in given for policy in each]
+
+
+def is_guarded(chain: Body) -> bool:
+    """Whether a chain has filters that may turn away what comes."""
+    given = [mapping(each, "typed_config") for each in mappings(chain, "filters")]
+    given += [mapping(each, "typed_config") for config in given for each in mappings(config, "http_filters")]
+    return any(each.get("@type") in _GUARDS for each in given)
 
 
 def read(chain: Body) -> Filters:
@@ -135,8 +154,12 @@ def _clusters(config: Body) -> tuple[tuple[str, int], ...]:
 
 def _http_faults(body: Body, path: str) -> Iterator[str]:
     yield from unknown(body, _HTTP, path)
-    if body.get("codec_type", "AUTO") != "AUTO":
-        yield f"{path}codec_type: only AUTO is honoured: the client's first bytes say what it speaks"
+    for name, known in _ONLY.items():
+        if (given := body.get(name, known[0])) not in known:
+            yield f"{path}{name}: {given} is not honoured; known are: {', '.join(known)}"
+    told = mapping(body, "set_current_client_cert_details")
+    yield from unknown(told, frozenset({"subject", "dns", "uri"}), f"{path}set_current_client_cert_details.")
+    yield from unknown(mapping(body, "proxy_status_config"), frozenset(), f"{path}proxy_status_config.")
     yield from _routes_faults(body, path)
     for name, only in {
         "use_remote_address": False,
@@ -180,7 +203,9 @@ def _filter_faults(filters: list[Body], path: str) -> Iterator[str]:
             yield from said
         elif kind == rate_limits.HTTP:
             yield from rate_limits.judge(config, f"{here}typed_config.", http=True)
-        elif kind in {ROUTER, cors.FILTER}:
+        elif observed.kind(config) in observed.HTTP_FILTERS:
+            continue
+        elif kind in {ROUTER, cors.FILTER, _FAULT}:
             yield from unknown(config, frozenset({"@type"}), f"{here}typed_config.")
         else:
             yield f"{here}typed_config: '{kind}' is not honoured; known are a router, cors, rbac and local_ratelimit"

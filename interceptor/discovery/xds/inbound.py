@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.discovery.xds import endpoints, filters, routes, transport_sockets
+from interceptor.discovery.xds import endpoints, filters, observed, routes, transport_sockets
 from interceptor.discovery.xds.rbac import Policy
 from interceptor.discovery.xds.reading import mapping, mappings, number, texts, unknown
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from interceptor.discovery.xds.filters import Filters
     from interceptor.discovery.xds.messages import Body
 
-_LISTENER: Final = frozenset(
+_LISTENER: Final = observed.LISTENER | frozenset(
     {
         *("name", "stat_prefix", "metadata", "address", "bind_to_port", "filter_chains", "listener_filters"),
         *("traffic_direction", "use_original_dst"),
@@ -30,6 +30,7 @@ _MATCH: Final = frozenset({"destination_port", "transport_protocol", "applicatio
 _INSPECTORS: Final = frozenset(
     f"envoy.filters.listener.{name}" for name in ("tls_inspector", "original_dst", "http_inspector")
 )
+_HTTP: Final = frozenset({"http/1.0", "http/1.1", "h2c"})  # what http_inspector finds in the clear
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
 
 
@@ -47,9 +48,9 @@ def is_inbound(body: Body) -> bool:
     return body.get("traffic_direction") == "INBOUND"
 
 
-def judge(body: Body, own: tuple[str, str] | None) -> list[str]:
+def judge(body: Body, own: tuple[str, str] | None, trusted: tuple[str, ...] = ()) -> list[str]:
     """What of a listener is not honoured; ``own`` names the secrets that are the workload's certificate and bundle."""
-    said = list(_faults(body, own))
+    said = list(_faults(body, own, trusted))
     if not said:
         unlike = _unlike(ports(body))
         said += [
@@ -73,9 +74,9 @@ def _guards(port: Port) -> tuple[object, ...]:
     return port.filters.policies, port.filters.limits
 
 
-def _faults(body: Body, own: tuple[str, str] | None) -> Iterator[str]:
+def _faults(body: Body, own: tuple[str, str] | None, trusted: tuple[str, ...]) -> Iterator[str]:
     yield from unknown(body, _LISTENER, "")
-    virtual = body.get("use_original_dst") is True
+    virtual = _is_virtual(body)
     if body.get("bind_to_port", True) and not virtual:
         yield "bind_to_port: must be false, or use_original_dst true: no port is opened beside spec.ingress.port"
     for index, each in enumerate(mappings(body, "listener_filters")):
@@ -87,14 +88,35 @@ def _faults(body: Body, own: tuple[str, str] | None) -> Iterator[str]:
     seen: set[str] = set()
     for index, chain in enumerate(mappings(body, "filter_chains")):
         path = f"filter_chains[{index}]."
-        yield from _chain(chain, path, own)
+        yield from _chain(chain, path, own, trusted)
+        yield from _foreign_tls_faults(chain, mappings(body, "filter_chains"), path)
         key = json.dumps(mapping(chain, "filter_chain_match"), sort_keys=True)
         if key in seen:
             yield f"{path}filter_chain_match: is that of a chain before it"
         seen.add(key)
 
 
-def _chain(chain: Body, path: str, own: tuple[str, str] | None) -> Iterator[str]:
+def _is_virtual(body: Body) -> bool:
+    """Whether a listener is about every port: it looks the original destination up."""
+    given = {each.get("name") for each in mappings(body, "listener_filters")}
+    looks = body.get("bind_to_port", True) and "envoy.filters.listener.original_dst" in given
+    return body.get("use_original_dst") is True or bool(looks)
+
+
+def _foreign_tls_faults(chain: Body, chains: Sequence[Body], path: str) -> Iterator[str]:
+    """TLS of the app's own is passed on where plaintext is."""
+    match = mapping(chain, "filter_chain_match")
+    if match.get("transport_protocol") != "tls" or "transport_socket" in chain:
+        return
+    for each in chains:
+        other = mapping(each, "filter_chain_match")
+        clear = other.get("transport_protocol") == "raw_buffer" and "transport_socket" not in each
+        if clear and other.get("destination_port") == match.get("destination_port"):
+            return
+    yield f"{path}filter_chain_match.transport_protocol: 'tls' is not honoured without a chain of raw_buffer for the port"
+
+
+def _chain(chain: Body, path: str, own: tuple[str, str] | None, trusted: tuple[str, ...]) -> Iterator[str]:
     yield from unknown(chain, _CHAIN, path)
     match, here = mapping(chain, "filter_chain_match"), f"{path}filter_chain_match."
     yield from unknown(match, _MATCH, here)
@@ -106,25 +128,38 @@ def _chain(chain: Body, path: str, own: tuple[str, str] | None) -> Iterator[str]
         yield from context.said
         if not context.requires_client:
             yield f"{path}transport_socket.typed_config.require_client_certificate: only true is honoured"
-        if own is None or not transport_sockets.is_own(context, own):
+        if transport_sockets.strange_clients(context, trusted):
+            yield (
+                f"{path}transport_socket: clients are those of the Sidecar's spec.trustDomain and trustDomainAliases; "
+                f"its names of clients are other ones: {', '.join(context.prefixes)}"
+            )
+        if not transport_sockets.is_own(context, own, trusted):
             yield (
                 f"{path}transport_socket: its certificate and authorities must be the workload's own; name their secrets "
                 "in the Sidecar's spec.tls.sds"
             )
-    wanted = {"", "tls"} if secured else {"", "raw_buffer"}
+    wanted = {"", "tls"} if secured else {"", "raw_buffer", "tls"}
     if (given := match.get("transport_protocol", "")) not in wanted:
         yield f"{here}transport_protocol: '{given}' is not honoured {'with' if secured else 'without'} a transport socket"
-    if any(not each.startswith("istio") or not secured for each in texts(match, "application_protocols")):
-        yield f"{here}application_protocols: only Istio's own are honoured, before a transport socket"
+    words = texts(match, "application_protocols")
+    clear = match.get("transport_protocol") == "raw_buffer"
+    if not all(each.startswith("istio") if secured else clear and each in _HTTP for each in words):
+        yield (
+            f"{here}application_protocols: only Istio's own are honoured before a transport socket, and without one "
+            "http/1.0, http/1.1 and h2c of raw_buffer"
+        )
     yield from filters.judge(chain, path)
 
 
 def ports(body: Body) -> list[Port]:
     """What a listener that was judged says."""
-    bound = None if body.get("use_original_dst") is True else endpoints.socket_of(body).port
+    listens = endpoints.socket_of(body).port
+    bound = None if _is_virtual(body) else listens
     made = []
     for index, chain in enumerate(mappings(body, "filter_chains")):
         given = number(mapping(chain, "filter_chain_match"), "destination_port", 0) or bound
+        if bound is None and given == listens:
+            continue  # what is sent to the gateway itself is refused, whoever sends it
         socket = mapping(chain, "transport_socket")
         mutual = bool(socket) and transport_sockets.read(socket, "", server=True) is not None
         made.append(Port(given, mutual, f"filter_chains[{index}].filters", filters.read(chain)))

@@ -18,6 +18,7 @@ from interceptor.discovery.xds import (
     inbound,
     listeners as reading_listeners,
     secrets,
+    virtual,
 )
 from interceptor.discovery.xds.assembly import Assembly
 from interceptor.discovery.xds.memory import Memory
@@ -69,12 +70,17 @@ class Translator:
     limits: bool = False  # whether there is a place for RateLimit documents
     labels: Mapping[str, str] = field(default_factory=dict)  # the workload's
     check: Check = _any  # what is wrong with the PEM of a secret
+    trusted: tuple[str, ...] = ()  # the trust domains of peers; none: mutual TLS is not spoken
+    registry_only: bool = False  # spec.egress.policy
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def judge(self, type_url: str, name: str, body: Body) -> Judged:
         """Whether one resource can be honoured, as far as it says so itself, and what it needs."""
         if type_url == CLUSTER:
-            problems = (*reading_clusters.judge(body, self.connect, self.own), *self._inline(body))
+            problems = (
+                *reading_clusters.judge(body, self.connect, self.own, self.trusted),
+                *self._inline(body),
+            )
             service = reading_endpoints.service(name, body)
             needs: list[Key] = [] if service is None else [(ENDPOINT, service)]
             needs += ((SECRET, each) for each in reading_clusters.secrets(body))
@@ -82,7 +88,7 @@ class Translator:
         if type_url == ENDPOINT:
             return Judged(tuple(reading_endpoints.judge_assignment(body, "", names=False)))
         if type_url == LISTENER and inbound.is_inbound(body):
-            problems = tuple(inbound.judge(body, self.own)) or self._placeless(body)
+            problems = tuple(inbound.judge(body, self.own, self.trusted)) or self._placeless(body)
             return Judged(problems, () if problems else tuple(dict.fromkeys(_inbound_needs(body))))
         if type_url == LISTENER:
             problems = tuple(reading_listeners.judge(body)) or self._placeless(body)
@@ -121,7 +127,10 @@ class Translator:
         for name, body in listeners.items():
             if inbound.is_inbound(body):
                 continue
-            assembly.take(f"listener {name}", list(reading_listeners.chains(body)))
+            if virtual.is_virtual(body):
+                assembly.take_virtual(f"listener {name}", body, registry_only=self.registry_only)
+            else:
+                assembly.take(f"listener {name}", list(reading_listeners.chains(body)))
         made = Translation({}, assembly.left_out, {})
         for name, body in given.items():
             made.files.update(secrets.files(secrets.read(name, body)[0]))

@@ -27,11 +27,24 @@ _COMMON: Final = frozenset(
         *("validation_context", "validation_context_sds_secret_config", "combined_validation_context"),
     }
 )
-_VALIDATION: Final = frozenset({"trusted_ca", "system_root_certs", "match_typed_subject_alt_names"})
+_VALIDATION: Final = frozenset(
+    {"trusted_ca", "system_root_certs", "match_typed_subject_alt_names", "match_subject_alt_names"}
+)
 _PROTOCOLS: Final = {
     "tls_minimum_protocol_version": frozenset({"TLS_AUTO", "TLSv1_2"}),
     "tls_maximum_protocol_version": frozenset({"TLS_AUTO", "TLSv1_3"}),
 }
+# What Istio writes for its sidecars: AEAD ciphers of TLS 1.2, of which ours are a part.
+_CIPHERS: Final = frozenset(
+    f"{exchange}AES{size}"
+    for exchange in ("ECDHE-ECDSA-", "ECDHE-RSA-", "")
+    for size in ("128-GCM-SHA256", "256-GCM-SHA384")
+)
+_OURS: Final = frozenset(each for each in _CIPHERS if each.startswith("ECDHE"))
+_AGENT: Final = (
+    "sds-grpc"  # the cluster of Istio's agent beside a sidecar, which has the workload's own secrets
+)
+_AGENTS: Final = ("default", "ROOTCA")
 _WORDS: Final = frozenset({"h2", "http/1.1"})  # of a context that is not the mesh's
 
 
@@ -45,7 +58,9 @@ class Context:
     chain: str | None = None  # its files
     key: str | None = None
     bundle: str | None = None
+    agent: set[str] = field(default_factory=set)  # secrets that Istio's agent would give: the workload's own
     names: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()  # that a client's names have
     server_name: str | None = None
     alpn: tuple[str, ...] = ()
     checks_names: bool = False
@@ -76,14 +91,16 @@ def read(socket: Body, path: str, *, server: bool = False) -> Context | None:
     made.checks_names = config.get("auto_sni_san_validation") is True
     _versions(mapping(common, "tls_params"), f"{there}tls_params.", made)
     _pair(common, there, made)
-    _validation(common, there, made)
+    _validation(common, there, made, server=server)
     if made.chain is None and server:
         made.said.append(f"{there}tls_certificate_sds_secret_configs: is required")
     return made
 
 
 def _versions(body: Body, path: str, made: Context) -> None:
-    made.said += unknown(body, frozenset(_PROTOCOLS), path)
+    made.said += unknown(body, frozenset({*_PROTOCOLS, "cipher_suites"}), path)
+    if not (given := set(texts(body, "cipher_suites"))) <= _CIPHERS or (given and not given >= _OURS):
+        made.said.append(f"{path}cipher_suites: only Istio's are honoured: {', '.join(sorted(_CIPHERS))}")
     for name, honoured in _PROTOCOLS.items():
         if body.get(name, "TLS_AUTO") not in honoured:
             made.said.append(f"{path}{name}: {body[name]} is not honoured; TLS 1.2 and 1.3 are spoken")
@@ -111,6 +128,11 @@ def _secret(body: Body, path: str, made: Context) -> str:
     name = str(body.get("name", ""))
     if not name:
         made.said.append(f"{path}name: is required")
+    source = mapping(mapping(body, "sds_config"), "api_config_source")
+    services = mappings(source, "grpc_services")
+    if name in _AGENTS and [mapping(each, "envoy_grpc").get("cluster_name") for each in services] == [_AGENT]:
+        made.agent.add(name)
+        return name
     if not mapping(body, "sds_config").keys() & {"ads", "self"}:
         made.said.append(
             f"{path}sds_config: only ads and self are honoured: secrets come over the same stream"
@@ -119,7 +141,7 @@ def _secret(body: Body, path: str, made: Context) -> str:
     return name
 
 
-def _validation(common: Body, path: str, made: Context) -> None:
+def _validation(common: Body, path: str, made: Context, *, server: bool) -> None:
     combined = mapping(common, "combined_validation_context")
     made.said += unknown(
         combined,
@@ -134,7 +156,12 @@ def _validation(common: Body, path: str, made: Context) -> None:
         default, place = mapping(common, "validation_context"), path
         where, by_sds = f"{path}validation_context.", common
     made.said += unknown(default, _VALIDATION, where)
-    made.names = tuple(_names(mappings(default, "match_typed_subject_alt_names"), where, made.said))
+    typed = mappings(default, "match_typed_subject_alt_names")
+    plain = [{"san_type": "URI", "matcher": each} for each in mappings(default, "match_subject_alt_names")]
+    if server:  # of clients Istio says the trust domains
+        made.prefixes = tuple(str(mapping(each, "matcher").get("prefix", "")) for each in (*typed, *plain))
+    else:
+        made.names = tuple(_names([*typed, *plain], where, made.said))
     if "validation_context_sds_secret_config" in by_sds:
         field_ = "validation_context_sds_secret_config"
         name = _secret(mapping(by_sds, field_), f"{place}{field_}.", made)
@@ -164,7 +191,13 @@ def _names(matchers: Sequence[Body], path: str, said: list[str]) -> list[str]:
 
 
 def judge_client(
-    socket: Body, path: str, *, http2: bool, checks_names: bool, own: tuple[str, str] | None
+    socket: Body,
+    path: str,
+    *,
+    http2: bool,
+    checks_names: bool,
+    own: tuple[str, str] | None,
+    trusted: tuple[str, ...] = (),
 ) -> list[str]:
     """What of a cluster's transport socket is not honoured; ``checks_names``: its HTTP options say so."""
     made = read(socket, path)
@@ -174,7 +207,11 @@ def judge_client(
     if made.server_name is None:
         made.said.append(f"{here}sni: is required by this version: it is the name that is asked for")
     mesh = ISTIO_ALPN in made.alpn
-    if mesh and (own is None or not is_own(made, own)):
+    if made.agent and not mesh:
+        made.said.append(
+            f"{here}common_tls_context: secrets of {_AGENT} are honoured only with {ISTIO_ALPN} among the ALPN words"
+        )
+    if mesh and not is_own(made, own, trusted):
         made.said.append(
             f"{here}common_tls_context.alpn_protocols: {ISTIO_ALPN} is honoured only with the workload's own certificate "
             "and trust bundle; name their secrets in the Sidecar's spec.tls.sds"
@@ -212,6 +249,20 @@ def client(socket: Body) -> dict[str, object] | None:
     return {"mode": "SIMPLE" if made.chain is None else "MUTUAL", **said}
 
 
-def is_own(made: Context, own: tuple[str, str]) -> bool:
-    """Whether a context is that of the workload's own certificate and trust bundle, the secrets ``own``."""
+def is_own(made: Context, own: tuple[str, str] | None, trusted: tuple[str, ...] = ()) -> bool:
+    """Whether a context is that of the workload's own certificate and trust bundle, the secrets ``own``.
+
+    What Istio's agent would give is that too, wherever the Sidecar has them from, where it has any.
+    """
+    if made.agent:
+        return bool(trusted) and made.agent == set(_AGENTS) and _is_of(made, _AGENTS)
+    return own is not None and _is_of(made, own)
+
+
+def _is_of(made: Context, own: tuple[str, str]) -> bool:
     return (made.pair, made.bundle) == (own[0], secrets.path_of(own[1], secrets.BUNDLE))
+
+
+def strange_clients(made: Context, trusted: tuple[str, ...]) -> bool:
+    """Whether a context of a server takes other clients than those of the trust domains."""
+    return bool(made.prefixes) and {*made.prefixes} != {f"spiffe://{domain}/" for domain in trusted}

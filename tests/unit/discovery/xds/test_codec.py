@@ -11,6 +11,7 @@ from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given, strategies as st
 
+from interceptor.discovery.xds import observed
 from interceptor.discovery.xds.codec import decode, encode
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, Request, Resource, Response
 
@@ -87,6 +88,13 @@ def inside(type_url: str, value: bytes) -> Resource:
     config.type_url, config.value = type_url, value
     [resource] = world(packed(made), type_url=LISTENER)
     return resource
+
+
+@pytest.mark.parametrize("name", observed.ISTIO)
+def test_of_what_only_observes_the_name_is_read_and_nothing_inside(name: str) -> None:
+    resource = inside(f"type.googleapis.com/{name}", UNKNOWN_FIELD)
+    assert resource.problem is None
+    assert name in str(resource.body)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from interceptor.discovery.xds import (
     inbound,
     listeners,
     matches,
+    observed,
     rate_limits,
     rbac,
     route_parts,
     routes,
     transport_sockets,
+    virtual,
 )
 
 PAGE = Path(__file__).parents[4] / "docs" / "xds.md"
@@ -36,6 +38,7 @@ HONOURED = {
     "Listener, outbound": listeners._LISTENER,
     "FilterChain, outbound": listeners._CHAIN,
     "FilterChainMatch, outbound": listeners._MATCH,
+    "Listener, outbound, with use_original_dst": virtual._LISTENER,
     "Listener, inbound": inbound._LISTENER,
     "FilterChain, inbound": inbound._CHAIN,
     "FilterChainMatch, inbound": inbound._MATCH,
@@ -55,6 +58,11 @@ HONOURED = {
     "RedirectAction": route_parts._REDIRECT,
     "HeaderValueOption": headers._OPTION,
     "CorsPolicy": cors._FIELDS,
+    "Observed only, fields of a Listener": observed.LISTENER,
+    "Observed only, fields of a TcpProxy": observed.TCP,
+    "Observed only, fields of an HttpConnectionManager": observed.HTTP,
+    "Observed only, filters of connections and of clusters": observed.FILTERS,
+    "Observed only, filters of requests": observed.HTTP_FILTERS,
 }
 
 
