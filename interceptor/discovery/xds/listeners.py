@@ -124,6 +124,11 @@ def _chain(chain: Body, path: str) -> Iterator[str]:
     match = mapping(chain, "filter_chain_match")
     yield from _match_faults(match, f"{path}filter_chain_match.", http=is_http(chain))
     yield from filters.judge(chain, path)
+    for index, each in enumerate(mappings(chain, "filters")):
+        told = mapping(each, "typed_config").get("forward_client_cert_details", "SANITIZE")
+        if told == "APPEND_FORWARD":  # what the app says of peers is removed here: it would be its word alone
+            where = f"{path}filters[{index}].typed_config.forward_client_cert_details"
+            yield f"{where}: {told} is honoured in inbound listeners only"
     if match.get("server_names") and filters.is_guarded(chain):
         yield f"{path}filters: RBAC filters are not honoured together with server_names"
 

@@ -448,6 +448,8 @@ GUARD = filter_of("rbac", f"{ENVOY}filters.network.rbac.v3.RBAC", rules={"polici
         ("virtualInbound", ("filter_chains", 1, "transport_socket", "typed_config", "common_tls_context", "combined_validation_context", "default_validation_context", "match_subject_alt_names"), [{"exact": "spiffe://cluster.local/ns/a/sa/b"}], "filter_chains[1].transport_socket: clients are those"),
         ("virtualInbound", ("filter_chains", 1, "transport_socket", "typed_config", "common_tls_context", "tls_params", "cipher_suites"), ["AES128-SHA"], "filter_chains[1].transport_socket.typed_config.common_tls_context.tls_params.cipher_suites: only"),
         ("virtualInbound", ("filter_chains", 4, "transport_socket"), agents(client=False), "filter_chains[4].filter_chain_match.transport_protocol:"),
+        ("0.0.0.0_80", ("filter_chains", 0, "filters", 0, "typed_config", "forward_client_cert_details"), "APPEND_FORWARD", f"{MANAGER}forward_client_cert_details: APPEND_FORWARD is honoured in inbound"),
+        ("0.0.0.0_80", ("filter_chains", 0, "filters", 0, "typed_config", "forward_client_cert_details"), "FORWARD_ONLY", f"{MANAGER}forward_client_cert_details: FORWARD_ONLY is not"),
         ("virtualInbound", ("filter_chains", 2, "filter_chain_match", "application_protocols"), ["h2"], "filter_chains[2].filter_chain_match.application_protocols:"),
     ],
 )  # fmt: skip
