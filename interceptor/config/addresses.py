@@ -5,9 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from interceptor.model.address import SocketAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DnsLookupFamily = Literal["ALL", "AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED"]  # Envoy's words
+BOTH: Final = frozenset({4, 6})  # versions of IP
 
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
@@ -82,3 +88,12 @@ def host_name(text: str) -> str:
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError(f"'{text}' is not a host name; write it like api.example.com or *.example.com")
     return name
+
+
+def of_family(family: DnsLookupFamily, addresses: Sequence[str]) -> Sequence[str]:
+    """Those of a host's addresses that are its endpoints, as Envoy chooses: AUTO prefers IPv6."""
+    if family == "ALL":
+        return addresses
+    v6 = family in {"AUTO", "V6_ONLY"}
+    wanted = [address for address in addresses if (":" in address) is v6]
+    return wanted if wanted or family.endswith("_ONLY") else addresses

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from interceptor.config.addresses import host_name, ip_address, ip_address_or_network
+from interceptor.config.addresses import (
+    BOTH,
+    DnsLookupFamily,
+    host_name,
+    ip_address,
+    ip_address_or_network,
+)
 from interceptor.config.base import Document, Fault, Port, Strict
 
 if TYPE_CHECKING:
@@ -113,6 +119,7 @@ class ServiceEntrySpec(Strict):
     ports: Annotated[tuple[ServicePort, ...], AfterValidator(_some)] = Field(strict=False)
     location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
     resolution: Literal["NONE", "STATIC", "DNS"] = "NONE"
+    dnsLookupFamily: DnsLookupFamily = "ALL"  # noqa: N815 (our own, with Envoy's word: of what hosts resolve to)
     endpoints: tuple[Endpoint, ...] = Field(default=(), strict=False)
     exportTo: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), strict=False)  # noqa: N815
     subjectAltNames: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)  # noqa: N815
@@ -121,6 +128,11 @@ class ServiceEntrySpec(Strict):
     def hosts_to_resolve(self) -> tuple[str, ...]:
         """The hosts whose addresses decide, because the document gives none."""
         return () if self.addresses or self.resolution == "STATIC" else self.hosts
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The versions of IP whose addresses are asked for."""
+        return {"V4_ONLY": frozenset({4}), "V6_ONLY": frozenset({6})}.get(self.dnsLookupFamily, BOTH)
 
     @property
     def translates(self) -> bool:

@@ -23,6 +23,7 @@ import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import trio
 
+from interceptor.config.addresses import BOTH
 from interceptor.discovery.name_servers import ask_by_tcp, ask_by_udp, same_question
 from interceptor.discovery.resolver import FILE_SECONDS, MAX_ADDRESSES, RETRY, Answer, UnresolvedError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from interceptor.discovery.name_servers import Upstream
     from interceptor.model.address import SocketAddress
 
-_FAMILIES: Final = (dns.rdatatype.A, dns.rdatatype.AAAA)
+_TYPES: Final = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _FAILED: Final = frozenset((dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.FORMERR))
 
 
@@ -52,16 +53,17 @@ class Lookups:
         self._hosts = hosts
         self._last: SocketAddress | None = None  # the name server that answered last
 
-    async def __call__(self, host: str) -> Answer:
-        """Its addresses. Raises UnresolvedError."""
-        if listed := self._hosts(host):
+    async def __call__(self, host: str, versions: frozenset[int] = BOTH) -> Answer:
+        """Its addresses of these versions of IP. Raises UnresolvedError."""
+        listed = tuple(each for each in self._hosts(host) if (6 if ":" in each else 4) in versions)
+        if listed:
             return Answer(listed, FILE_SECONDS)
         upstream = self._upstream()
         if not upstream.servers:
             raise UnresolvedError("resolv.conf names no name server", RETRY)
         wait, said = RETRY, "-"
         for name in candidates(host, upstream):
-            found = await self._both(name, upstream)
+            found = await self._each(name, versions, upstream)
             addresses = tuple(dict.fromkeys(each for one in found for each in one.addresses))
             if addresses:
                 ttl = min(each.ttl for each in found if each.addresses)
@@ -69,8 +71,8 @@ class Lookups:
             wait, said = min(each.ttl for each in found), found[0].said
         raise UnresolvedError(said, wait)
 
-    async def _both(self, name: dns.name.Name, upstream: Upstream) -> list[_Found]:
-        """What there is of both families. One that cannot be found out does not take the other away."""
+    async def _each(self, name: dns.name.Name, versions: frozenset[int], upstream: Upstream) -> list[_Found]:
+        """What there is of each version. One that cannot be found out does not take the other away."""
         found: list[_Found] = []
         failures: list[UnresolvedError] = []
 
@@ -81,8 +83,8 @@ class Lookups:
                 failures.append(failure)
 
         async with trio.open_nursery() as nursery:
-            for kind in _FAMILIES:
-                nursery.start_soon(one, kind)
+            for version in versions:
+                nursery.start_soon(one, _TYPES[version])
         if failures and not any(each.addresses for each in found):
             raise failures[0]
         return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import trio
 
-from interceptor.config.addresses import ip_address, is_ip_address
+from interceptor.config.addresses import BOTH, ip_address, is_ip_address
 from interceptor.errors import PeerError
 from interceptor.state.aside import take_aside
 from interceptor.state.snapshot import visible_entries
@@ -38,6 +38,8 @@ LOCALHOST: Final = ("127.0.0.1", "::1")  # RFC 6761: the name is never asked of 
 
 _log: Final = logging.getLogger(__name__)
 
+_NONE: Final[frozenset[int]] = frozenset()
+
 Known: TypeAlias = dict[str, float]  # an address -> when an answer last had it
 
 
@@ -51,8 +53,8 @@ class Answer(NamedTuple):
 class Lookup(Protocol):
     """Who looks hosts up."""
 
-    async def __call__(self, host: str) -> Answer:
-        """Raises UnresolvedError."""
+    async def __call__(self, host: str, versions: frozenset[int]) -> Answer:
+        """Its addresses of these versions of IP. Raises UnresolvedError."""
 
 
 class UnresolvedError(PeerError):
@@ -91,10 +93,13 @@ def same(current: Snapshot, resolved: Mapping[str, Sequence[str]], gone: Mapping
     )
 
 
-def _hosts(configuration: Configuration) -> dict[str, None]:
-    """The hosts of a configuration whose addresses decide."""
-    entries = visible_entries(configuration)
-    return dict.fromkeys(host for entry in entries for host in entry.spec.hosts_to_resolve)
+def _hosts(configuration: Configuration) -> dict[str, frozenset[int]]:
+    """The hosts of a configuration whose addresses decide, and the versions of IP that any document wants of each."""
+    found: dict[str, frozenset[int]] = {}
+    for entry in visible_entries(configuration):
+        for host in entry.spec.hosts_to_resolve:
+            found[host] = found.get(host, _NONE) | entry.spec.versions
+    return found
 
 
 class Resolver:
@@ -106,6 +111,7 @@ class Resolver:
         self._lookup = lookup
         self._fixed: dict[str, tuple[str, ...]] = {}
         self._known: dict[str, Known] = {}
+        self._versions: dict[str, frozenset[int]] = {}  # of IP, that are asked for
         self._due: dict[str, float] = {}  # when each is looked up again
         self._failing: set[str] = set()
         self._publishing = trio.Lock()
@@ -145,16 +151,23 @@ class Resolver:
             hosts = _hosts(self._configuration)
             self._known = {host: known for host, known in self._known.items() if host in hosts}
             self._fixed = {host: fixed for host, fixed in self._fixed.items() if host in hosts}
+            self._versions = {host: hosts[host] for host in self._known}
             self._due = {host: at for host, at in self._due.items() if host in hosts}
             self._failing &= self._known.keys()
         return version
 
     def _know(self, configuration: Configuration) -> list[str]:
-        """The hosts of a configuration that were not known before; they are from now on."""
-        new = [host for host in _hosts(configuration) if host not in self._fixed and host not in self._known]
+        """The hosts of a configuration of which not all that it wants was asked before; it is from now on."""
+        hosts = {host: now | self._versions.get(host, _NONE) for host, now in _hosts(configuration).items()}
+        new = [
+            host
+            for host, versions in hosts.items()
+            if host not in self._fixed and versions != self._versions.get(host)
+        ]
         self._fixed.update({host: fixed for host in new if (fixed := fixed_addresses(host))})
         asked = [host for host in new if host not in self._fixed]
-        self._known.update({host: {} for host in asked})
+        self._known.update({host: self._known.get(host, {}) for host in asked})
+        self._versions.update({host: hosts[host] for host in asked})
         self._due.update(dict.fromkeys(asked, 0.0))
         return asked
 
@@ -197,7 +210,7 @@ class Resolver:
             host = waiting.popleft()
             asked.add(host)
             try:
-                self._succeeded(host, await self._lookup(host))
+                self._succeeded(host, await self._lookup(host, self._versions.get(host, BOTH)))
             except UnresolvedError as error:
                 self._failed(host, str(error), error.ttl)
             asked.discard(host)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from interceptor.config.addresses import of_family
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
 from interceptor.routing import reuse
 from interceptor.routing.balance import Endpoint
@@ -259,7 +260,8 @@ class Clusters:
                 yield endpoint.address, at, endpoint.weight, place
         if spec.endpoints or labels:
             return
-        given = self._resolved.get(host, ()) if spec.hosts_to_resolve else spec.addresses
+        found = of_family(spec.dnsLookupFamily, self._resolved.get(host, ()))
+        given = found if spec.hosts_to_resolve else spec.addresses
         for address in given:
             if "/" not in address:
                 yield address, target, 1, ()

@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from interceptor.config.addresses import is_loopback
+from interceptor.config.addresses import is_loopback, of_family
 from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.routing.names import is_virtual, needs_virtual, virtual_addresses
 
@@ -192,7 +192,8 @@ def _members(
     port = next(port for port in entry.spec.ports if port.number == service.port)
     target = port.targetPort or port.number
     given = {(each.address, each.ports.get(port.name, target)): None for each in entry.spec.endpoints}
-    found = given or dict.fromkeys((address, target) for address in resolved.get(service.host, ()))
+    known = of_family(entry.spec.dnsLookupFamily, resolved.get(service.host, ()))
+    found = given or dict.fromkeys((address, target) for address in known)
     for host, at in itertools.islice(found, MOST_TRIED):
         yield UpstreamAddress(SocketAddress(host, at))
 

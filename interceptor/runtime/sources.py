@@ -27,12 +27,12 @@ def lookup_of(asked: Dns | None, namespace: str | None) -> Lookup:
     hosts = Hosts(namespace)
     made: list[Lookup] = []
 
-    async def lookup(host: str) -> Answer:
+    async def lookup(host: str, versions: frozenset[int]) -> Answer:
         if not made:
             from interceptor.discovery.lookup import Lookups  # noqa: PLC0415 (4 MB)
 
             made.append(Lookups(servers, hosts))
-        return await made[0](host)
+        return await made[0](host, versions)
 
     return lookup
 

@@ -239,3 +239,31 @@ async def test_endpoints_follow_the_answers_and_a_failure_changes_nothing(
         await resolver.round()
         assert store.current is before
     assert caplog.text.count("cannot be resolved") == 1
+
+
+@pytest.mark.parametrize(("family", "asked", "endpoint"), [("V4_ONLY", ["A"], "10.0.0.1"), ("V6_ONLY", ["AAAA"], "fd00::1"), ("AUTO", ["A", "AAAA"], "fd00::1"), ("V4_PREFERRED", ["A", "AAAA"], "10.0.0.1")])  # fmt: skip
+async def test_a_version_that_no_document_wants_is_not_asked_for(
+    family: str, asked: list[str], endpoint: str
+) -> None:
+    entry = document(
+        "ServiceEntry",
+        f"hosts: [a.example]\nports: [{{number: 80, name: http, protocol: HTTP}}]\nresolution: DNS\ndnsLookupFamily: {family}",
+    )
+    rule = document("DestinationRule", "host: a.example\ntrafficPolicy: {loadBalancer: {simple: RANDOM}}")
+    server = Server({("a.example.", "A"): ["10.0.0.1"], ("a.example.", "AAAA"): ["fd00::1"]})
+    store = Store(take(configuration(entry, rule)))
+    async with serving(server):
+        await Resolver(store, lookups(server)).round()
+    assert sorted(kind for _, _, kind in server.asked) == asked
+    assert store.current.routing is not None
+    cluster = store.current.routing.clusters.find("a.example", 80, None, 80)
+    assert cluster is not None
+    assert [each.address.host for each in cluster.endpoints] == [endpoint]
+
+
+async def test_the_hosts_file_answers_for_the_versions_that_it_has() -> None:
+    server = Server({("a.example.", "AAAA"): ["fd00::1"]})
+    async with serving(server):
+        made = lookups(server, hosts={"a.example": "10.0.0.1"})
+        assert (await made("a.example", frozenset({4}))).addresses == ("10.0.0.1",)
+        assert (await made("a.example", frozenset({6}))).addresses == ("fd00::1",)

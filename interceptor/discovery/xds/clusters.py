@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
+from interceptor.config.addresses import DnsLookupFamily
 from interceptor.discovery.xds import observed, transport_sockets
 from interceptor.discovery.xds.endpoints import in_use, judge_assignment
 from interceptor.discovery.xds.reading import (
@@ -32,6 +33,7 @@ _TLS_MATCH: Final = (
     "envoy.transport_socket_match"  # the metadata of an endpoint that chooses its transport socket
 )
 DNS: Final = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
+_FAMILIES: Final = get_args(DnsLookupFamily)
 _LOOPBACKS: Final = frozenset({"127.0.0.6", "::6"})
 _ENDLESS: Final = 2**30  # streams of a connection: more than any has, and what Istio writes
 _TYPES: Final = frozenset({"STATIC", "EDS", "ORIGINAL_DST", *DNS})
@@ -104,8 +106,8 @@ def judge(body: Body, connect: float, own: Own = None, trusted: tuple[str, ...] 
         )
     elif timeout is not None and timeout <= 0:
         yield "connect_timeout: must be more than 0s"
-    if body.get("dns_lookup_family", "AUTO") not in {"AUTO", "ALL"}:
-        yield "dns_lookup_family: only AUTO and ALL are honoured: addresses of both families are used"
+    if (family := body.get("dns_lookup_family", "AUTO")) not in _FAMILIES:
+        yield f"dns_lookup_family: {family} is not honoured; known are: {', '.join(_FAMILIES)}"
     choices = mapping(body, "least_request_lb_config")
     yield from unknown(choices, frozenset({"choice_count"}), "least_request_lb_config.")
     if number(choices, "choice_count", 2) != 2:
@@ -289,7 +291,13 @@ def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> I
         hosts = list(weights)
         equal = len(set(weights.values())) == 1
         if str(body.get("type")) in DNS:
-            yield {"hosts": hosts, "resolution": "DNS", "ports": ports(port, protocol)}
+            family = body.get("dns_lookup_family", "AUTO")
+            yield {
+                "hosts": hosts,
+                "resolution": "DNS",
+                "dnsLookupFamily": family,
+                "ports": ports(port, protocol),
+            }
         else:
             yield {
                 "hosts": [host_of(name), alias_of(name)],

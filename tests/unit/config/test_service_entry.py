@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from interceptor.config.addresses import of_family
 from tests.support.documents import configuration, problems, service_entry, service_entry_text
 
 PORTS = "ports: [{number: 443, name: https}]"
@@ -124,3 +125,24 @@ def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
 def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
     [problem] = problems(service_entry_text(spec))
     assert problem.startswith(f"4: {found}")
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "of_v4", "of_v6", "versions"),
+    [
+        ("ALL", ["10.0.0.1", "fd00::1"], True, True, {4, 6}),
+        ("AUTO", ["fd00::1"], True, True, {4, 6}),
+        ("V4_PREFERRED", ["10.0.0.1"], True, True, {4, 6}),
+        ("V4_ONLY", ["10.0.0.1"], True, False, {4}),
+        ("V6_ONLY", ["fd00::1"], False, True, {6}),
+    ],
+)
+def test_the_family_chooses_among_the_addresses_of_a_host(
+    family: str, chosen: list[str], of_v4: bool, of_v6: bool, versions: set[int]
+) -> None:
+    spec = service_entry(f"{{hosts: [a.b], {PORTS}, resolution: DNS, dnsLookupFamily: {family}}}").spec
+    assert list(of_family(spec.dnsLookupFamily, ("10.0.0.1", "fd00::1"))) == chosen
+    assert list(of_family(spec.dnsLookupFamily, ("10.0.0.1",))) == ["10.0.0.1"] * of_v4
+    assert list(of_family(spec.dnsLookupFamily, ("fd00::1",))) == ["fd00::1"] * of_v6
+    assert list(of_family(spec.dnsLookupFamily, ())) == []
+    assert spec.versions == versions

@@ -38,11 +38,13 @@ class Names:
         self.answers = {host.replace("_", "."): answer for host, answer in answers.items()}
         self.ttl = 30.0
         self.asked: list[str] = []
+        self.versions: list[frozenset[int]] = []
         self.now = 0
         self.most = 0
 
-    async def lookup(self, host: str) -> Answer:
+    async def lookup(self, host: str, versions: frozenset[int]) -> Answer:
         self.asked.append(host)
+        self.versions.append(versions)
         self.now += 1
         self.most = max(self.most, self.now)
         try:
@@ -322,3 +324,34 @@ def test_known_addresses_are_bounded_and_the_newest_answer_is_among_them(drawn: 
         assert len(known) <= MAX_ADDRESSES
         assert len(set(answer) & set(known)) == min(len(set(answer)), MAX_ADDRESSES)
         assert not set(former(known)) & set(answer) or not answer
+
+
+def of_families(*asked: tuple[str, str]) -> Configuration:
+    ports = "ports: [{number: 1, name: x}], resolution: DNS"
+    texts = [
+        service_entry_text(
+            f"{{hosts: [{host}], {ports}, dnsLookupFamily: {family}}}", f"{{name: entry-{index}}}"
+        )
+        for index, (host, family) in enumerate(asked)
+    ]
+    return configuration(*texts)
+
+
+async def test_only_the_versions_that_some_document_wants_are_asked_for() -> None:
+    names = Names(a_example=["10.0.0.1"], b_example=["10.0.0.2"])
+    store = Store(
+        take(of_families(("a.example", "V4_ONLY"), ("b.example", "V4_ONLY"), ("b.example", "AUTO")))
+    )
+    made = Resolver(store, names.lookup)
+    await made.round()
+    asked = dict(zip(names.asked, names.versions, strict=True))
+    assert asked == {"a.example": {4}, "b.example": {4, 6}}
+    await made.adopt(of_families(("a.example", "V4_ONLY")))
+    assert len(names.asked) == 2, "what is known is not asked again"
+    names.answers["a.example"] = ["10.0.0.1", "fd00::1"]
+    await made.adopt(of_families(("a.example", "V6_ONLY")))
+    assert names.asked[2:] == ["a.example"]
+    assert names.versions[-1] == {4, 6}, "the one before may stay"
+    assert allowed(store) == {"a.example": ("10.0.0.1", "fd00::1")}
+    await made.round()
+    assert names.versions[-1] == {6}

@@ -35,6 +35,7 @@ KINDS: Final[Mapping[str, Any]] = {
 TRANSLATOR = Translator("shop", 10.0, labels={"app": "web"}, trusted=("cluster.local",))
 WEB: Final = "outbound|80||web.shop.svc.cluster.local"
 DNS: Final = "outbound|53||kube-dns.kube-system.svc.cluster.local"
+NAMED: Final = "outbound|80||api.example.com"  # of a ServiceEntry with the resolution DNS
 ADS = {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 PASSTHROUGH = "PassthroughCluster"
 
@@ -316,6 +317,12 @@ RETRIES = {
     "host_selection_retry_max_attempts": "5",
     "retriable_status_codes": [503],
 }
+CLUSTERS[NAMED] = {
+    **{name: what for name, what in eds(NAMED).items() if name != "eds_cluster_config"},
+    "type": "STRICT_DNS",
+    "dns_lookup_family": "V4_ONLY",
+    "load_assignment": {"cluster_name": NAMED, **assignment("api.example.com", 80, "disabled")},
+}
 
 
 def virtual_host(name: str, cluster: str, *domains: str, **more: Any) -> dict[str, Any]:
@@ -380,6 +387,8 @@ def test_all_that_istio_sends_to_a_sidecar_is_accepted_and_becomes_documents() -
     taken = {tuple(each["addresses"]): each for each in specs(made, "ServiceEntry") if "addresses" in each}
     assert taken["0.0.0.0/0",]["ports"][0]["protocol"] == "AUTO"
     assert "web.shop.svc.cluster.local" in taken["0.0.0.0/0",]["hosts"]
+    [named] = [each for each in specs(made, "ServiceEntry") if each["resolution"] == "DNS"]
+    assert (named["hosts"], named["dnsLookupFamily"]) == (["api.example.com"], "V4_ONLY")
     assert taken["10.96.0.10",]["ports"][0]["protocol"] == "TCP"
     rules = {each["host"]: each["trafficPolicy"] for each in specs(made, "DestinationRule")}
     web = rules["_80.web.shop.svc.cluster.local"]["tls"]

@@ -123,14 +123,22 @@ def test_endpoints_keep_their_weights_where_envoy_looks_at_them(
 
 
 @pytest.mark.parametrize("kind", ["STRICT_DNS", "LOGICAL_DNS"])
-def test_a_cluster_of_names_becomes_a_service_that_is_resolved(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "family"),
+    [({}, "AUTO"), *(({"dns_lookup_family": each}, each) for each in ("ALL", "V4_ONLY", "V6_ONLY", "V4_PREFERRED"))],
+)  # fmt: skip
+def test_a_cluster_of_names_becomes_a_service_that_is_resolved(
+    kind: str, asked: dict[str, object], family: str
+) -> None:
     body = {
         "type": kind,
+        **asked,
         "load_assignment": assignment(endpoint("API.example.com", 80), endpoint("b.org", 443)),
     }
     assert judged(CLUSTER, body) == ()
     first, second = specs(TRANSLATOR.documents({"a": body}, {}, {}, {}))
-    assert first == {"hosts": ["api.example.com"], "resolution": "DNS", "ports": PORTS}
+    taken = {"hosts": ["api.example.com"], "resolution": "DNS", "dnsLookupFamily": family}
+    assert first == {**taken, "ports": PORTS}
     assert second["hosts"] == ["b.org"]
 
 
@@ -393,7 +401,7 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
         (CLUSTER, of(lb_policy="LOAD_BALANCING_POLICY_CONFIG"), "lb_policy:"),
         (CLUSTER, of(lb_policy="CLUSTER_PROVIDED"), "lb_policy:"),
         (CLUSTER, of(connect_timeout="0s"), "connect_timeout:"),
-        (CLUSTER, of(dns_lookup_family="V4_ONLY"), "dns_lookup_family:"),
+        (CLUSTER, of(dns_lookup_family="V5_ONLY"), "dns_lookup_family:"),
         (CLUSTER, of(least_request_lb_config=of(choice_count=3)), "least_request_lb_config.choice_count:"),
         (CLUSTER, of(common_lb_config=of(zone_aware_lb_config={})), "common_lb_config.zone_aware_lb_config:"),
         (CLUSTER, of(typed_extension_protocol_options=of(x={})), "typed_extension_protocol_options.x:"),
