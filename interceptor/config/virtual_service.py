@@ -67,13 +67,16 @@ def _text(value: str) -> str:
 
 
 def _service(value: str) -> str:
-    """A host of the registry. A short name of Kubernetes has no meaning here: it would depend on the document's namespace."""
+    """A host of the registry. A short name of Kubernetes has no meaning here: it would depend on the document's namespace.
+
+    With a dot at its end, as in DNS, a name of one label is a whole one.
+    """
     if value == "*":
         return value
     name = host_name(value)
-    if "." not in name and ":" not in name:
+    if "." not in value and ":" not in name:
         raise ValueError(
-            f"'{value}' is a short name; write the whole one, as in {value}.default.svc.cluster.local"
+            f"'{value}' is a short name; write the whole one, as in {value}.default.svc.cluster.local, or '{value}.' if it has no more labels"
         )
     return name
 

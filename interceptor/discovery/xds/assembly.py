@@ -250,10 +250,6 @@ class Assembly:
         if given not in (None, port):
             self.left_out[f"{listener}, domain {domain}"] = f"{path}: requests come to the port {port} only"
             return None
-        if "." not in host and ":" not in host:
-            why = "a name of one label is not honoured by this version; send the whole name"
-            self.left_out[f"{listener}, domain {domain}"] = f"{path}: {why}"
-            return None
         return host_name(host)
 
     def _route(
@@ -315,7 +311,7 @@ class Assembly:
             routes = texts[0] if len(texts) == 1 else f"[{', '.join(text[1:-1] for text in texts)}]"
             together.setdefault(routes, []).append(host)
         for routes, hosts in together.items():
-            spec = f'{{"hosts": {json.dumps(hosts)}, "http": {routes}}}'
+            spec = f'{{"hosts": {json.dumps(list(map(_whole, hosts)))}, "http": {routes}}}'
             yield write(Made("VirtualService", f"routes of {hosts[0]}", hosts[0], spec))
         self._memory.forget(self._routes, self._made)
 
@@ -329,6 +325,11 @@ class Assembly:
             policy = of_clusters.rule(known.body, self._routed.get(name), known.tls)
             spec = {"host": known.place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
+
+
+def _whole(host: str) -> str:
+    """A host as documents write it: with a dot at its end where it is of one label."""
+    return host if "." in host or ":" in host else f"{host}."
 
 
 def _own_host(listener: str, chain: Chain) -> str:

@@ -151,6 +151,11 @@ def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
     assert found in problem
 
 
+def test_a_name_of_one_label_is_whole_with_a_dot_at_its_end() -> None:
+    spec = virtual_service("hosts: [Reviews.]\nhttp: [{directResponse: {status: 200}}]").spec
+    assert spec.hosts == ("reviews",)
+
+
 def test_where_copies_go_and_how_many() -> None:
     document = virtual_service(
         """

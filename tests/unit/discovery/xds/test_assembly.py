@@ -77,25 +77,25 @@ def test_domains_become_hosts_of_the_listeners_service() -> None:
             "v",
             to("a", "/v1"),
             to("mixed"),
-            domains=("a.example.com", "a.example.com:80", "a.example.com:81", "short"),
+            domains=("a.example.com", "a.example.com:80", "a.example.com:81", "Short:80"),
         ),
         host("rest", to("b")),
     )
     taken = specs(made, "ServiceEntry")[0]
-    [own, name] = taken["hosts"]
-    assert (taken["addresses"], taken["ports"][0]["protocol"], name) == (
+    [own, name, short] = taken["hosts"]
+    assert (taken["addresses"], taken["ports"][0]["protocol"], name, short) == (
         ["10.9.0.1"],
         "HTTP",
         "a.example.com",
+        "short",
     )
-    routes = {spec["hosts"][0]: spec["http"] for spec in specs(made, "VirtualService")}
-    first, second = routes["a.example.com"]
+    routes = {tuple(spec["hosts"]): spec["http"] for spec in specs(made, "VirtualService")}
+    first, second = routes["a.example.com", "short."]
     assert first["route"] == [{"destination": {"host": "_cluster.a", "port": {"number": 80}}}]
     assert second["directResponse"] == {"status": 503}
-    assert routes[own][0]["route"] == [{"destination": {"host": "_cluster.b", "port": {"number": 80}}}]
+    assert routes[own,][0]["route"] == [{"destination": {"host": "_cluster.b", "port": {"number": 80}}}]
     assert made.left_out == {
         "listener l, domain a.example.com:81": "filter_chains[0].filters: requests come to the port 80 only",
-        "listener l, domain short": "filter_chains[0].filters: a name of one label is not honoured by this version; send the whole name",
         "listener l, virtual host v": "filter_chains[0].filters: routes[1]: the cluster 'mixed': its endpoints have several "
         "ports, which is not honoured by this version; its requests are answered with 503",
     }

@@ -20,6 +20,11 @@ from interceptor.config.problems import Source
 from interceptor.discovery.xds.codec import decode
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, Body
 from interceptor.discovery.xds.translate import Translation, Translator
+from interceptor.model.address import OriginalDestination, SocketAddress
+from interceptor.model.http import RequestHead
+from interceptor.routing.routes import Question
+from interceptor.state.snapshot import take
+from tests.support.documents import configuration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -337,7 +342,7 @@ ROUTES: dict[str, Body] = {
     "80": {
         "virtual_hosts": [
             virtual_host("allow_any", PASSTHROUGH, "*"),
-            virtual_host("web.shop.svc.cluster.local:80", WEB, "web.shop.svc.cluster.local", "web.shop.svc", "web.shop", "10.96.0.20", retry_policy=RETRIES),
+            virtual_host("web.shop.svc.cluster.local:80", WEB, "web.shop.svc.cluster.local", "web.shop.svc", "web.shop", "web", "10.96.0.20", retry_policy=RETRIES),
         ],
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": 1048576,
@@ -394,6 +399,28 @@ def test_all_that_istio_sends_to_a_sidecar_is_accepted_and_becomes_documents() -
     web = rules["_80.web.shop.svc.cluster.local"]["tls"]
     assert web == {"mode": "ISTIO_MUTUAL", "sni": WEB.replace("|", "_."), "subjectAltNames": ["spiffe://cluster.local/ns/shop/sa/web"]}  # fmt: skip
     assert "tls" not in rules["_53.kube-dns.kube-system.svc.cluster.local"]
+
+
+@pytest.mark.parametrize(
+    ("authority", "routed"),
+    [
+        (b"web", True),
+        (b"WEB:80", True),
+        (b"web.shop", True),
+        (b"web2", False),
+        (b"web.", True),
+        (b"x.web", False),
+    ],
+)
+def test_a_name_of_one_label_is_routed_by_itself_alone(authority: bytes, routed: bool) -> None:
+    routes = ("ServiceEntry/", "VirtualService/")
+    texts = (text for key, text in made_of().documents.items() if key.startswith(routes))
+    of = take(configuration(*texts))
+    there = OriginalDestination(SocketAddress("10.96.0.20", 80))
+    assert of.routing is not None
+    head = RequestHead(b"GET", b"/", authority, b"http", b"1.1", [])
+    found = of.routing.find(Question(head, 80), of.egress(there), there)
+    assert (found is not None and found.taken is not None and found.believed) is routed
 
 
 def test_what_is_not_http_goes_where_its_chain_leads(monkeypatch: pytest.MonkeyPatch) -> None:
