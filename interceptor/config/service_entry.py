@@ -1,8 +1,8 @@
 """Istio's ServiceEntry: destinations that the registry knows.
 
 A destination is the entry's when its port is one of ``ports`` and its address is one of ``addresses``, of the STATIC
-endpoints, or of what ``hosts`` resolve to. Hosts are resolved where ``addresses`` is empty and the resolution is not
-STATIC. What was dialled by one of ``addresses`` goes to one of the endpoints, where there are any, at the endpoint's port.
+endpoints, or of what ``hosts``, or DNS endpoints, resolve to. Hosts are resolved where ``addresses`` and ``endpoints``
+are empty and the resolution is not STATIC. What was dialled by one of ``addresses`` goes to one of the endpoints, where there are any, at the endpoint's port.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from interceptor.config.addresses import (
     BOTH,
     DnsLookupFamily,
     host_name,
-    ip_address,
     ip_address_or_network,
+    is_ip_address,
 )
 from interceptor.config.base import Document, Fault, Port, Strict
 
@@ -63,7 +63,10 @@ def _protocol(value: str) -> str:
 def _endpoint_address(value: str) -> str:
     if value.startswith("unix:"):
         raise ValueError("unix sockets are not supported by this version; give an IP address")
-    return ip_address(value)
+    name = host_name(value)
+    if name.startswith("*."):
+        raise ValueError(f"'{value}' is many names; give one, or an IP address")
+    return name
 
 
 def _some(value: tuple[T, ...]) -> tuple[T, ...]:
@@ -88,7 +91,7 @@ class ServicePort(Strict):
 
 
 class Endpoint(Strict):
-    """One address of a STATIC service; a locality is written ``region/zone/subzone``."""
+    """One address of a STATIC service, or one name or address of a DNS service; a locality is written ``region/zone/subzone``."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset({"network"})
 
@@ -127,7 +130,13 @@ class ServiceEntrySpec(Strict):
     @property
     def hosts_to_resolve(self) -> tuple[str, ...]:
         """The hosts whose addresses decide, because the document gives none."""
-        return () if self.addresses or self.resolution == "STATIC" else self.hosts
+        return () if self.addresses or self.endpoints or self.resolution == "STATIC" else self.hosts
+
+    @property
+    def names_to_resolve(self) -> tuple[str, ...]:
+        """Every name whose addresses decide: the hosts, or those of endpoints."""
+        named = (endpoint.address for endpoint in self.endpoints if self.resolution == "DNS")
+        return (*self.hosts_to_resolve, *named)
 
     @property
     def versions(self) -> frozenset[int]:
@@ -193,11 +202,21 @@ class ServiceEntry(Document):
 
     def _endpoint_faults(self) -> Iterator[Fault]:
         spec = self.spec
-        if spec.endpoints and spec.resolution != "STATIC":
-            message = f"endpoints with the resolution {spec.resolution} are not supported by this version; use STATIC"
+        if spec.endpoints and spec.resolution == "NONE":
+            message = (
+                "endpoints with the resolution NONE are not supported by this version; use STATIC or DNS"
+            )
             yield Fault(("spec", "endpoints"), message)
         names = {port.name for port in spec.ports}
         for index, endpoint in enumerate(spec.endpoints):
+            if spec.resolution == "STATIC" and not is_ip_address(endpoint.address):
+                message = (
+                    f"'{endpoint.address}' is a name; write an IP address, or change spec.resolution to DNS"
+                )
+                yield Fault(("spec", "endpoints", index, "address"), message)
+            if spec.resolution == "DNS" and (endpoint.labels or endpoint.serviceAccount):
+                message = "labels and serviceAccount need the resolution STATIC in this version; remove them"
+                yield Fault(("spec", "endpoints", index), message)
             for name in endpoint.ports.keys() - names:
                 at = ("spec", "endpoints", index, "ports", name)
                 yield Fault(at, f"no port of spec.ports is named '{name}'; name one that is")

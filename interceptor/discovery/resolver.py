@@ -97,7 +97,7 @@ def _hosts(configuration: Configuration) -> dict[str, frozenset[int]]:
     """The hosts of a configuration whose addresses decide, and the versions of IP that any document wants of each."""
     found: dict[str, frozenset[int]] = {}
     for entry in visible_entries(configuration):
-        for host in entry.spec.hosts_to_resolve:
+        for host in entry.spec.names_to_resolve:
             found[host] = found.get(host, _NONE) | entry.spec.versions
     return found
 

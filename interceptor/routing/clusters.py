@@ -14,7 +14,7 @@ from interceptor.config.addresses import of_family
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
 from interceptor.routing import reuse
 from interceptor.routing.balance import Endpoint
-from interceptor.routing.destinations import Decision
+from interceptor.routing.destinations import Decision, reached
 from interceptor.routing.locality import Nearness, is_in, own_locality, parse, place_by, ranking
 from interceptor.routing.names import is_virtual
 from interceptor.routing.outlier import OutlierDetection
@@ -257,7 +257,8 @@ class Clusters:
                 place = parse(endpoint.locality)
                 if counting:
                     place = place_by(counting, endpoint.labels, place)
-                yield endpoint.address, at, endpoint.weight, place
+                addresses = of_family(spec.dnsLookupFamily, reached(spec, endpoint, self._resolved))
+                yield from ((address, at, endpoint.weight, place) for address in addresses)
         if spec.endpoints or labels:
             return
         found = of_family(spec.dnsLookupFamily, self._resolved.get(host, ()))

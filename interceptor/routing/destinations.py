@@ -18,7 +18,7 @@ from interceptor.routing.names import is_virtual, needs_virtual, virtual_address
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from interceptor.config.service_entry import ServiceEntry
+    from interceptor.config.service_entry import Endpoint, ServiceEntry, ServiceEntrySpec
     from interceptor.config.sidecar import Sidecar
     from interceptor.model.address import OriginalDestination
     from interceptor.model.connection import ProtocolName
@@ -163,10 +163,18 @@ class Registry:
         return None
 
 
+def reached(
+    spec: ServiceEntrySpec, endpoint: Endpoint, resolved: Mapping[str, Sequence[str]]
+) -> Sequence[str]:
+    """The addresses of an endpoint: its own, or what its name resolves to."""
+    return resolved.get(endpoint.address, ()) if spec.resolution == "DNS" else (endpoint.address,)
+
+
 def _named(entry: ServiceEntry, resolved: Mapping[str, Sequence[str]]) -> Iterator[tuple[Service, str]]:
     """Every service of an entry, with every address or CIDR that means it."""
     spec = entry.spec
-    given = (*spec.addresses, *(endpoint.address for endpoint in spec.endpoints))
+    behind = (address for endpoint in spec.endpoints for address in reached(spec, endpoint, resolved))
+    given = (*spec.addresses, *behind)
     for port in spec.ports:
         for address in given:
             # An address given for several hosts does not tell them apart: it is reported as the first.
@@ -191,9 +199,14 @@ def _members(
     """The addresses behind a service, each once: its entry's endpoints, else what its host resolves to; not too many."""
     port = next(port for port in entry.spec.ports if port.number == service.port)
     target = port.targetPort or port.number
-    given = {(each.address, each.ports.get(port.name, target)): None for each in entry.spec.endpoints}
-    known = of_family(entry.spec.dnsLookupFamily, resolved.get(service.host, ()))
-    found = given or dict.fromkeys((address, target) for address in known)
+    spec = entry.spec
+    given = {
+        (address, each.ports.get(port.name, target)): None
+        for each in spec.endpoints
+        for address in of_family(spec.dnsLookupFamily, reached(spec, each, resolved))
+    }
+    known = of_family(spec.dnsLookupFamily, resolved.get(service.host, ()))
+    found = given if spec.endpoints else dict.fromkeys((address, target) for address in known)
     for host, at in itertools.islice(found, MOST_TRIED):
         yield UpstreamAddress(SocketAddress(host, at))
 

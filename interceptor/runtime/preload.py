@@ -37,7 +37,7 @@ def preload(configuration: Configuration, workers: int) -> None:
         from interceptor.admin import remote  # noqa: F401, PLC0415 (ssl and cryptography are 15 MB)
     if spec.dns is not None:
         from interceptor.discovery import dns  # noqa: F401, PLC0415 (4 MB that only who answers names needs)
-    if any(host for entry in configuration.service_entries for host in entry.spec.hosts_to_resolve):
+    if any(host for entry in configuration.service_entries for host in entry.spec.names_to_resolve):
         from interceptor.discovery import lookup  # noqa: F401, PLC0415 (as above)
     _grpc(configuration.sidecar)
 

@@ -16,6 +16,7 @@ from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_addre
 from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
+from interceptor.routing.destinations import reached
 from interceptor.state.explain_route import flow_reason, left_out, route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
@@ -268,8 +269,9 @@ def _destination(
     host = to
     if not is_ip_address(to):
         host, entry = _address(snapshot, to)
-        if entry is not None and entry.spec.hosts_to_resolve:
-            snapshot = take(snapshot.configuration, {**snapshot.resolved, to: (host,)}, before=snapshot)
+        if entry is not None and not entry.spec.addresses and (names := entry.spec.names_to_resolve):
+            told = {to: (host,)} if entry.spec.hosts_to_resolve else dict.fromkeys(names, (host,))
+            snapshot = take(snapshot.configuration, {**snapshot.resolved, **told}, before=snapshot)
         if host == _EXAMPLE:
             notes.append(f"the address of {to} is not known here; {_EXAMPLE} stands for it")
     return snapshot, OriginalDestination(SocketAddress(host, port))
@@ -280,7 +282,11 @@ def _address(snapshot: Snapshot, name: str) -> tuple[str, ServiceEntry | None]:
     entry = entries[0] if entries else None
     if known := snapshot.resolved.get(name):
         return known[0], entry
-    given = entry and (*entry.spec.addresses, *(endpoint.address for endpoint in entry.spec.endpoints))
+    given: list[str] = []
+    if entry is not None:
+        spec, resolved = entry.spec, snapshot.resolved
+        behind = (address for each in spec.endpoints for address in reached(spec, each, resolved))
+        given = [*spec.addresses, *behind]
     return (given[0].partition("/")[0] if given else _EXAMPLE), entry
 
 

@@ -19,7 +19,7 @@ import trio
 from interceptor.discovery.lookup import Lookups
 from interceptor.discovery.name_servers import Upstream, read_message
 from interceptor.discovery.resolver import FILE_SECONDS, MAX_ADDRESSES, Answer, Resolver, UnresolvedError
-from interceptor.model.address import SocketAddress
+from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.state.snapshot import take
 from interceptor.state.store import Store
 from tests.support.both_sockets import both
@@ -267,3 +267,46 @@ async def test_the_hosts_file_answers_for_the_versions_that_it_has() -> None:
         made = lookups(server, hosts={"a.example": "10.0.0.1"})
         assert (await made("a.example", frozenset({4}))).addresses == ("10.0.0.1",)
         assert (await made("a.example", frozenset({6}))).addresses == ("fd00::1",)
+
+
+async def test_names_are_endpoints_of_one_service() -> None:
+    entry = document(
+        "ServiceEntry",
+        """
+        hosts: [db.example]
+        ports: [{number: 80, name: http, protocol: HTTP}]
+        resolution: DNS
+        dnsLookupFamily: V4_ONLY
+        endpoints: [{address: a.example}, {address: b.example, ports: {http: 8080}, weight: 2}, {address: 10.0.0.9}]
+        """,
+    )
+    server = Server({("a.example.", "A"): ["10.0.0.1", "10.0.0.2"], ("b.example.", "A"): ["10.0.0.3"]})
+    store = Store(take(configuration(entry)))
+    async with serving(server):
+        resolver = Resolver(store, lookups(server))
+        await resolver.round()
+        assert resolver.hosts == ("a.example", "b.example")
+        of = store.current
+        assert of.routing is not None
+        cluster = of.routing.clusters.find("db.example", 80, None, 80)
+        assert cluster is not None
+        found = {(str(each.address), each.weight) for each in cluster.endpoints}
+        assert found == {("10.0.0.1:80", 1), ("10.0.0.2:80", 1), ("10.0.0.3:8080", 2), ("10.0.0.9:80", 1)}
+        dialled = of.egress(OriginalDestination(SocketAddress("10.0.0.3", 80)))
+        assert dialled.service == "db.example"
+        assert [str(each) for each in dialled.upstreams] == [
+            "10.0.0.1:80",
+            "10.0.0.2:80",
+            "10.0.0.3:8080",
+            "10.0.0.9:80",
+        ]
+        server.zone.pop(("a.example.", "A"))
+        server.zone["a.example.", "A"] = ["10.0.0.2"]
+        await resolver.round()
+        assert store.current.routing is not None
+        cluster = store.current.routing.clusters.find("db.example", 80, None, 80)
+        assert cluster is not None
+        assert "10.0.0.1" not in {each.address.host for each in cluster.endpoints}, "it gets nothing new"
+        assert (
+            store.current.egress(OriginalDestination(SocketAddress("10.0.0.1", 80))).service == "db.example"
+        )

@@ -288,20 +288,16 @@ def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> I
     """A service for each port of the endpoints."""
     for port in sorted({each.port for each in found}):
         weights = {each.host: each.weight for each in sorted(found) if each.port == port}
-        hosts = list(weights)
         equal = len(set(weights.values())) == 1
+        how: dict[str, object] = {"resolution": "STATIC"}
         if str(body.get("type")) in DNS:
-            family = body.get("dns_lookup_family", "AUTO")
-            yield {
-                "hosts": hosts,
-                "resolution": "DNS",
-                "dnsLookupFamily": family,
-                "ports": ports(port, protocol),
-            }
+            how = {"resolution": "DNS", "dnsLookupFamily": body.get("dns_lookup_family", "AUTO")}
+        if _is_one_name(name, body, found):
+            yield {"hosts": list(weights), **how, "ports": ports(port, protocol)}
         else:
             yield {
                 "hosts": [host_of(name), alias_of(name)],
-                "resolution": "STATIC",
+                **how,
                 "endpoints": [
                     {"address": host, **({} if equal else {"weight": weight})}
                     for host, weight in weights.items()
@@ -316,11 +312,9 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
         return "it goes to the address that was dialled, which is honoured only as all that a virtual host '*' does"
     if len({each.port for each in found}) > 1:
         return "its endpoints have several ports, which is not honoured by this version"
-    if str(body.get("type")) not in DNS:
+    if not _is_one_name(name, body, found):
         port = found[0].port if found else 80  # without endpoints the port means nothing
         return {"host": alias_of(name), "port": {"number": port}}
-    if len({each.host for each in found}) != 1:
-        return "it is of several names, which is not honoured by this version"
     return {"host": found[0].host, "port": {"number": found[0].port}}
 
 
@@ -386,12 +380,9 @@ def ports(number_: int, protocol: str) -> list[dict[str, object]]:
     return [{"number": number_, "name": f"{protocol.lower()}-{number_}", "protocol": protocol}]
 
 
-def unlike(name: str, body: Body, found: Sequence[Address]) -> str | None:
-    """What Istio's name of a cluster of names says, and its endpoints do not."""
-    istio = ISTIO.fullmatch(name)
-    if istio is None or str(body.get("type")) not in DNS:
-        return None
-    for host, *_ in found:
-        if host != istio[3].lower():
-            return f"the endpoint {host} is another name than the service {istio[3]}, which is not honoured"
-    return None
+def _is_one_name(name: str, body: Body, found: Sequence[Address]) -> bool:
+    """Whether a cluster is what one name resolves to, and no other one's by Istio's name of it."""
+    istio, hosts = ISTIO.fullmatch(name), {each.host for each in found}
+    if str(body.get("type")) not in DNS or len(hosts) != 1:
+        return False
+    return istio is None or hosts == {istio[3].lower()}

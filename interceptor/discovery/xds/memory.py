@@ -74,7 +74,7 @@ class Memory:
         place: Place = tls if isinstance(tls, str) else of_clusters.destination(name, body, found)
         if before is not None and before.place == place:
             place = before.place  # the same object: routes to it are as they were
-        problem = tls if isinstance(tls, str) else of_clusters.unlike(name, body, found)
+        problem = tls if isinstance(tls, str) else None
         files = {path: data for each in of_clusters.contexts(body) for path, data in each.files.items()}
         said = None if isinstance(tls, str) else tls
         return KnownCluster(body, assignment, found, place, said, problem, files)

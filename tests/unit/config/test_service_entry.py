@@ -33,10 +33,12 @@ def test_every_version_of_istios_is_read(version: str) -> None:
         ("resolution: NONE", ("a.b",)),
         ("resolution: DNS, addresses: [10.0.0.1]", ()),
         ("resolution: STATIC, endpoints: [{address: 10.0.0.1}]", ()),
+        ("resolution: DNS, endpoints: [{address: C.d}, {address: 10.0.0.1}]", ("c.d", "10.0.0.1")),
+        ("resolution: DNS, addresses: [10.9.9.9], endpoints: [{address: c.d}]", ("c.d",)),
     ],
 )
 def test_hosts_are_resolved_where_no_address_is_given(spec: str, resolved: tuple[str, ...]) -> None:
-    assert service_entry(f"{{hosts: [a.b], {PORTS}, {spec}}}").spec.hosts_to_resolve == resolved
+    assert service_entry(f"{{hosts: [a.b], {PORTS}, {spec}}}").spec.names_to_resolve == resolved
 
 
 def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
@@ -80,8 +82,16 @@ def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
         (f"{{hosts: [a.b], location: X, {PORTS}}}", "spec.location: 'X' is not a value of this field"),
         (f"{{hosts: [a.b], workloadSelector: {{}}, {PORTS}}}", "spec.workloadSelector: is not supported"),
         (
+            f"{{hosts: [a.b], resolution: DNS, endpoints: [{{address: '*.d'}}], {PORTS}}}",
+            "spec.endpoints[0].address: '*.d' is many names; give one, or an IP address",
+        ),
+        (
+            f"{{hosts: [a.b], resolution: DNS, endpoints: [{{address: c.d, labels: {{a: b}}}}], {PORTS}}}",
+            "spec.endpoints[0]: labels and serviceAccount need the resolution STATIC in this version; remove them",
+        ),
+        (
             f"{{hosts: [a.b], endpoints: [{{address: 10.0.0.1}}], {PORTS}}}",
-            "spec.endpoints: endpoints with the resolution NONE are not supported by this version; use STATIC",
+            "spec.endpoints: endpoints with the resolution NONE are not supported by this version; use STATIC or DNS",
         ),
         (
             f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 'unix:///x'}}], {PORTS}}}",
@@ -89,7 +99,7 @@ def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
         ),
         (
             f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: h.example}}], {PORTS}}}",
-            "spec.endpoints[0].address: 'h.example' is not an IP address",
+            "spec.endpoints[0].address: 'h.example' is a name; write an IP address",
         ),
         (
             f"{{hosts: [a.b], resolution: STATIC, endpoints: [{{address: 10.0.0.1, weight: 0}}], {PORTS}}}",

@@ -259,3 +259,21 @@ def test_endpoints_are_behind_the_virtual_address_of_a_static_service() -> None:
     assert registry.upstreams(Service("default/entry", "a.example", 443), to("240.240.0.1", 443)) == (
         up("10.0.0.5", 443),
     )
+
+
+@pytest.mark.parametrize(
+    ("resolved", "upstreams"),
+    [({"c.d": ("10.0.0.1", "fd00::1")}, ["[fd00::1]:443"]), ({"a.b": ("10.6.6.6",)}, [])],
+)
+def test_endpoints_by_name_are_what_their_names_resolve_to_and_nothing_else(
+    resolved: dict[str, tuple[str, ...]], upstreams: list[str]
+) -> None:
+    entry = service_entry(
+        "{hosts: [a.b], addresses: [10.9.9.9], resolution: DNS, dnsLookupFamily: V6_ONLY, endpoints: [{address: c.d}],"
+        " ports: [{number: 443, name: x}]}"
+    )
+    made = egress_decision(
+        "ALLOW_ANY", Registry([entry], resolved), OriginalDestination(SocketAddress("10.9.9.9", 443))
+    )
+    assert [str(each) for each in made.upstreams] == upstreams
+    assert made.denied == (None if upstreams else "unresolved")

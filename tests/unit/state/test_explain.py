@@ -143,6 +143,12 @@ def test_destinations_by_name_or_address(to: str, entry: str, asked_as: str) -> 
     assert bool(found.notes) is (entry == "bank")
 
 
+def test_names_behind_a_destination_need_not_be_known() -> None:
+    spec = "{hosts: [db.example], resolution: DNS, endpoints: [{address: a.example}], ports: [{number: 443, name: x}]}"
+    made = snapshot(service_entry_text(spec, named("db")))
+    assert told(made, to="db.example:443")[:2] == (True, "ServiceEntry shop/db")
+
+
 def test_names_that_were_looked_up_have_their_addresses() -> None:
     made = configuration(SIDECAR, *ENTRIES)
     found = asked(take(made, {"bank.example": ["10.5.0.1"]}), to="bank.example:443")

@@ -133,13 +133,13 @@ def test_a_cluster_of_names_becomes_a_service_that_is_resolved(
     body = {
         "type": kind,
         **asked,
-        "load_assignment": assignment(endpoint("API.example.com", 80), endpoint("b.org", 443)),
+        "load_assignment": assignment(endpoint("API.example.com", 80), endpoint("api.example.com", 443)),
     }
     assert judged(CLUSTER, body) == ()
     first, second = specs(TRANSLATOR.documents({"a": body}, {}, {}, {}))
+    assert second["hosts"] == first["hosts"]
     taken = {"hosts": ["api.example.com"], "resolution": "DNS", "dnsLookupFamily": family}
     assert first == {**taken, "ports": PORTS}
-    assert second["hosts"] == ["b.org"]
 
 
 def test_a_listener_over_an_original_destination_becomes_a_service_at_its_address() -> None:
@@ -168,10 +168,8 @@ def test_a_listener_of_any_address_has_the_ranges_of_its_chains() -> None:
 
 
 def test_what_only_shows_together_is_left_out_and_said() -> None:
-    other = "outbound|80||b.example.com"
     clusters: dict[str, Body] = {
         ISTIO: {"load_assignment": assignment(endpoint("10.0.0.1", 8080))},
-        other: {"type": "STRICT_DNS", "load_assignment": assignment(endpoint("a.example.com", 80))},
         "mixed": {"load_assignment": assignment(endpoint("10.0.0.1", 1), endpoint("10.0.0.1", 2))},
     }
     body = listener("10.9.0.1", 80, chain("mixed"))
@@ -179,7 +177,6 @@ def test_what_only_shows_together_is_left_out_and_said() -> None:
     made = TRANSLATOR.documents(clusters, {}, {"l": body, "m": gone}, {})
     assert not any(key.startswith("VirtualService") for key in made.documents)
     assert made.left_out == {
-        f"cluster {other}": "the endpoint a.example.com is another name than the service b.example.com, which is not honoured",
         "listener l": "filter_chains[0].filters.cluster: the cluster 'mixed': its endpoints have several ports, which is "
         "not honoured by this version",
         "listener m": "filter_chains[0].filters.cluster: there is no cluster 'gone'",
@@ -500,16 +497,33 @@ def test_http2_hashes_and_outliers_are_in_the_rule() -> None:
     assert made["ServiceEntry"][-1]["ports"][0]["protocol"] == "HTTP2"
 
 
-def test_names_that_are_not_one_are_no_place_to_go_to() -> None:
+def test_names_that_are_not_one_are_endpoints_of_one_service() -> None:
     both = {
         "type": "STRICT_DNS",
-        "load_assignment": assignment(endpoint("a.example.com", 80), endpoint("b.example.com", 80)),
+        "dns_lookup_family": "V4_ONLY",
+        "load_assignment": assignment(
+            endpoint("a.example.com", 80), endpoint("b.example.com", 80, load_balancing_weight=3)
+        ),
     }
-    own = {"type": "STRICT_DNS", "load_assignment": assignment(endpoint("api.example.com", 80))}
+    own = {"type": "STRICT_DNS", "load_assignment": assignment(endpoint("other.example.com", 80))}
+    for cluster in (both, own):
+        assert judged(CLUSTER, cluster) == ()
     tcp = listener("10.9.0.1", 443, chain("both"))
     made = TRANSLATOR.documents({"both": both, ISTIO: own}, {}, {"l": tcp}, {})
-    assert "it is of several names" in made.left_out["listener l"]
-    assert list(made.left_out) == ["listener l"]
+    assert made.left_out == {}
+    _, virtual, named, _, istios = specs(made)
+    assert virtual["tcp"] == [{"route": [{"destination": {"host": "_cluster.both", "port": {"number": 80}}}]}]
+    assert named == {
+        "hosts": ["both", "_cluster.both"],
+        "resolution": "DNS",
+        "dnsLookupFamily": "V4_ONLY",
+        "endpoints": [{"address": "a.example.com", "weight": 1}, {"address": "b.example.com", "weight": 3}],
+        "ports": PORTS,
+    }
+    assert istios["hosts"] == ["api.example.com", "_80.api.example.com"]
+    assert istios["endpoints"] == [{"address": "other.example.com"}]
+    texts = [Source(key, text) for key, text in made.documents.items()]
+    assert load(texts, sidecar_required=False).problems == ()
 
 
 def test_timeouts_and_policies_that_are_ours_are_taken() -> None:
