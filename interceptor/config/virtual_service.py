@@ -7,24 +7,30 @@ expressions are RE2's, as in Istio: an expression cannot take more than linear t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from interceptor.config.addresses import host_name, ip_address_or_network
+from interceptor.config.addresses import ip_address_or_network
 from interceptor.config.base import Document, Duration, Fault, Port, Strict
+from interceptor.config.fault_injection import HTTPFaultInjection, Percentage
+from interceptor.config.route_words import (
+    Expression,
+    HeaderName,
+    HeaderText,
+    HeaderToken,
+    ServiceHost,
+    SettableHeader,
+    Status,
+    SubsetName,
+    some,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-T = TypeVar("T")
-
 MESH: Final = "mesh"
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
-_LABEL_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
-# Headers that frame a message or route it: their own fields (rewrite, authority) are for those.
-_FRAMING: Final = frozenset(("connection", "content-length", "host", "te", "transfer-encoding", "upgrade"))
 RETRY_CONDITIONS: Final = frozenset(
     (
         *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream"),
@@ -34,85 +40,12 @@ RETRY_CONDITIONS: Final = frozenset(
 )
 
 
-def _some(value: tuple[T, ...]) -> tuple[T, ...]:
-    if not value:
-        raise ValueError("must name at least one")
-    return value
-
-
-def _header(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"'{value}' is not a header's name")
-    return value.lower()
-
-
-def _word(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise ValueError(f"'{value}' is not a method, nor the name of a header")
-    return value
-
-
-def _settable(value: str) -> str:
-    if _header(value) in _FRAMING:
-        raise ValueError(
-            f"'{value}' frames or routes the message and cannot be changed as a header; use rewrite"
-        )
-    return value.lower()
-
-
-def _text(value: str) -> str:
-    if re.search(r"[\r\n\0]", value):
-        raise ValueError("must not have a line break or a NUL in it")
-    return value
-
-
-def _service(value: str) -> str:
-    """A host of the registry. A short name of Kubernetes has no meaning here: it would depend on the document's namespace.
-
-    With a dot at its end, as in DNS, a name of one label is a whole one.
-    """
-    if value == "*":
-        return value
-    name = host_name(value)
-    if "." not in value and ":" not in name:
-        raise ValueError(
-            f"'{value}' is a short name; write the whole one, as in {value}.default.svc.cluster.local, or '{value}.' if it has no more labels"
-        )
-    return name
-
-
-def _subset(value: str) -> str:
-    if not _LABEL_NAME.fullmatch(value):
-        raise ValueError(f"'{value}' is not a subset's name; use lower-case letters, digits and '-'")
-    return value
-
-
-def _regex(value: str) -> str:
-    import re2  # noqa: PLC0415 (only who writes an expression pays for the library)
-
-    try:
-        re2.compile(value)
-    except re2.error as error:
-        raise ValueError(f"'{value}' is not an expression of RE2: {error}") from None
-    return value
-
-
-HeaderName = Annotated[str, AfterValidator(_header)]
-SettableHeader = Annotated[str, AfterValidator(_settable)]
-HeaderToken = Annotated[str, AfterValidator(_word)]
-HeaderText = Annotated[str, AfterValidator(_text)]
-ServiceHost = Annotated[str, AfterValidator(_service)]
-SubsetName = Annotated[str, AfterValidator(_subset)]
-Status = Annotated[int, Field(ge=200, le=599)]
-Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
-
-
 class StringMatch(Strict):
     """Text that is equal, begins so, or matches whole; without any of them it only has to be there."""
 
     exact: str | None = None
     prefix: str | None = None
-    regex: Annotated[str, AfterValidator(_regex)] | None = None
+    regex: Expression | None = None
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
@@ -207,7 +140,7 @@ class HTTPDirectResponse(Strict):
 class RegexRewrite(Strict):
     """A path made of another one by an expression."""
 
-    match: Annotated[str, AfterValidator(_regex)]
+    match: Expression
     rewrite: HeaderText
 
 
@@ -217,62 +150,6 @@ class HTTPRewrite(Strict):
     uri: HeaderText | None = None
     authority: HeaderText | None = None
     uriRegexRewrite: RegexRewrite | None = None  # noqa: N815
-
-
-class Percentage(Strict):
-    """A share in per cent."""
-
-    value: Percent = 0.0
-
-
-class Delay(Strict):
-    """Requests that are held back."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"exponentialDelay", "percent"})
-
-    percentage: Percentage = Percentage(value=100.0)
-    fixedDelay: Duration  # noqa: N815
-
-
-# gRPC's statuscodes.md, by number.
-GRPC_STATUSES: Final = (
-    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-    *(
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-    ),
-    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
-)
-
-
-def _grpc_status(value: object) -> object:
-    if value in GRPC_STATUSES:
-        return GRPC_STATUSES.index(str(value))
-    raise ValueError(f"{value!r} is not a status of gRPC; use one of {', '.join(GRPC_STATUSES)}")
-
-
-GrpcStatus = Annotated[int, BeforeValidator(_grpc_status)]
-
-
-class Abort(Strict):
-    """Requests that are answered with an error."""
-
-    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error"})
-
-    percentage: Percentage = Percentage(value=100.0)
-    httpStatus: Status | None = None  # noqa: N815
-    grpcStatus: GrpcStatus | None = None  # noqa: N815
-
-
-class HTTPFaultInjection(Strict):
-    """Faults to try a client with."""
-
-    delay: Delay | None = None
-    abort: Abort | None = None
 
 
 def _conditions(value: str) -> str:
@@ -311,7 +188,7 @@ class CorsPolicy(Strict):
 
     unsupported: ClassVar[frozenset[str]] = frozenset({"allowOrigin"})
 
-    allowOrigins: Annotated[tuple[StringMatch, ...], AfterValidator(_some)] = Field(strict=False)  # noqa: N815
+    allowOrigins: Annotated[tuple[StringMatch, ...], AfterValidator(some)] = Field(strict=False)  # noqa: N815
     allowMethods: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
     allowHeaders: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
     exposeHeaders: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
@@ -364,7 +241,7 @@ class L4Match(Strict):
 class TLSMatch(L4Match):
     """The same of a connection that begins with TLS, and the server names that its client asks for."""
 
-    sniHosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)  # noqa: N815
+    sniHosts: Annotated[tuple[ServiceHost, ...], AfterValidator(some)] = Field(strict=False)  # noqa: N815
 
 
 class RouteDestination(Strict):
@@ -378,20 +255,20 @@ class TCPRoute(Strict):
     """Where connections go that one of its matches, or no match where it has none, holds for."""
 
     match: tuple[L4Match, ...] = Field(default=(), strict=False)
-    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(some)] = Field(strict=False)
 
 
 class TLSRoute(Strict):
     """Where connections go whose ClientHello one of its matches holds for."""
 
-    match: Annotated[tuple[TLSMatch, ...], AfterValidator(_some)] = Field(strict=False)
-    route: Annotated[tuple[RouteDestination, ...], AfterValidator(_some)] = Field(strict=False)
+    match: Annotated[tuple[TLSMatch, ...], AfterValidator(some)] = Field(strict=False)
+    route: Annotated[tuple[RouteDestination, ...], AfterValidator(some)] = Field(strict=False)
 
 
 class VirtualServiceSpec(Strict):
     """The hosts, and their routes in the order in which they are tried."""
 
-    hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(_some)] = Field(strict=False)
+    hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(some)] = Field(strict=False)
     gateways: tuple[str, ...] = Field(default=(MESH,), strict=False)
     http: tuple[HTTPRoute, ...] = Field(default=(), strict=False)
     tls: tuple[TLSRoute, ...] = Field(default=(), strict=False)

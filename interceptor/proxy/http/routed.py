@@ -26,7 +26,8 @@ from interceptor.routing.routes import Question
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from interceptor.config.virtual_service import Abort, HTTPRouteDestination
+    from interceptor.config.fault_injection import Abort
+    from interceptor.config.virtual_service import HTTPRouteDestination
     from interceptor.model.address import OriginalDestination
     from interceptor.model.connection import Flow
     from interceptor.model.http import ResponseHead
