@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.model.health import HEALTHY, Outcome, Result
 from interceptor.model.http import RequestHead, get
-from interceptor.protocol import http1
+from interceptor.protocol import http1, protobuf
 from interceptor.protocol.http1 import HEAD_END, MalformedError
 from interceptor.protocol.http2 import answers, heads
 from interceptor.protocol.http2.codes import PROTOCOL_ERROR, StreamError, error_name
@@ -217,7 +217,7 @@ class GrpcConversation(Http2Conversation):
         head = self._request
         head.method = b"POST"
         head.headers += [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
-        message = b"\x0a" + varint(len(service)) + service if service else b""  # field 1, a string
+        message = protobuf.field(1, service) if service else b""
         self._body = b"\0" + len(message).to_bytes(4, "big") + message
         self._message = b""
 
@@ -253,38 +253,7 @@ def serving_status(data: bytes) -> int | None:
     """Of an uncompressed HealthCheckResponse in its frame; None where it is none. Fields that we do not know are skipped."""
     if len(data) < 5 or data[0] or int.from_bytes(data[1:5], "big") != len(data) - 5:
         return None
-    at, found = 5, 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            found = value if key >> 3 == 1 else found
-        elif kind == 2:
-            size, at = _varint(data, at)
-            at += size
-        else:
-            at += {1: 8, 5: 4}.get(kind, len(data))
-    return found if at == len(data) else None
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    written = bytearray()
-    while value > 127:
-        written.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*written, value))
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends; past the end where it does not."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            break
-        value |= (data[at] & 127) << shift
-        at += 1
-        if data[at - 1] < 128:
-            return value, at
-    return 0, len(data) + 1
+    try:
+        return dict(protobuf.numbers(data[5:])).get(1, 0)
+    except ValueError:
+        return None

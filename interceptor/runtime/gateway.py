@@ -229,7 +229,7 @@ class Gateway:
         while not store.current.configuration.sidecar.spec.healthChecks:
             await store.wait_changed(store.current.version)
         from interceptor.proxy.health import Prober  # noqa: PLC0415 (for those who have such checks)
-        from interceptor.proxy.waits import TrioWaits  # noqa: PLC0415
+        from interceptor.proxy.waits import TrioWaits  # noqa: PLC0415 (as above)
 
         chance = random.Random()  # noqa: S311 (when a check is due is no secret)
         certificates = self._certificates

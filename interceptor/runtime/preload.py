@@ -28,7 +28,7 @@ def preload(configuration: Configuration, workers: int) -> None:
         from interceptor.state import explain  # noqa: F401, PLC0415 (a proxy without policies does without it)
     if spec.middleware:
         from interceptor.middleware import build  # noqa: PLC0415 (as above)
-        from interceptor.proxy.http import filters  # noqa: F401, PLC0415
+        from interceptor.proxy.http import filters  # noqa: F401, PLC0415 (as above)
 
         build.preload(spec.middleware)
     if workers > 1:

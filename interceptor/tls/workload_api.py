@@ -1,7 +1,6 @@
 """PURE. What an agent says in an answer to FetchX509SVID, from its bytes to plain data.
 
-The messages are five fields of bytes and text (SPIFFE Workload API, section 5.1): read here, they cost no library of
-protocol buffers at rest. Keys stay bytes, and no error text holds any of them.
+The messages are five fields of bytes and text (SPIFFE Workload API, section 5.1). Keys stay bytes, and no error text holds any of them.
 """
 
 from __future__ import annotations
@@ -9,18 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from interceptor.protocol.protobuf import fields
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 METHOD: Final = "/SpiffeWorkloadAPI/FetchX509SVID"
 METADATA: Final = (
     ("workload.spiffe.io", "true"),
 )  # SPIFFE Workload Endpoint, section 3: without it is refused
 
-# Wire types of protocol buffers, and how many bytes a value of a fixed one has.
-_VARINT: Final = 0
-_BYTES: Final = 2
-_FIXED: Final = {1: 8, 5: 4}
 _SEQUENCE: Final = 0x30  # the tag of ASN.1 that a certificate begins with
 
 
@@ -49,13 +46,13 @@ def decode(data: bytes) -> Answer:
     svids: list[Svid] = []
     revocation_lists: list[bytes] = []
     federated: dict[str, bytes] = {}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
             svids.append(_svid(value))
         elif number == 2:
             revocation_lists.append(value)
         elif number == 3:
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             federated[_text(entry.get(1, b""))] = entry.get(2, b"")
     return Answer(tuple(svids), tuple(revocation_lists), federated)
 
@@ -86,7 +83,7 @@ def split(data: bytes) -> tuple[bytes, ...]:
 
 def _svid(data: bytes) -> Svid:
     """Of a field that comes twice the last one counts, as in every protocol buffer."""
-    given = dict(_fields(data))
+    given = dict(fields(data))
     missing = [name for number, name in _REQUIRED.items() if not given.get(number)]
     if missing:
         raise ValueError(f"an SVID has no {', '.join(missing)}")
@@ -101,41 +98,6 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise ValueError("a text in it is not UTF-8") from None
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each field of bytes with its number; those of other types are none of ours and are passed over."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            _, at = _varint(data, at)
-            continue
-        if kind == _BYTES:
-            size, at = _varint(data, at)
-        elif kind in _FIXED:
-            size = _FIXED[kind]
-        else:
-            raise ValueError(f"it is no protocol buffer (wire type {kind})")
-        if at + size > len(data):
-            raise ValueError("it ends inside a field")
-        if kind == _BYTES:
-            yield number, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        if at >= len(data):
-            raise ValueError("it ends inside a number")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number in it is too long")
 
 
 def _end_of_structure(data: bytes, at: int) -> int:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from interceptor.model.health import HEALTHY, Outcome, Result
+from interceptor.protocol import protobuf
 from interceptor.protocol.health import (
     LARGEST,
     GrpcConversation,
@@ -14,7 +15,6 @@ from interceptor.protocol.health import (
     Http2Conversation,
     TcpConversation,
     serving_status,
-    varint,
 )
 from interceptor.protocol.http2 import codes
 from tests.support.http2 import END, END_HEADERS, frame, goaway, rst_stream, settings
@@ -179,7 +179,7 @@ def test_the_service_is_named_in_the_request() -> None:
 
 @given(st.integers(0, 2**64 - 1))
 def test_a_number_is_read_as_it_is_written(value: int) -> None:
-    message = b"\x08" + varint(value)
+    message = b"\x08" + protobuf.number(value)
     assert serving_status(b"\0" + len(message).to_bytes(4, "big") + message) == value
 
 
