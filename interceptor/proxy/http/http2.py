@@ -19,7 +19,7 @@ from interceptor.protocol.http2.writer import MARK
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import replies
 from interceptor.proxy.http.http2_requests import Requests
-from interceptor.proxy.http.side import LITTLE, Side, room
+from interceptor.proxy.http.side import Gathering, Side, room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,18 +66,18 @@ async def _dialled(session: Session, dial: Callable[[], Awaitable[Dialled]]) -> 
         return None
 
 
-class Session:
+class Session(Gathering):
     """The two sides, and when they end."""
 
     __slots__ = (
-        "_active", "_bridge", "_busy", "_down", "_due", "_head_at", "_hub", "_linger_at", "_moved", "_over", "_requests", "_result",
+        "_active", "_bridge", "_busy", "_down", "_head_at", "_linger_at", "_moved", "_over", "_requests", "_result",
         "_service", "_task", "_tick", "_up", "dialling", "slot",
     )  # fmt: skip
 
     def __init__(self, service: Service, downstream: Leg, early: bytes = b"") -> None:
         every = service.all
         self._service = service
-        self._hub = every.hub
+        super().__init__(every.hub)
         self._requests = Requests(service, self._act, self.settle)
         now = every.clock()
         self._bridge = self._requests.bridge = Bridge(self._requests, now)
@@ -89,7 +89,6 @@ class Session:
         self._result: outcome.Outcome[None] = outcome.Value(None)
         self._over = False
         self._busy = False
-        self._due = False  # to be settled when the hub has read all that is ready
         self._up: Side | None = None
         self._active = now
         self._moved = 0
@@ -162,19 +161,9 @@ class Session:
         else:
             self._lose_downstream("the client reset the connection")
 
-    def settle(self) -> None:
-        """Send what there is, but when the hub has read all that is ready: who waits is woken once for several messages."""
-        senders, up = self._hub.senders, self._up
-        if senders is None or self._down.backlog + (0 if up is None else up.backlog) > LITTLE:
-            self._settle()
-        elif not self._due:
-            self._due = True
-            senders.append(self)
-
-    def send_due(self) -> None:
-        """All that was ready has been read."""
-        self._due = False
-        self._settle()
+    @property
+    def _backlog(self) -> int:
+        return self._down.backlog + (0 if self._up is None else self._up.backlog)
 
     def _settle(self) -> None:
         """Send what there is to be sent, read on where that was waited for, and see whether it is the end."""

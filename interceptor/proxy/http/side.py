@@ -36,6 +36,43 @@ class Owner(Protocol):
         """A fault of ours."""
 
 
+class Gathering:
+    """What sends by sides, once for many messages: who waits at the other end is woken once for them."""
+
+    __slots__ = ("_due", "_hub")
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._due = False  # to be settled when the hub has read all that is ready
+
+    @property
+    def _backlog(self) -> int:
+        """Bytes to be sent."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Send what there is to be sent, and what follows from it."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """A fault of ours."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Send what there is, but when the hub has read all that is ready."""
+        senders = self._hub.senders
+        if senders is None or self._backlog > LITTLE:
+            self._settle()
+        elif not self._due:
+            self._due = True
+            senders.append(self)
+
+    def send_due(self) -> None:
+        """All that was ready has been read."""
+        self._due = False
+        self._settle()
+
+
 class Side(Half):
     """The socket, what the kernel did not take, and the writer that has the rest."""
 

@@ -30,7 +30,7 @@ from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.branch import Branch
 from interceptor.proxy.http.pool import Bounded, patience, worn
-from interceptor.proxy.http.side import LITTLE, Side, room
+from interceptor.proxy.http.side import Gathering, Side, room
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -168,11 +168,11 @@ class Trunks:
             trunk.close()
 
 
-class Trunk:
+class Trunk(Gathering):
     """One connection."""
 
     def __init__(self, serving: Serving, home: Trunks, key: object, dialled: Dialled) -> None:
-        self._hub = serving.hub
+        super().__init__(serving.hub)
         self._home = home
         self.key = key
         self.address, self.local = dialled.address, dialled.local
@@ -183,7 +183,6 @@ class Trunk:
         self._carried = 0  # requests
         self.over = False
         self._busy = False
-        self._due = False  # to be settled when the hub has read all that is ready
         self._branches: dict[int, Branch] = {}
         self._touched: dict[Branch, None] = {}  # that something came for in this turn
         self.leg = Leg(server=False, events=self, limits=LIMITS, now=self._hub.now)
@@ -216,19 +215,9 @@ class Trunk:
             self.retire()
         return branch
 
-    def settle(self) -> None:
-        """Send what there is, but when the hub has read all that is ready: many requests are one message then."""
-        senders = self._hub.senders
-        if senders is None or self._side.backlog > LITTLE:
-            self._settle()
-        elif not self._due:
-            self._due = True
-            senders.append(self)
-
-    def send_due(self) -> None:
-        """All that was ready has been read."""
-        self._due = False
-        self._settle()
+    @property
+    def _backlog(self) -> int:
+        return self._side.backlog
 
     def _settle(self) -> None:
         """Send what there is to be sent, and read on where that was waited for."""
