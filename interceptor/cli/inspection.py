@@ -36,7 +36,7 @@ def verify(
 ) -> int:
     """Try every path with real connections: captured, or exempt, as the flags given here say."""
     from interceptor.config.redirect import Dns  # noqa: PLC0415 (not for --help)
-    from interceptor.kernel import live_rules, probe, rules  # noqa: PLC0415
+    from interceptor.kernel import live_rules, probe, rules  # noqa: PLC0415 (as above)
     from interceptor.redirect.probes import matrix  # noqa: PLC0415
     from interceptor.redirect.render import verify as render  # noqa: PLC0415
 

@@ -103,7 +103,7 @@ async def following(
 
 
 def is_nack(request: object) -> bool:
-    return bool(request.error_detail.message)  # type: ignore[attr-defined]
+    return bool(request.error_detail.message)  # type: ignore[attr-defined]  # the messages have no types
 
 
 @pytest.mark.parametrize("protocol", ["delta", "stateOfTheWorld"])
@@ -148,7 +148,7 @@ async def test_what_cannot_be_honoured_is_rejected_by_name_and_the_rest_is_used(
 async def test_a_listener_before_its_cluster_waits(plane: ControlPlane) -> None:
     plane.put(LISTENER, listener("l", "10.9.0.1", 443, "out"))
     async with following(plane) as followed:
-        await until(lambda: "Cluster out" in followed.client.dump()["waiting"])  # type: ignore[operator]
+        await until(lambda: "Cluster out" in followed.client.dump()["waiting"])  # type: ignore[operator]  # a dump is of plain objects
         assert followed.hosts() == {}
         plane.put(CLUSTER, original_cluster("out"))
         await until(lambda: followed.hosts() == {"out": ["10.9.0.1"]})
@@ -309,7 +309,7 @@ async def test_a_cluster_waits_for_its_secrets_and_the_cache_has_no_keys(
     plane.put(CLUSTER, tls)
     plane.put(LISTENER, listener("l", "10.9.0.1", 443, "a.example.com"))
     async with following(plane, cacheFile=str(cache)) as followed:
-        await until(lambda: "Secret default" in followed.client.dump()["waiting"])  # type: ignore[operator]
+        await until(lambda: "Secret default" in followed.client.dump()["waiting"])  # type: ignore[operator]  # a dump is of plain objects
         assert followed.documents == []
         plane.put(SECRET, *said)
         await until(lambda: bool(followed.documents))

@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 def ask(file: Path, push: str | None = None, pushed: dict[str, str] | None = None, **more: object) -> Ask:
     body = None if push is None else (PUSHED, push.encode())
-    return Ask((str(file),), None, (), pushed or {}, body, **more)  # type: ignore[arg-type]
+    return Ask((str(file),), None, (), pushed or {}, body, **more)  # type: ignore[arg-type]  # each test gives what it needs
 
 
 def pieces(asked: Ask) -> tuple[Verdict, list[Judged]]:
@@ -54,7 +54,7 @@ def pieces(asked: Ask) -> tuple[Verdict, list[Judged]]:
     assert isinstance(verdict, Verdict)
     *batches, last = found
     assert last == ()
-    return verdict, [each for batch in batches for each in batch]  # type: ignore[attr-defined]
+    return verdict, [each for batch in batches for each in batch]  # type: ignore[attr-defined]  # what comes after the verdict
 
 
 def names(documents: list[Judged]) -> list[str]:
@@ -145,16 +145,16 @@ def test_a_pushed_document_is_judged_once_however_it_comes_again(file: Path) -> 
         if each.status.kind == "ServiceEntry"
     }
     known = {"pushed": first.pushed, "written": first.written, "seen": seen}
-    again, documents = pieces(ask(file, "---\n".join([*sent[:2], entry("z", "192.0.2.7")]), **known))  # type: ignore[arg-type]
+    again, documents = pieces(ask(file, "---\n".join([*sent[:2], entry("z", "192.0.2.7")]), **known))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app", "z"]
     patch = json.dumps({"documents": {"ServiceEntry/default/y": {"spec": {"addresses": ["192.0.2.9"]}}}})
     body = ("application/merge-patch+json", patch.encode())
-    patched, documents = pieces(dataclasses.replace(ask(file, **known), push=body))  # type: ignore[arg-type]
+    patched, documents = pieces(dataclasses.replace(ask(file, **known), push=body))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app", "y"]
     assert len(first.written) == len(again.written) == 3
     assert sorted(patched.written.values()) == ["ServiceEntry/default/x", "ServiceEntry/default/z"]
     # The other words of what was seen: read, and found to say the same.
-    _, documents = pieces(ask(file, "# x\n" + sent[0], **{**known, "written": {}}))  # type: ignore[arg-type]
+    _, documents = pieces(ask(file, "# x\n" + sent[0], **{**known, "written": {}}))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app"]
 
 
@@ -177,7 +177,7 @@ def test_what_was_judged_before_still_needs_the_workloads_certificate(file: Path
     verdict, documents = pieces(ask(file))
     assert verdict.problems == ()
     [found] = [each for each in documents if each.status.kind == "DestinationRule"]
-    assert found.document.uses_identity  # type: ignore[attr-defined]
+    assert found.document.uses_identity  # type: ignore[attr-defined]  # the kind of document that was asked for
     seen = {found.digest: Seen("DestinationRule", "default", "r", found.line, uses_identity=True)}
     file.write_text(f"{SIDECAR}---\n{rule}")
     verdict, _ = pieces(ask(file, seen=seen))

@@ -3,12 +3,11 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 
 import pytest
+from google.protobuf import struct_pb2
 from hypothesis import given, strategies as st
 
 from interceptor.model.workload import SILENT, Workload
 from interceptor.protocol.peer_metadata import LARGEST, LONGEST, decode_untrusted, encode
-
-struct_pb2 = pytest.importorskip("google.protobuf.struct_pb2")
 
 ISTIO: dict[str, str | dict[str, str]] = {
     "NAME": "web-7d9-x",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,12 @@ def test_secrets_are_judged_before_they_are_taken(root: Root) -> None:
     ],
 )
 def test_what_is_wrong_with_a_secret_is_said_without_its_bytes(
-    root: Root, change: dict[str, object], why: str
+    root: Root, change: dict[str, Callable[[Root], bytes]], why: str
 ) -> None:
     pair = root.issue()
     given = {"sds://x/tls.crt": pair.certificate, "sds://x/tls.key": pair.key}
     for name, make in change.items():
-        given[f"sds://x/{name}"] = make(root)  # type: ignore[operator]
+        given[f"sds://x/{name}"] = make(root)
     said = secrets.check(given, None)
     assert said is not None
     assert why in said

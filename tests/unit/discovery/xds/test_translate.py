@@ -119,7 +119,7 @@ def test_endpoints_keep_their_weights_where_envoy_looks_at_them(
     }
     assert judged(CLUSTER, cluster) == ()
     [spec] = specs(TRANSLATOR.documents({"a": cluster}, {}, {}, {}))
-    assert [each.get("weight") for each in spec["endpoints"]] == weights  # type: ignore[attr-defined]
+    assert [each.get("weight") for each in spec["endpoints"]] == weights  # type: ignore[attr-defined]  # plain objects, as JSON has them
 
 
 @pytest.mark.parametrize("kind", ["STRICT_DNS", "LOGICAL_DNS"])
@@ -418,7 +418,7 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
         (CLUSTER, of(transport_socket_matches=[of(x=1)]), "transport_socket_matches[0].x:"),
         (CLUSTER, of(typed_extension_protocol_options={PROTOCOLS: of(explicit_http_config=of(http2_protocol_options=of(x=1)))}), f"typed_extension_protocol_options.{PROTOCOLS}.explicit_http_config.http2_protocol_options.x:"),
         (CLUSTER, of(typed_extension_protocol_options={PROTOCOLS: of(upstream_http_protocol_options=of(auto_sni=True))}), f"typed_extension_protocol_options.{PROTOCOLS}.upstream_http_protocol_options.auto_sni:"),
-        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": RBAC}), *chain()["filters"]], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filters: RBAC filters are not honoured together"),  # type: ignore[misc]
+        (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": RBAC}), *chain()["filters"]], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filters: RBAC filters are not honoured together"),  # type: ignore[misc]  # plain objects, as JSON has them
         (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": HTTP_MANAGER})], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filter_chain_match.server_names: are honoured before"),
         (CLUSTER, of(type="ORIGINAL_DST", connect_timeout="5s"), "connect_timeout:"),
         (CLUSTER, of(type="EDS"), "eds_cluster_config.eds_config:"),

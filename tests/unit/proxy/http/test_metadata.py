@@ -22,7 +22,7 @@ OUTSIDE = Decision((), "c", "s", "p", tls=UpstreamTls("p", "simple", None, None)
 def record(
     direction: Direction, security: str, *headers: tuple[bytes, bytes], flow: Flow | None = None
 ) -> RequestRecord:
-    made = flow or replace(OK, direction=direction, security=security)  # type: ignore[arg-type]
+    made = flow or replace(OK, direction=direction, security=security)  # type: ignore[arg-type]  # one of its words
     return RequestRecord(made, RequestHead(b"GET", b"/", b"a", b"http", b"1.1", list(headers)), 0.0, 0.0)
 
 
