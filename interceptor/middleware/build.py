@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import TypeAlias
 
-    from interceptor.config import middleware as documents
+    from interceptor.config import middleware as documents, middleware_credentials as credentials
+    from interceptor.config.middleware_item import Item
     from interceptor.config.rate_limit import RateLimit as RateLimitDocument
     from interceptor.middleware.api import ConnectionMiddleware, Filter, Middleware
     from interceptor.middleware.links import ConnectionLink, Link, Observer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from interceptor.policy.rate_limit import Store
 
     StoreOf: TypeAlias = Callable[[str, int], Store]  # a limiter's, by its name, for so many keys
-    Maker: TypeAlias = Callable[[documents.Item, "Means"], Iterator[Filter]]  # of the kind of item it is for
+    Maker: TypeAlias = Callable[[Item, "Means"], Iterator[Filter]]  # of the kind of item it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Stack:
 
     def __init__(
         self,
-        items: Sequence[documents.Item],
+        items: Sequence[Item],
         requests: Sequence[Sequence[Link]],
         connections: Sequence[Sequence[ConnectionLink]],
         observer: Observer,
@@ -94,7 +95,7 @@ class Stack:
         return found
 
 
-def _applies(item: documents.Item, flow: Flow) -> bool:
+def _applies(item: Item, flow: Flow) -> bool:
     if item.direction is not None and item.direction != flow.direction.value:
         return False
     port = 0 if flow.original_dst is None else flow.original_dst.port
@@ -153,7 +154,7 @@ def _users(item: documents.ModuleItem) -> tuple[list[Link], list[ConnectionLink]
     return [Users(item.name, item.failure, cast("Middleware", call), item.timeout)], []
 
 
-def _jwt(item: documents.JwtItem, means: Means) -> Iterator[Filter]:
+def _jwt(item: credentials.JwtItem, means: Means) -> Iterator[Filter]:
     from interceptor.config.jwks import parse_jwks  # noqa: PLC0415 (see _NEEDS)
     from interceptor.middleware.tokens import JwtFilter, Verifier  # noqa: PLC0415
 
@@ -168,7 +169,7 @@ def _jwt(item: documents.JwtItem, means: Means) -> Iterator[Filter]:
     yield JwtFilter(item.name, verifier, places, claims, config.forwardOriginalToken)
 
 
-def _basic(item: documents.BasicItem, means: Means) -> Iterator[Filter]:
+def _basic(item: credentials.BasicItem, means: Means) -> Iterator[Filter]:
     from interceptor.middleware.basic import BasicFilter, parse_users  # noqa: PLC0415 (as above)
 
     config = item.config
@@ -180,7 +181,7 @@ def _basic(item: documents.BasicItem, means: Means) -> Iterator[Filter]:
     )
 
 
-def _api_key(item: documents.ApiKeyItem, means: Means) -> Iterator[Filter]:
+def _api_key(item: credentials.ApiKeyItem, means: Means) -> Iterator[Filter]:
     from interceptor.middleware.api_key import ApiKeyFilter, parse_keys  # noqa: PLC0415 (as above)
 
     config = item.config
