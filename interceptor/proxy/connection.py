@@ -13,7 +13,7 @@ from interceptor.middleware.api import Connection
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
 from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
-from interceptor.proxy import endings, permission, reach, sniff, upstream
+from interceptor.proxy import endings, nowhere, permission, reach, sniff, upstream
 from interceptor.proxy.endings import DialError, GoneError, HandshakeError
 from interceptor.proxy.http import http1
 from interceptor.proxy.http.serve import Service, pool_key
@@ -66,11 +66,11 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
             passed_on = True
             return
         services.tracker.decided(flow)
-        if decision.denied is not None:
+        if decision.denied is not None and not nowhere.answers(decision, services):
             permission.deny(flow, decision)
             return
         begun = None
-        if _is_opaque(flow, decision, services):
+        if decision.denied is None and _is_opaque(flow, decision, services):
             if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
                 return
             begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
@@ -103,6 +103,8 @@ async def _serve(
             services.tracker.decided(flow)
         if met.decision.denied is None:
             relayed = await _serve_within(flow, met, begun, services)
+        elif nowhere.answers(met.decision, services):
+            await nowhere.refuse(flow, met.leg, met.decision, services)
         else:
             permission.deny(flow, met.decision)
     except HandshakeError as failure:

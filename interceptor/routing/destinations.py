@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 PASSTHROUGH: Final = "PassthroughCluster"  # Istio's names; its dashboards look for them
 BLACK_HOLE: Final = "BlackHoleCluster"
+# What requests are answered with that may go nowhere, by the reason label: as Istio's BlackHoleCluster does, and Envoy
+# where a service has no endpoint. Anything else is reset.
+ANSWERS: Final = {"registry": 502, "unresolved": 503}
 MOST_TRIED: Final = 256  # upstreams of one flow, where nothing chooses among them
 
 EgressPolicy: TypeAlias = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
@@ -220,7 +223,11 @@ def egress_decision(policy: EgressPolicy, registry: Registry, destination: Origi
         named_by = f"ServiceEntry {service.entry}"
         if not upstreams:
             details = f"{service.host} has no addresses: its name does not resolve; look at the program log"
-            return Decision((), service.cluster, service.host, named_by, denied="unresolved", details=details)
+            return Decision(
+                *((), service.cluster, service.host, named_by, "unresolved", details),
+                namespace=service.namespace,
+                protocol=service.protocol,
+            )
         return Decision(
             *(upstreams, service.cluster, service.host, named_by),
             namespace=service.namespace,

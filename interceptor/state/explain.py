@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from interceptor.config.addresses import is_ip_address
@@ -16,7 +17,7 @@ from interceptor.policy.facts import ConnectionFacts, RequestFacts, remote_addre
 from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
-from interceptor.routing.destinations import reached
+from interceptor.routing.destinations import ANSWERS, reached
 from interceptor.state.explain_route import flow_reason, left_out, route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from interceptor.state.question import Question
     from interceptor.state.snapshot import Snapshot
 
+_RESET: Final = "the connection is reset without a byte"
 _EXAMPLE: Final = "192.0.2.1"  # stands for a name whose address nobody looked up
 
 
@@ -195,13 +197,12 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
 
 def _judged(case: _Case) -> tuple[Verdict, str]:
     """The verdict, and what the client sees of it; in the order of the path."""
-    reset = "the connection is reset without a byte"
     route, mode = case.route, case.mode
     if route.denied is not None:
-        return Verdict(allowed=False, policy=route.policy, details=route.details), reset
+        return Verdict(allowed=False, policy=route.policy, details=route.details), _nowhere(case)
     if mode is not None and mode.mode is Mode.STRICT and not case.connection.principal:
         details = f"a peer that does not speak mutual TLS is refused: {mode.policy} is STRICT"
-        return Verdict(allowed=False, policy=mode.policy, details=details), reset
+        return Verdict(allowed=False, policy=mode.policy, details=details), _RESET
     if case.malformed is not None:
         return Verdict(allowed=False, policy="-", details=case.malformed), "400 Bad Request"
     verdict = Verdict(allowed=True, policy=route.policy)
@@ -221,12 +222,22 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
         return verdict, f"it goes on to {where}"
     head = case.question.request
     if head is None:
-        return verdict, reset
+        return verdict, _RESET
     grpc = (get(head.headers, b"content-type") or b"").startswith(b"application/grpc")
     return (
         verdict,
         "grpc-status 7 (PERMISSION_DENIED)" if grpc else "403 Forbidden, body 'RBAC: access denied'",
     )
+
+
+def _nowhere(case: _Case) -> str:
+    """What a client sees whose connection may go nowhere, whatever it carries."""
+    status = ANSWERS.get(case.route.denied or "")
+    if status is None or case.route.protocol in {"tcp", "tls"}:
+        return _RESET
+    if case.question.request is None:
+        return f"{_RESET}; a request of HTTP would be answered with {status}"
+    return f"{status} {HTTPStatus(status).phrase}, and the connection ends"
 
 
 def _elsewhere(case: _Case, routed: RouteReason, allowed: Verdict) -> Verdict:

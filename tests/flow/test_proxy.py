@@ -110,9 +110,7 @@ async def test_an_upstream_whose_queue_is_full_times_out() -> None:
     assert "spec.timeouts.connect" in flow.details
 
 
-@pytest.mark.parametrize(
-    ("reason", "flag"), [("registry", ResponseFlag.DENY), ("loop", ResponseFlag.NO_ROUTE)]
-)
+@pytest.mark.parametrize(("reason", "flag"), [("policy", ResponseFlag.DENY), ("loop", ResponseFlag.NO_ROUTE)])
 async def test_a_denied_flow_is_closed_without_a_byte(reason: str, flag: ResponseFlag) -> None:
     async with running_proxy(FixedView(denied=reason)) as running:
         with running.connect() as peer:

@@ -104,11 +104,14 @@ def test_registry_only_lets_what_is_named_through_and_nothing_else(
             assert reached(bed.app, host, 7001)
         with server(bed.peer, host, 7002) as other, answering(other):
             assert not reached(bed.app, host, 7002)
-        allowed, denied = proxy.flows(2)
+            url = f"http://[{host}]:7002/v1" if family == 6 else f"http://{host}:7002/v1"
+            assert bed.app.run("curl", "-sS", "-w", "%{http_code}", url).stdout.endswith(" port 7002\n502")
+        allowed, denied, answered = proxy.flows(3)
         assert (allowed["policy"], allowed["response_flags"]) == ("ServiceEntry demo/catalogue", "-")
+        assert (answered["response_code"], answered["upstream_cluster"]) == (502, "BlackHoleCluster")
         assert (denied["policy"], denied["response_flags"]) == ("egress.policy=REGISTRY_ONLY", "DENY")
         assert "add a ServiceEntry" in str(denied["connection_termination_details"])
-        assert proxy.metric('interceptor_connections_denied_total{direction="egress",reason="registry"}') == 1
+        assert proxy.metric('interceptor_connections_denied_total{direction="egress",reason="registry"}') == 2
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -62,7 +62,10 @@ RESET = "the connection is reset without a byte"
 def test_without_policies_the_route_decides() -> None:
     assert told(snapshot(), to_port="8080") == (True, "-", "it goes on to the app")
     assert told(snapshot(), to_port="15006") == (False, "Sidecar shop/web", RESET)
-    assert told(snapshot(), to="1.2.3.4:443") == (False, "egress.policy=REGISTRY_ONLY", RESET)
+    told_so = f"{RESET}; a request of HTTP would be answered with 502"
+    assert told(snapshot(), to="1.2.3.4:443") == (False, "egress.policy=REGISTRY_ONLY", told_so)
+    asked_so = (False, "egress.policy=REGISTRY_ONLY", "502 Bad Gateway, and the connection ends")
+    assert told(snapshot(), to="1.2.3.4:443", path="/v1") == asked_so
 
 
 def test_the_mode_comes_with_its_trace() -> None:
@@ -153,7 +156,8 @@ def test_names_that_were_looked_up_have_their_addresses() -> None:
     made = configuration(SIDECAR, *ENTRIES)
     found = asked(take(made, {"bank.example": ["10.5.0.1"]}), to="bank.example:443")
     assert (found.asked, found.notes) == ("the app (cluster.local/ns/shop/sa/default) to 10.5.0.1:443", ())
-    assert told(take(made), to="unknown.example:443") == (False, "egress.policy=REGISTRY_ONLY", RESET)
+    told_so = f"{RESET}; a request of HTTP would be answered with 502"
+    assert told(take(made), to="unknown.example:443") == (False, "egress.policy=REGISTRY_ONLY", told_so)
 
 
 def test_an_allowed_destination_names_its_entry() -> None:
