@@ -48,7 +48,7 @@ class RequestRecord:
     """
 
     __slots__ = (
-        "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
+        "asked", "began", "bytes_received", "bytes_sent", "destination", "details", "ended", "fields", "flag", "flow", "grpc_status", "head",
         "logged", "messages", "passing", "policy", "request_id", "service_seconds", "started_at", "status", "upstream", "upstream_local", "workload",
     )  # fmt: skip
 
@@ -69,6 +69,8 @@ class RequestRecord:
         self.grpc_status: str | None = None
         self.request_id: bytes | None = None  # that we gave it, where it is not in the head
         self.policy: str | None = None  # that decided on this request; else the flow's
+        # What its policies were asked, each time: the ServiceEntry on egress, and what was known then.
+        self.asked: tuple[tuple[str | None, object], ...] = ()
         self.fields: dict[str, str] | None = None  # what filters add to the log
         self.destination: Destination | None = None  # None: the flow's
         self.passing: Passing | None = None  # where it meets filters

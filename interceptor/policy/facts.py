@@ -67,6 +67,11 @@ class RequestFacts:
         self.principal = f"{claims['iss']}/{claims['sub']}" if claims and "sub" in claims else ""
         self._headers: Headers = head.headers
 
+    def keep(self) -> RequestFacts:
+        """These, whatever is done to the head from here on."""
+        self._headers = self._headers.copy()
+        return self
+
     def header(self, name: bytes) -> tuple[str, ...]:
         """A header's value, several of them joined as one (RFC 9110, 5.3); none where it is absent."""
         values = get_all(self._headers, name)

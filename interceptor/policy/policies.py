@@ -10,7 +10,7 @@ from interceptor.model.identity import SpiffeId
 from interceptor.policy import authorization, peer_authentication, tokens
 from interceptor.policy.facts import ConnectionFacts
 from interceptor.policy.peer_authentication import Mode
-from interceptor.policy.requests import RequestRules
+from interceptor.policy.requests import UNDECIDED, Answer, RequestRules, answered
 from interceptor.policy.selection import Workload
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow
     from interceptor.model.http import RequestHead
     from interceptor.policy.authorization import Authorizer
+    from interceptor.policy.facts import RequestFacts
     from interceptor.policy.peer_authentication import PeerModes
-    from interceptor.policy.requests import Answer
     from interceptor.policy.tokens import Tokens
 
 
@@ -69,6 +69,13 @@ class Policies:
         trusted = self.tokens if flow.direction is Direction.INGRESS else None
         authorizer = self.authorizer(flow.direction, entry)
         return self.requests.decide(authorizer, trusted, self.connection(flow), head, now)
+
+    def request_again(self, flow: Flow, entry: str | None, facts: RequestFacts) -> Answer:
+        """The verdict over a request that is under way, by what was known of it when it began."""
+        authorizer = self.authorizer(flow.direction, entry)
+        if authorizer is None:
+            return Answer(UNDECIDED, None, facts)
+        return answered(authorizer.decide(self.connection(flow), facts), facts)
 
 
 def compiled(configuration: Configuration) -> Policies:

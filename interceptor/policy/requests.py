@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.model.connection import ResponseFlag
-from interceptor.model.http import LocalReply
+from interceptor.model.http import LocalReply, get, put
 from interceptor.policy import paths
 from interceptor.policy.authorization import DENIED_BODY, Verdict
 from interceptor.policy.facts import RequestFacts, remote_address
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from interceptor.policy.paths import Normalization
     from interceptor.policy.tokens import Tokens
 
-_UNDECIDED: Final = Verdict(allowed=True, policy="-")
+UNDECIDED: Final = Verdict(allowed=True, policy="-")
 
 
 class Answer(NamedTuple):
@@ -27,6 +27,7 @@ class Answer(NamedTuple):
 
     verdict: Verdict
     reply: LocalReply | None  # in the upstream's place, where it is refused
+    facts: RequestFacts | None = None  # of one that goes on: for when it is decided again
 
 
 class RequestRules(NamedTuple):
@@ -49,20 +50,28 @@ class RequestRules(NamedTuple):
         except ValueError as error:
             body = f"interceptor: {error}\n".encode()
             reply = LocalReply(400, ResponseFlag.DOWNSTREAM_PROTOCOL, "path_normalization_failed", body)
-            return Answer(_UNDECIDED, reply)
+            return Answer(UNDECIDED, reply)
         try:
             claims = None if tokens is None else tokens.claims(head, now)
         except TokenError as error:
             assert tokens is not None
             reply = _unauthorized(SENTENCES[error.fault])
             return Answer(Verdict(allowed=False, policy=tokens.name, details=reply.details), reply)
-        if authorizer is None:
-            return Answer(_UNDECIDED, None)
+        if authorizer is None and claims is None:
+            return Answer(UNDECIDED, None)
+        if head.target[:1] not in {b"/", b"*"} and get(head.headers, b"host") != head.authority:
+            put(head.headers, b"Host", head.authority)  # the target says whom it is for: RFC 9112, 3.2.2
         remote = remote_address(head.headers, connection.peer.host, self.trusted_proxies)
-        verdict = authorizer.decide(connection, RequestFacts(head, remote=remote, claims=claims))
-        if verdict.allowed:
-            return Answer(verdict, None)
-        return Answer(verdict, LocalReply(403, ResponseFlag.DENY, verdict.details, DENIED_BODY))
+        facts = RequestFacts(head, remote=remote, claims=claims)
+        verdict = UNDECIDED if authorizer is None else authorizer.decide(connection, facts)
+        return answered(verdict, facts)
+
+
+def answered(verdict: Verdict, facts: RequestFacts) -> Answer:
+    """What a verdict means for its request."""
+    if verdict.allowed:
+        return Answer(verdict, None, facts)
+    return Answer(verdict, LocalReply(403, ResponseFlag.DENY, verdict.details, DENIED_BODY))
 
 
 def _unauthorized(sentence: str) -> LocalReply:

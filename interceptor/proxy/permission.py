@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from interceptor.model.connection import Direction
+from interceptor.policy.facts import RequestFacts
 from interceptor.proxy import endings
 from interceptor.proxy.endings import TurnedAwayError
 
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from interceptor.routing.table import Routing
 
 _log: Final = logging.getLogger(__name__)
-_NOT_OPAQUE: Final = frozenset(
-    ("-", "http")
-)  # relays: it is not known yet what the flow carries, or it is HTTP
+_WITHDRAWN: Final = "permission was withdrawn by configuration"
+_NOT_YET: Final = "-"  # relay: it is not known yet what the flow carries
 
 
 class SnapshotView(Protocol):
@@ -116,13 +116,33 @@ def of_request(
 
     The head is changed to what may be forwarded.
     """
-    verdict, reply = policies.request(record.flow, decision.entry, record.head, record.started_at)
+    verdict, reply, facts = policies.request(record.flow, decision.entry, record.head, record.started_at)
     if verdict.policy != "-":
         record.policy = verdict.policy
+    record.asked += ((decision.entry, None if facts is None else facts.keep()),)
     if verdict.shadows:  # so that the text is made only where it is wanted
         recorder.shadowed(record.flow, verdict.shadows)
         _say(verdict, record.flow, f", {record.head.method!r} {record.head.target!r}")
     return reply
+
+
+def again(record: RequestRecord, decision: Decision, policies: Policies) -> LocalReply | None:
+    """The answer to a request that is under way and that policies refuse by now; None where they do not.
+
+    ``decision`` is its connection's. What it said was read when it began: a token that ends meanwhile is none of this.
+    """
+    flow = record.flow
+    for entry, facts in record.asked or ((decision.entry, None),):
+        answer = (
+            policies.request_again(flow, entry, facts)
+            if isinstance(facts, RequestFacts)
+            else policies.request(flow, entry, record.head.copy(), record.started_at)
+        )
+        if answer.verdict.policy != "-":
+            record.policy = answer.verdict.policy
+        if answer.reply is not None:
+            return replace(answer.reply, details=f"{_WITHDRAWN}: {answer.reply.details}")
+    return None
 
 
 def _say(verdict: Verdict, flow: Flow, request: str) -> None:
@@ -141,7 +161,8 @@ def revoke(flows: Iterable[Flow], view: SnapshotView) -> int:
     """Decide open flows again, and note the refusal in those that lost permission; how many did.
 
     A flow is registered before it is decided, so it is decided by the new version or found here. Requests are decided
-    one by one: a flow of HTTP, or that may turn out to be, is ended here where nothing could be asked over it any more.
+    one by one (``again``): a flow of HTTP, or that may turn out to be, is ended here where nothing could be asked over
+    it any more.
     """
     lost = 0
     for flow in flows:
@@ -149,7 +170,7 @@ def revoke(flows: Iterable[Flow], view: SnapshotView) -> int:
             continue
         decision = decided(flow, flow.original_dst, view)
         if decision.denied is None:
-            judge = _anything if flow.relay in _NOT_OPAQUE else opaque
+            judge = _anything if flow.http or flow.relay == _NOT_YET else opaque
             judged = judge(flow, decision, view.policies)
             if judged.denied is None and flow.routed_entry is not None:
                 judged = judge(flow, replace(decision, entry=flow.routed_entry), view.policies)
@@ -157,7 +178,7 @@ def revoke(flows: Iterable[Flow], view: SnapshotView) -> int:
         flow.policy = decision.policy
         if decision.denied is not None:
             deny(flow, decision)
-            flow.details = f"permission was withdrawn by configuration: {flow.details}"
+            flow.details = f"{_WITHDRAWN}: {flow.details}"
             lost += 1
     return lost
 

@@ -186,15 +186,16 @@ class Proxy:
         self._flowing.cancel()
 
     def reconsider(self) -> int:
-        """Decide every open flow again by the current snapshot, and reset those it refuses; how many."""
+        """Decide every open flow and request again by the current snapshot, and end those it refuses; how many."""
         services = self._services
         view = services.snapshot()
         lost = permission.revoke(services.tracker.decided_flows(), view)
         if services.http.transport is not None:
             lost += services.http.transport.believed.expect_again(partial(permission.egress, view=view))
-        if lost:
-            services.hub.end_denied()
-            services.http.end_denied()
+        services.http.end_denied()
+        if (policies := view.policies) is not None:
+            lost += services.http.reconsider(partial(permission.again, policies=policies))
+        services.hub.end_denied()
         return lost
 
     def _judge_peers(self, keeper: Keeper, before: Material) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.http.client import Dialled
+    from interceptor.proxy.http.roles import Judge
     from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.loop import Leg
 
@@ -174,6 +175,10 @@ class Race:
         """The flow may have lost permission meanwhile."""
         if self._flow.denied is not None:
             self.decide(OPAQUE, "opaque")
+
+    def reconsider(self, judge: Judge) -> int:  # noqa: ARG002 (there is no request yet)
+        """It will be decided by the policies of its time."""
+        return 0
 
     def drain_now(self) -> None:
         """Whatever it carries is not idle: its client may speak at any time, as before there was detection."""

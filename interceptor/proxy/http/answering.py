@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, LocalReply, ResponseHead
     from interceptor.proxy.http.client import Connection
     from interceptor.proxy.http.exchange import Exchange
+    from interceptor.proxy.http.roles import Judge
     from interceptor.proxy.http.serve import Service
     from interceptor.proxy.loop import Leg
 
@@ -129,7 +130,8 @@ class Answering(Half):
         held = self._blocked.tobytes() if isinstance(self._blocked, memoryview) else b""
         self._leave()
         self._hub.release(self.fd)
-        tunnel = Tunnel(exchange, connection.detach(), (self._buffer, held + early), len(held))
+        early_bytes = self._buffer, held + early
+        tunnel = Tunnel(self._service, exchange, connection.detach(), early_bytes, len(held))
         self._wake(outcome.Value(tunnel))
 
     def flush(self) -> bool:
@@ -193,6 +195,15 @@ class Answering(Half):
         """The flow may have lost permission while it is open."""
         if self._flow.denied is not None:
             self.abort(self._flow.flag, self._flow.details, outcome.Value(None))
+
+    def reconsider(self, judge: Judge) -> int:
+        """End the request that is served where it is refused by now."""
+        exchange = self._exchange
+        refusal = None if exchange is None else judge(exchange, self._service.decision)
+        if exchange is None or refusal is None:
+            return 0
+        exchange.refuse(refusal)
+        return 1
 
     def drain_now(self) -> None:
         """No further request is taken."""

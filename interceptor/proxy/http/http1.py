@@ -48,7 +48,7 @@ async def serve(service: Service, downstream: Leg) -> bytes:
     session.start(trio.lowlevel.current_task())
     result: Tunnel | bytes | None = await trio.lowlevel.wait_task_rescheduled(abort)
     if isinstance(result, Tunnel):
-        await result.relay(service, downstream)
+        await result.relay(downstream)
     return result if isinstance(result, bytes) else b""
 
 

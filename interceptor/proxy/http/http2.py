@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.http import LocalReply
     from interceptor.proxy.http.client import Dialled
+    from interceptor.proxy.http.roles import Judge
     from interceptor.proxy.http.serve import Service
     from interceptor.proxy.loop import Leg
 
@@ -234,6 +235,17 @@ class Session(Gathering):
         flow = self._service.flow
         if flow.denied is not None:
             self.abort(flow.flag, flow.details)
+
+    def reconsider(self, judge: Judge) -> int:
+        """End the requests that are refused by now, each on its stream."""
+        ended = 0
+
+        def end() -> None:
+            nonlocal ended
+            ended = self._requests.reconsider(judge)
+
+        self._act(end)
+        return ended
 
     def drain_now(self) -> None:
         """No further stream is taken."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from interceptor.protocol.http2.hooks import Wait
     from interceptor.protocol.http2.stream import Call
     from interceptor.proxy.http.client import Dialled
-    from interceptor.proxy.http.roles import Carrier, Downstream, Sent
+    from interceptor.proxy.http.roles import Carrier, Downstream, Judge, Sent
     from interceptor.proxy.http.serve import Service
 
 _NOT_ROUTED: Final = replies.reply(
@@ -119,6 +119,10 @@ class Request(RequestRecord):
 
     def lost(self, local: LocalReply) -> None:
         """It cannot be served."""
+        self.reply(local)
+
+    def refuse(self, local: LocalReply) -> None:
+        """It is not served to its end."""
         self.reply(local)
 
     def check_time(self, now: float) -> None:
@@ -340,6 +344,17 @@ class Requests:
             record.left()
         else:
             record.finish()
+
+    def reconsider(self, judge: Judge) -> int:
+        """Answer those that are refused by now, or reset their streams; how many."""
+        refused = [
+            (record, refusal)
+            for record in self._live
+            if (refusal := judge(record, self.service.decision)) is not None
+        ]
+        for record, refusal in refused:
+            record.refuse(refusal)
+        return len(refused)
 
     def check_time(self, now: float) -> None:
         """Answer the requests that took too long."""

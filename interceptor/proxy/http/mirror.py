@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from interceptor.model.http import Headers, ResponseHead
     from interceptor.proxy.clusters import ClusterState, ClusterStates
     from interceptor.proxy.http.client import Connection
+    from interceptor.proxy.http.roles import Judge
     from interceptor.proxy.http.serve import Serving
     from interceptor.routing.clusters import Cluster
 
@@ -123,6 +124,10 @@ class _Copy(Exchange):
 
     def end_denied(self) -> None:
         """Its policies were asked a moment ago, as those of any request."""
+
+    def reconsider(self, judge: Judge) -> int:  # noqa: ARG002 (as above)
+        """The same."""
+        return 0
 
     def response_flush(self) -> bool:
         """Whether more may follow."""

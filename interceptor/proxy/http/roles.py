@@ -168,8 +168,17 @@ class Routed(Protocol):
     def finished(self) -> None: ...
 
 
+class Judge(Protocol):
+    """Policies of now, asked about a request that is under way on a connection that goes where the decision says."""
+
+    def __call__(self, record: RequestRecord, decision: Decision, /) -> LocalReply | None: ...
+
+
 class Live(Protocol):
     """A client's connection."""
+
+    def reconsider(self, judge: Judge) -> int:
+        """End the requests that are refused by now; how many."""
 
     def end_denied(self) -> None:
         """End where the flow has lost permission."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.metadata import Metadata
     from interceptor.proxy.http.pool import Pool
-    from interceptor.proxy.http.roles import Filters, Live, Router, Served, Shared
+    from interceptor.proxy.http.roles import Filters, Judge, Live, Router, Served, Shared
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -72,6 +72,10 @@ class Serving:
         """Reset the connections that are denied by now."""
         for session in tuple(self.live):
             session.end_denied()
+
+    def reconsider(self, judge: Judge) -> int:
+        """Decide on the requests that are under way again, and end those that are refused; how many."""
+        return sum(session.reconsider(judge) for session in tuple(self.live))
 
     def leave(self, gone: Collection[UpstreamAddress], there: Collection[UpstreamAddress]) -> None:
         """Some addresses are endpoints no more: what they carry goes on, and what carries nothing is closed."""

@@ -63,6 +63,21 @@ def test_no_spelling_of_a_path_gets_around_a_policy(path: str) -> None:
     assert request.target.partition(b"?")[0] == b"/admin"
 
 
+@pytest.mark.parametrize(("policy", "host"), [("{rules: [{}]}", "web.shop"), (None, "other")])
+def test_the_host_of_a_target_is_the_one_that_the_app_is_told(policy: str | None, host: str) -> None:
+    """The policy compared it; without one nothing is changed."""
+    request = head(path="http://web.shop/x", headers=[(b"X", b"y"), (b"host", b"other")])
+    asked(request, *([] if policy is None else [policy_text(policy)]))
+    assert [value for name, value in request.headers if name.lower() == b"host"] == [host.encode()]
+
+
+def test_a_host_that_the_target_repeats_stays_as_it_is() -> None:
+    for path in ("http://web.shop/x", "/x", "*"):
+        request = head(path=path, headers=[(b"hOsT", b"web.shop")])
+        asked(request, policy_text("{rules: [{}]}"))
+        assert request.headers == [(b"hOsT", b"web.shop")]
+
+
 def test_a_path_without_one_form_is_a_bad_request() -> None:
     found = asked(head(path="/a%00"), policy_text("{rules: [{}]}"))
     assert found.reply is not None
@@ -78,6 +93,14 @@ def test_a_token_makes_the_principal_that_policies_ask_for() -> None:
     nobody = asked(head(), JWT, rule)
     assert nobody.reply is not None
     assert nobody.reply.status == 403
+
+
+def test_what_a_token_said_is_known_later_also_where_no_policy_asked() -> None:
+    request = head(headers=[(b"authorization", f"Bearer {token({'exp': NOW + 9})}".encode())])
+    facts = asked(request, JWT).facts
+    assert facts is not None
+    assert facts.principal == "issuer/alice"
+    assert request.headers == []
 
 
 def test_a_token_that_does_not_hold_is_refused_before_any_policy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,9 @@ from interceptor.model.address import OriginalDestination, PeerAddress, SocketAd
 from interceptor.model.connection import Direction, Flow, ResponseFlag
 from interceptor.model.identity import SpiffeId
 from interceptor.model.request import RequestRecord
+from interceptor.policy.policies import Policies
 from interceptor.proxy import permission
-from interceptor.proxy.permission import deny, lets_through, of_request, revoke
+from interceptor.proxy.permission import again, deny, lets_through, of_request, revoke
 from interceptor.routing.destinations import Decision
 from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration, service_entry_text
@@ -166,15 +168,15 @@ def test_an_open_flow_is_named_after_the_policy_that_lets_it_go_on() -> None:
 @pytest.mark.parametrize(
     ("rule", "denied"),
     [
-        ("{to: [{operation: {paths: [/admin]}}]}", [None, None, "policy"]),
-        ("{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}", ["policy", "policy", "policy"]),
-        ("{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}", [None, None, "policy"]),
+        ("{to: [{operation: {paths: [/admin]}}]}", [None, None, None, "policy"]),
+        ("{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}", ["policy", "policy", "policy", "policy"]),
+        ("{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}", [None, None, None, "policy"]),
     ],
 )
 def test_a_flow_that_may_carry_a_request_that_is_allowed_goes_on(rule: str, denied: list[str | None]) -> None:
     flows = [
-        flow(OK, direction=Direction.INGRESS, original_dst=APP, relay=relay)
-        for relay in ("-", "http", "copy")
+        flow(OK, direction=Direction.INGRESS, original_dst=APP, relay=relay, http=http)
+        for relay, http in (("-", False), ("http", True), ("copy", True), ("copy", False))
     ]
     revoke(flows, view(policy_text(f"{{action: DENY, rules: [{rule}]}}")))
     assert [each.denied for each in flows] == denied
@@ -223,3 +225,50 @@ def test_a_request_is_decided_in_its_record(caplog: pytest.LogCaptureFixture) ->
     unasked = RequestRecord(ingress(), head(), 0, 0)
     assert of_request(unasked, decision, egress_only, Records()) is None
     assert unasked.policy is None
+
+
+def test_a_request_is_decided_again_by_what_it_said_when_it_began() -> None:
+    """Whatever became of its head since; one that nobody was asked about is read now."""
+
+    def by_team(*teams: str) -> Policies:
+        values = ", ".join(teams)
+        rule = f"{{rules: [{{when: [{{key: 'request.headers[x-team]', values: [{values}]}}]}}]}}"
+        made = view(policy_text(rule)).policies
+        assert made is not None
+        return made
+
+    decision = permission.decided(ingress(), APP, view())
+    asked, unasked = (RequestRecord(ingress(), head(headers=[(b"x-team", b"red")]), 0, 0) for _ in range(2))
+    assert of_request(asked, decision, by_team("red"), Records()) is None
+    asked.head.headers.clear()
+    for record in (asked, unasked):
+        assert again(record, decision, by_team("red", "blue")) is None
+        assert record.policy == "AuthorizationPolicy shop/p"
+        refusal = again(record, decision, by_team("blue"))
+        assert refusal is not None
+        assert (refusal.status, record.policy) == (403, "AuthorizationPolicy none")
+        assert refusal.details.startswith("permission was withdrawn by configuration: rbac_access_denied")
+
+
+def test_a_request_that_a_route_took_elsewhere_is_decided_by_both_services_policies() -> None:
+    def about(name: str, allowed: str) -> str:
+        target = f"targetRefs: [{{group: networking.istio.io, kind: ServiceEntry, name: {name}}}]"
+        return policy_text(
+            f"{{{target}, rules: [{{to: [{{operation: {{paths: [{allowed}]}}}}]}}]}}", named(name)
+        )
+
+    def policies(one: str, other: str) -> Policies:
+        made = view(about("one", one), about("other", other)).policies
+        assert made is not None
+        return made
+
+    decision = replace(permission.decided(ingress(), APP, view()), entry="shop/one")
+    elsewhere = replace(decision, entry="shop/other")
+    record = RequestRecord(flow(OK, direction=Direction.EGRESS, original_dst=APP), head(path="/a"), 0, 0)
+    only_other = view(about("other", "/a")).policies
+    assert only_other is not None
+    for each in (decision, elsewhere):
+        assert of_request(record, each, only_other, Records()) is None
+    assert again(record, decision, policies("/a", "/a")) is None
+    assert again(record, decision, policies("/b", "/a")) is not None
+    assert again(record, decision, policies("/a", "/b")) is not None
