@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from interceptor.config import documents, redirect, redirect_flags
 from interceptor.discovery import file
 from interceptor.errors import ConfigError, KernelError
-from interceptor.kernel import child, installation, netns, probe, process, rules, users
+from interceptor.kernel import child, control, installation, netns, probe, process, rules, users
 from interceptor.model.record import replace
 from interceptor.redirect import probes
 from interceptor.tls import trust_store
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from interceptor.config.sidecar import Sidecar
+    from interceptor.tls.trust_store import TrustStore
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Launch:
     settings: redirect.RedirectSettings
     namespace: Path | None
     user: process.Identity | None  # None: as we are
-    trust_bundle: str | None  # which the app is to believe as well
+    tls: bool  # whether the proxy has a trust bundle, which the app is to believe as well
     wait: float = 5.0
 
 
@@ -64,6 +65,25 @@ class _Children:
         process.reap(self.ended.__setitem__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    """What the proxy tells us, and where it belongs."""
+
+    socket: socket.socket
+    store: TrustStore | None
+    say: Callable[[str], None]
+
+    def listen(self) -> bytes:
+        """Take what it says; the word that it began with, none where it has ended."""
+        told = control.receive(self.socket)
+        if told.word == control.TRUST and self.store is not None:
+            try:
+                self.store.believe(told.bundle)
+            except KernelError as error:
+                self.say(f"{error}; the app keeps those of before")
+        return told.word
+
+
 def run(launch: Launch, *, say: Callable[[str], None]) -> int:
     """Run the app behind its gateway; the app's exit status, or an InterceptorError when it never started.
 
@@ -73,10 +93,12 @@ def run(launch: Launch, *, say: Callable[[str], None]) -> int:
     events = process.SignalEvents((*FORWARDED, signal.SIGCHLD))
     children = _Children()
     try:
-        trusted = trust_store.given(launch.trust_bundle, os.environ)
-        with trusted as variables, _rules(launch, say) as applied, _proxy(launch, events, children):
+        kept = trust_store.kept(os.environ) if launch.tls else contextlib.nullcontext()
+        with kept as store, _rules(launch, say) as applied, _proxy(launch, events, children) as ours:
+            proxy = _Proxy(ours, store, say)
+            _await_ready(proxy, events)
             _prove(launch, applied, say)
-            return _app(launch, events, children, {**os.environ, **variables})
+            return _app(launch, events, children, proxy)
     finally:
         events.close()
 
@@ -95,9 +117,9 @@ def _rules(launch: Launch, say: Callable[[str], None]) -> Iterator[rules.Applied
 
 
 @contextlib.contextmanager
-def _proxy(launch: Launch, events: process.SignalEvents, children: _Children) -> Iterator[None]:
-    """The proxy as a child that gives up root itself; its end of the control socket says when it is ready."""
-    ours, theirs = socket.socketpair()
+def _proxy(launch: Launch, events: process.SignalEvents, children: _Children) -> Iterator[socket.socket]:
+    """The proxy as a child that gives up root itself; our end of the control socket."""
+    ours, theirs = control.pair()
     place = () if launch.namespace is None else ("--netns", str(launch.namespace))
     argv = (sys.executable, "-m", "interceptor", "proxy", *launch.proxy_arguments, *place,
             "--control-fd", str(theirs.fileno()))  # fmt: skip
@@ -112,8 +134,7 @@ def _proxy(launch: Launch, events: process.SignalEvents, children: _Children) ->
                 inherit=(theirs.fileno(),),
             )
         try:
-            _await_ready(ours, events)
-            yield
+            yield ours
         finally:
             # Its own end of the control socket tells the proxy that the app is gone: it drains without the delay.
             ours.shutdown(socket.SHUT_WR)
@@ -125,17 +146,19 @@ def _proxy(launch: Launch, events: process.SignalEvents, children: _Children) ->
             )
 
 
-def _await_ready(control: socket.socket, events: process.SignalEvents) -> None:
+def _await_ready(proxy: _Proxy, events: process.SignalEvents) -> None:
     waiting = select.poll()
-    waiting.register(control, select.POLLIN)
+    waiting.register(proxy.socket, select.POLLIN)
     waiting.register(events, select.POLLIN)
     while ready := waiting.poll(READY_SECONDS * 1000):
-        if any(descriptor == control.fileno() for descriptor, _ in ready):
-            if control.recv(64) == b"READY=1\n":
+        if any(descriptor == proxy.socket.fileno() for descriptor, _ in ready):
+            word = proxy.listen()
+            if word == control.READY:
                 return
-            raise KernelError(
-                "the proxy ended before it was ready: its own message above says why; the app was not started"
-            )
+            if not word:
+                raise KernelError(
+                    "the proxy ended before it was ready: its own message above says why; the app was not started"
+                )
         while event := events.read():
             if event[0] not in {signal.SIGCHLD, signal.SIGWINCH}:
                 raise KernelError(f"stopped by {event[0].name} before the app was started")
@@ -155,9 +178,8 @@ def _prove(launch: Launch, applied: rules.Applied, say: Callable[[str], None]) -
     say("verified: " + ", ".join(f"{o.probe.direction.value} IPv{o.probe.family}" for o in outcomes))
 
 
-def _app(
-    launch: Launch, events: process.SignalEvents, children: _Children, environment: dict[str, str]
-) -> int:
+def _app(launch: Launch, events: process.SignalEvents, children: _Children, proxy: _Proxy) -> int:
+    environment = {**os.environ, **({} if proxy.store is None else proxy.store.variables)}
     if launch.user is not None and launch.user.name:
         environment |= {"HOME": launch.user.home, "USER": launch.user.name, "LOGNAME": launch.user.name}
     children.app = process.spawn(
@@ -174,8 +196,11 @@ def _app(
 
     waiting = select.poll()
     waiting.register(events, select.POLLIN)
+    waiting.register(proxy.socket, select.POLLIN)
     while children.app not in children.ended:
-        waiting.poll()
+        for descriptor, _ in waiting.poll():
+            if descriptor == proxy.socket.fileno() and not proxy.listen():
+                waiting.unregister(descriptor)  # its end: the kernel tells of it as of every child's
         while event := events.read():
             number, from_terminal = event
             if number in FORWARDED and not from_terminal:
@@ -275,9 +300,7 @@ def main(asked: Asked, *, say: Callable[[str], None]) -> int:
             settings=settings,
             namespace=None if namespace is None else netns.resolve(namespace),
             user=identity,
-            trust_bundle=None
-            if configuration.sidecar.spec.tls is None
-            else configuration.sidecar.spec.tls.trustBundle,
+            tls=configuration.sidecar.spec.tls is not None,
             wait=flags.wait,
         )
         return run(launch, say=say)

@@ -6,6 +6,7 @@ is closed before its next answer: whoever lost the trust cannot go on by an old 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import ssl
 from typing import TYPE_CHECKING, Final
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from interceptor.admin.server import Greeted
-from interceptor.tls import certificates
+from interceptor.kernel import openssl
+from interceptor.tls import certificates, judgement
+from interceptor.tls.judgement import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from interceptor.tls.certificates import Material
     from interceptor.tls.rotation import Keeper
 
 TELL_SECONDS: Final = 60.0  # between two log lines of one reason: anybody can connect and fail
@@ -51,16 +55,14 @@ class Greeter:
             said = getattr(cause, "verify_message", None) or (cause.reason or "the connection ended").lower()
             self._refused(f"the TLS handshake failed: {said.replace('_', ' ')}")
             return None
-        der = secured.getpeercert(binary_form=True)
-        assert der is not None  # OpenSSL asked for it
-        peer, _ = certificates.peer(der)
-        if (peer.issuer, peer.serial) in contexts.material.revoked:
-            self._refused("its certificate was revoked")
+        names = _proved(secured, contexts.material)
+        if isinstance(names, Refusal):
+            self._refused(str(names))
             return None
         return Greeted(
             secured,
-            peer.names,
-            trusted=not self._trusted.isdisjoint(peer.names),
+            names,
+            trusted=not self._trusted.isdisjoint(names),
             holds=lambda: self._keeper.current is contexts,
         )
 
@@ -71,3 +73,26 @@ class Greeter:
         ):  # a fixed set of reasons, OpenSSL's and ours
             self._told[reason] = now
             _log.warning("a push from another machine was refused: %s", reason)
+
+
+def _proved(secured: trio.SSLStream[trio.SocketStream], material: Material) -> tuple[str, ...] | Refusal:
+    """The names that a client proved to have.
+
+    Where foreign trust domains have authorities of their own in the bundle, no other name than an identity counts, and
+    that only by an authority of its trust domain: else any of them could make itself ours.
+    """
+    der = secured.getpeercert(binary_form=True)
+    assert der is not None  # OpenSSL asked for it
+    peer, uris = certificates.peer(der)
+    if (peer.issuer, peer.serial) in material.revoked:
+        return Refusal("revoked", "its certificate was revoked")
+    if not material.anchors:
+        return peer.names
+    assert material.identity is not None  # it came with the bundles
+    identity = judgement.identity_of(uris)
+    if isinstance(identity, Refusal):
+        return identity
+    root = openssl.verified_root(secured._ssl_object)  # noqa: SLF001 (trio shows no chain; its TLS object is ssl's)
+    fingerprint = None if root is None else hashlib.sha256(root).hexdigest()
+    own = material.identity.trust_domain
+    return judgement.judge_authority(identity, fingerprint, own, material.anchors) or uris

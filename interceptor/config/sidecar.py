@@ -322,6 +322,9 @@ class Sidecar(Document):
                 yield Fault(location, message)
             taken.setdefault(app.port, f"spec.ingress.ports[{index}].port")
         yield from self._push_faults()
+        if self.spec.discovery.xds is not None:
+            own = self.spec.tls is not None and self.spec.tls.sds is None
+            yield from self.spec.discovery.xds.faults(own=own)
         if self.spec.tls is not None:
             yield from self.spec.tls.faults()
             if self.spec.tls.sds is not None and self.spec.discovery.xds is None:
@@ -339,9 +342,10 @@ class Sidecar(Document):
             yield Fault((*location, "tokenFile"), message)
         if push.remote is not None and not push.enabled:
             yield Fault((*location, "remote"), "pushes are off; set spec.discovery.push.enabled to true")
-        own = self.spec.tls is not None and self.spec.tls.workloadApi is None
-        if push.remote is not None and push.remote.tls is None and not own:
-            message = "is required where the Sidecar has no spec.tls of files: give certificate, privateKey and trustBundle"
+        if push.remote is not None and push.remote.tls is None and self.spec.tls is None:
+            message = (
+                "is required where the Sidecar has no spec.tls: give certificate, privateKey and trustBundle"
+            )
             yield Fault((*location, "remote", "tls"), message)
 
     def _listeners(self) -> tuple[tuple[tuple[str | int, ...], int], ...]:

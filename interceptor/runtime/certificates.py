@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -43,6 +43,13 @@ def pusher_of(asked: Remote, credentials: Credentials | None) -> Keeper:
     assert credentials is not None
     assert credentials.workload is not None  # the Sidecar was refused without
     return credentials.workload
+
+
+class Trusted(NamedTuple):
+    """The authorities of a trust bundle in PEM, and when there may be others."""
+
+    bundle: bytes
+    over: trio.Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,14 @@ class Certificates:
                     f"DestinationRule {rule.full_name} names TLS settings, and the proxy began without any TLS; restart it, "
                     "or take the change back"
                 )
+
+    def trusted(self) -> Trusted | None:
+        """Whom the app is to believe as well; None where there is no trust bundle."""
+        if self.credentials is None or (keeper := self.credentials.workload) is None:
+            return None
+        from interceptor.tls.certificates import own_authorities  # noqa: PLC0415 (as above)
+
+        return Trusted(own_authorities(keeper.current.material), keeper.renewed)
 
     def transport(self, waits: Waits) -> Transport | None:
         """What connections of the main process's own speak TLS by."""

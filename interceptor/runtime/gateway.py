@@ -22,6 +22,7 @@ from interceptor.discovery import pushed
 from interceptor.discovery.live import Live, RefusedError, StaleError
 from interceptor.discovery.resolver import Resolver
 from interceptor.errors import KernelError
+from interceptor.runtime import launcher
 from interceptor.runtime.sources import xds_client
 from interceptor.telemetry import plaintext
 
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 
 logger: Final = logging.getLogger(__name__)
-
-
-READY: Final = b"READY=1\n"  # what the launcher waits for on the control socket
 
 
 class Serving(Protocol):
@@ -198,15 +196,17 @@ class Gateway:
                 await nursery.start(self._resolver.run)
                 if self._live is not None:
                     nursery.start_soon(self._live.watch)
+                await nursery.start(self._certificates.watch)
                 if self._xds is not None:
                     await nursery.start(self._xds.run)
-                await nursery.start(self._certificates.watch)
                 nursery.start_soon(self._check_health)
                 for service in self._beside:
                     await nursery.start(service.run)
                 await nursery.start(self._serve)
                 if self._serving.failure is None:
                     self._set_ready()
+                    if self._control is not None:
+                        nursery.start_soon(launcher.tell, self._control, self._certificates.trusted)
                     await self._stop.wait()
                     await self._drain()
                 nursery.cancel_scope.cancel()
@@ -263,8 +263,6 @@ class Gateway:
             self._spec.admin.address, self._spec.telemetry.address, os.geteuid(),
             len(self._bound.ingress),
         )  # fmt: skip
-        if self._control is not None:
-            self._control.send(READY)
 
     async def _drain(self) -> None:
         """Readiness off first; then the drain delay, the drain deadline, the end. A second signal skips what is left."""

@@ -72,4 +72,5 @@ def xds_client(
         () if spec.tls is None else (spec.trustDomain, *spec.trustDomainAliases),
         registry_only=spec.egress.policy == "REGISTRY_ONLY",
     )
-    return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds(), credentials.give)
+    own = credentials.workload if asked.as_workload else None
+    return Client(asked, node(sidecar, asked), translator, live.supply, metrics.xds(), credentials.give, own)

@@ -304,6 +304,20 @@ def _blocks(path: str, pem: bytes, label: bytes) -> list[bytes]:
     return [begin + block.partition(end)[0] + end + b"\n" for block in blocks]
 
 
+def own_authorities(material: Material) -> bytes:
+    """The trust bundle without the authorities that vouch for foreign trust domains alone, in PEM."""
+    bundle = material.bundle_pem or b""
+    if not material.anchors:
+        return bundle
+    assert material.identity is not None  # it came with the bundles
+    own = material.anchors[material.identity.trust_domain]
+    return b"".join(
+        pem(each)
+        for each in x509.load_pem_x509_certificates(bundle)
+        if each.fingerprint(hashes.SHA256()).hex() in own
+    )
+
+
 def read(path: Path) -> list[x509.Certificate]:
     """Every certificate of a file. Raises ConfigError."""
     return _certificates(str(path), read_file(str(path)))

@@ -100,6 +100,7 @@ class Keeper:
         self.current = self._load()
         self._reminded: dict[str, float] = {}
         self.on_change: Callable[[Material], None] | None = None  # told what was in use before
+        self.renewed = trio.Event()  # the certificates of now are not those in use any more
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +129,8 @@ class Keeper:
             return False
         self._seen = before
         before_that, self.current = self.current.material, fresh
+        self.renewed.set()
+        self.renewed = trio.Event()
         if (refused := self._source.refusal()) is not None:
             _log.warning("%s; handshakes that need it are refused until it comes", refused)
         else:

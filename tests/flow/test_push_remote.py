@@ -21,24 +21,28 @@ from interceptor.admin.remote import Greeter
 from interceptor.model.identity import SpiffeId
 from interceptor.tls.authority import Pair
 from interceptor.tls.rotation import Files, Keeper
-from tests.support.identities import WEB, Root, write
+from tests.support.identities import DB, WEB, Root, write
+from tests.support.workload_api import answer, bundle_of, credentials, svid_of
 
 OPS = SpiffeId("cluster.local", "ops", "pusher")
+FOREIGN = SpiffeId("other.org", "ops", "pusher")
+TRUSTED = (str(OPS), str(FOREIGN), "pusher.example")
 HEAD = "PUT /config HTTP/1.1\r\nHost: a\r\nContent-Type: application/yaml\r\n"
 
 
 class Remote:
     """A listener for pushes, and what came in."""
 
-    def __init__(self, directory: Path, root: Root) -> None:
+    def __init__(self, directory: Path, root: Root, keeper: Keeper | None = None) -> None:
         self.directory, self.root = directory, root
         self.files = write(directory / "own", root.issue(dns_names=("gw.example",)), root)
-        self.keeper = Keeper(self.files, trust_domain="cluster.local", wall_clock=time.time)
+        self.keeper = keeper or Keeper(self.files, trust_domain="cluster.local", wall_clock=time.time)
         self.taken: list[bytes] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
+        self.version = ssl.TLSVersion.TLSv1_3
         self.opened: list[trio.SocketStream] = []
-        self.greeter = Greeter(self.keeper, (str(OPS),))
+        self.greeter = Greeter(self.keeper, TRUSTED)
 
     async def push(self, _: str, body: bytes, __: str | None) -> tuple[str, str]:
         self.taken.append(body)
@@ -54,12 +58,13 @@ class Remote:
             refused=KeyError,
             stale=IndexError,
         )
-        endpoint = PushEndpoint(door, by_name((str(OPS),)))
+        endpoint = PushEndpoint(door, by_name(TRUSTED))
         app = push_app(endpoint.answer)
         await server.serve(app, self.listener, endpoint.wants, self.greeter, task_status=task_status)
 
     def context(self, pair: Pair | None) -> ssl.SSLContext:
         made = ssl.create_default_context(cadata=self.root.pair.certificate.decode())
+        made.maximum_version = self.version
         if pair is not None:
             files = write(self.directory / "client", pair, self.root)
             assert files.certificate
@@ -96,8 +101,8 @@ def root() -> Root:
 
 
 @asynccontextmanager
-async def remote(directory: Path, root: Root) -> AsyncIterator[Remote]:
-    made = Remote(directory, root)
+async def remote(directory: Path, root: Root, keeper: Keeper | None = None) -> AsyncIterator[Remote]:
+    made = Remote(directory, root, keeper)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.serve)
         yield made
@@ -242,3 +247,47 @@ async def test_strangers_take_no_trusted_clients_place(
                 assert await ended(gone)
             await known.send_all(keep)
             assert b" 200 " in await known.receive_some(4096)
+
+
+async def test_by_an_agents_certificates_nobody_comes_in_before_there_are_any_and_after_they_were_taken_back(
+    tmp_path: Path, root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
+    ops, own = root.issue(OPS), root.issue(DB, dns_names=("gw.example",))
+    identity = credentials()
+    async with remote(tmp_path, root, identity.workload) as at:
+        assert await at.say(ops, put(b"a"), b"a") == (0, "")
+        identity.take(answer(svid_of(DB, own, root)))
+        assert (await at.say(ops, put(b"a"), b"a"))[0] == 200
+        fresh = Root()
+        identity.take(answer(svid_of(DB, own, fresh)))
+        assert await at.say(ops, put(b"a"), b"a") == (0, "")
+        assert (await at.say(fresh.issue(OPS), put(b"a"), b"a"))[0] == 200
+        identity.take(None)
+        assert await at.say(fresh.issue(OPS), put(b"a"), b"a") == (0, "")
+    assert "has given no certificate yet; until then pushes are refused" in caplog.text
+    assert "took the identity of this workload back; until then pushes are refused" in caplog.text
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_foreign_trust_domains_authority_makes_nobody_ours(
+    tmp_path: Path, root: Root, version: ssl.TLSVersion
+) -> None:
+    other = Root("other.org")
+    own = svid_of(DB, root.issue(DB, dns_names=("gw.example",)), root)
+    identity = credentials()
+    identity.take(answer(own, federated={"spiffe://other.org": bundle_of(other)}))
+    async with remote(tmp_path, root, identity.workload) as at:
+        at.version = version
+        for pair, status in (
+            (root.issue(OPS), 200),
+            (other.issue(FOREIGN), 200),
+            (other.issue(OPS), 0),  # one of ours, by them
+            (root.odd((str(FOREIGN),)), 0),
+            (root.odd((), dns_names=("pusher.example",)), 0),  # no identity
+            (other.issue(SpiffeId("other.org", "a", "b"), dns_names=("pusher.example",)), 403),
+            (root.issue(OPS), 200),
+        ):
+            assert (await at.say(pair, put(b"a"), b"a"))[0] == status
+        identity.take(answer(own))
+        assert (await at.say(other.issue(FOREIGN), put(b"a"), b"a"))[0] == 0
+        assert (await at.say(root.odd((), dns_names=("pusher.example",)), put(b"a"), b"a"))[0] == 200

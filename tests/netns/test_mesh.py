@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import real_envoy
+from tests.support.identities import DB, Root
 from tests.support.netns import Namespace, Topology, topology
 from tests.support.processes import interceptor, listens, run, sidecar_setup, started, wait_until
+from tests.support.workload_api import Agent, answer, svid_of
 
 pytestmark = pytest.mark.netns
 
@@ -350,32 +352,45 @@ def serial(made: Sidecar) -> str:
     return str(json.loads(made.get("/certs", 15000))[0]["cert_chain"][0]["serial_number"])
 
 
-def test_run_gives_the_app_the_trust_store(bed: Topology, work: Path) -> None:
-    (work / "db").mkdir()
+@pytest.mark.parametrize("source", ["files", "agent"])
+def test_run_gives_the_app_the_trust_store_of_the_moment(bed: Topology, work: Path, source: str) -> None:
+    root = Root()
     issue(work, "db")
-    config = work / "sidecar.yaml"
-    config.write_text(SIDECAR % {"name": "db", "directory": work / "db"})
+    config, tls = work / "sidecar.yaml", work / "db" / "tls"
+    text = SIDECAR % {"name": "db", "directory": work / "db"}
+    agent = Agent(work)
+    if source == "agent":
+        agent.say(answer(svid_of(DB, root.issue(DB), root)))
+        agent.start()
+        agent.path.chmod(0o777)
+        text = re.sub("tls: {.*", f"tls: {{workloadApi: {{socket: '{agent.address}'}}}}", text)
+    config.write_text(text)
     (work / "db" / "access.log").touch()
     (work / "db" / "access.log").chmod(0o666)
-    script = 'tail -n 3 "$SSL_CERT_FILE"; test -r "$NODE_EXTRA_CA_CERTS" && echo "$CURL_CA_BUNDLE"'
-    done = run(
-        interceptor(
-            "run",
-            "--netns",
-            bed.app.name,
-            "--user",
-            "65534",
-            "--config",
-            str(config),
-            "--",
-            "sh",
-            "-c",
-            script,
-        )
+    script = (
+        'last() { tail -n 3 "$SSL_CERT_FILE"; }; first=$(last); echo "$first"; '
+        'while test "$first" = "$(last)"; do sleep 0.05; done; last; test -r "$NODE_EXTRA_CA_CERTS" || exit 3'
     )
-    assert done.returncode == 0, done.stderr
-    tail = (work / "db" / "tls" / "ca.crt").read_text().splitlines()[-3:]
-    assert done.stdout.splitlines()[:3] == tail
+    options = ("--netns", bed.app.name, "--user", "65534", "--config", str(config))
+    with started(interceptor("run", *options, "--", "sh", "-c", script)) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline().rstrip() for _ in range(3)]
+        if source == "agent":
+            assert told == root.pair.certificate.decode().splitlines()[-3:]
+            newer = Root()
+            agent.say(answer(svid_of(DB, newer.issue(DB), root, newer)))
+            expected = newer.pair.certificate.decode()
+        else:
+            assert told == (tls / "ca.crt").read_text().splitlines()[-3:]
+            renewed = tls / "ca.new"
+            renewed.write_bytes((tls / "ca.crt").read_bytes() + root.pair.certificate)
+            renewed.replace(tls / "ca.crt")
+            expected = root.pair.certificate.decode()
+        out, err = process.communicate(timeout=30)
+    if source == "agent":
+        agent.stop()
+    assert process.returncode == 0, err
+    assert out.splitlines()[:3] == expected.splitlines()[-3:]
 
 
 def tls_context(work: Path, name: str, *, server: bool) -> dict[str, object]:

@@ -214,6 +214,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
         }
         self.version = 0
         self.silent = False
+        self.callers: list[list[bytes]] = []  # the names in the certificate behind each stream
         self._streams: list[tuple[queue.Queue[Any], dict[str, set[str]], bool]] = []
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
@@ -264,6 +265,7 @@ class ControlPlane(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ig
         return self._serve(request_iterator, context, delta=True)
 
     def _serve(self, request_iterator: Any, context: Any, *, delta: bool) -> Iterator[Any]:
+        self.callers.append(list(context.auth_context().get("x509_subject_alternative_name", ())))
         outgoing: queue.Queue[Any] = queue.Queue()
         stream: tuple[queue.Queue[Any], dict[str, set[str]], bool] = (outgoing, {}, delta)
         self._streams.append(stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,9 @@ import grpc
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_crl
 
+from interceptor.proxy.transport import Credentials
 from interceptor.tls.authority import Pair
+from tests.support.documents import SIDECAR, configuration
 from tests.support.identities import Root
 
 DER = serialization.Encoding.DER
@@ -60,6 +63,12 @@ def answer(*svids: bytes, federated: dict[str, bytes] | None = None, crl: bytes 
     for name, bundle in (federated or {}).items():
         made += field(3, field(1, name.encode()) + field(2, bundle))
     return made
+
+
+def credentials() -> Credentials:
+    """The certificates of a gateway whose agent says what ``take`` is called with."""
+    text = f"{SIDECAR}spec: {{tls: {{workloadApi: {{socket: 'unix:///nowhere'}}}}}}\n"
+    return Credentials(configuration(text), time.time)
 
 
 class Agent:

@@ -24,7 +24,9 @@ from interceptor.discovery.xds.ads import Ads
 from interceptor.discovery.xds.codec import decode, encode
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET
 from interceptor.discovery.xds.status import Status, short
+from interceptor.errors import PeerError
 from interceptor.model.chance import backoff
+from interceptor.tls.certificates import own_authorities
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from interceptor.config.xds import Xds, XdsServer
     from interceptor.discovery.xds.messages import Body, Request
     from interceptor.discovery.xds.translate import Translation, Translator
+    from interceptor.tls.rotation import Keeper
 
     Deliver = Callable[[Mapping[str, bytes]], None]
     Supply = Callable[[Mapping[str, str]], Awaitable[Sequence[str]]]  # put into force; every problem
@@ -70,7 +73,7 @@ class Metrics(Protocol):
 class Client:
     """Follows a control plane until cancelled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 (what it is given, once)
         self,
         settings: Xds,
         who: Mapping[str, object],
@@ -78,8 +81,12 @@ class Client:
         supply: Supply,
         metrics: Metrics,
         deliver: Deliver = _keep_nothing,
+        own: Keeper | None = None,
     ) -> None:
-        """``supply`` puts documents into force, ``deliver`` the files in memory that they name."""
+        """``supply`` puts documents into force, ``deliver`` the files in memory that they name.
+
+        ``own`` is who we are to the servers whose TLS names no files.
+        """
         self._servers = settings.servers
         self._delta = settings.protocol == "delta"
         self._cache = None if settings.cacheFile is None else Path(settings.cacheFile)
@@ -88,6 +95,7 @@ class Client:
         self._supply = supply
         self._metrics = metrics
         self._deliver = deliver
+        self._own = own
         roots = () if translator.own is None else tuple((SECRET, each) for each in translator.own)
         self._ads = Ads(translator.judge, delta=self._delta, roots=roots)
         self._told: int | None = None  # the revision that was handed over last
@@ -239,9 +247,11 @@ class Client:
         outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         inbox: queue.Queue[bytes | str] = queue.Queue(QUEUED)
         try:
-            channel = _channel(server)
+            channel = self._channel(server)
         except OSError as error:
             return False, f"{error.filename} cannot be read: {error.strerror}"
+        except PeerError as error:
+            return False, str(error)
         with channel, ThreadPoolExecutor(1, "xds-reader") as pool:
             method = channel.stream_stream(_SERVICE + _METHODS[self._delta])
             self._call = call = method(iter(outgoing.get, None), wait_for_ready=False)
@@ -254,6 +264,23 @@ class Client:
                 while not reading.done():
                     with contextlib.suppress(queue.Empty):
                         inbox.get(timeout=0.1)
+
+    def _channel(self, server: XdsServer) -> grpc.Channel:
+        """By the certificates of now: others are in use for the next stream. Raises OSError, and PeerError without any."""
+        if server.tls is None:
+            return grpc.insecure_channel(server.address, _OPTIONS)
+        if server.tls.of_workload:
+            assert self._own is not None  # the Sidecar was refused without
+            if (refused := self._own.refusal()) is not None:
+                raise PeerError(str(refused))
+            material = self._own.current.material
+            pair = material.pair_pem
+            credentials = grpc.ssl_channel_credentials(own_authorities(material), pair, pair)
+        else:
+            files = (server.tls.trustBundle, server.tls.privateKey, server.tls.certificate)
+            read = [None if path is None else Path(path).read_bytes() for path in files]
+            credentials = grpc.ssl_channel_credentials(*read)
+        return grpc.secure_channel(server.address, credentials, _OPTIONS)
 
     def _converse(
         self, address: str, outgoing: queue.SimpleQueue[bytes | None], inbox: queue.Queue[bytes | str]
@@ -338,14 +365,6 @@ def _read_stream(call: grpc.Call, inbox: queue.Queue[bytes | str]) -> None:
         inbox.put(f"{call.code().name}: {call.details()}")
     else:
         inbox.put("it ended the stream")
-
-
-def _channel(server: XdsServer) -> grpc.Channel:
-    if server.tls is None:
-        return grpc.insecure_channel(server.address, _OPTIONS)
-    files = (server.tls.trustBundle, server.tls.privateKey, server.tls.certificate)
-    read = [None if path is None else Path(path).read_bytes() for path in files]
-    return grpc.secure_channel(server.address, grpc.ssl_channel_credentials(*read), _OPTIONS)
 
 
 def _read(path: Path) -> dict[str, str]:
