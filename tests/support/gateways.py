@@ -27,6 +27,7 @@ spec:
   ingress: {ports: [{port: 8001}]}
   dns: %(dns)s
   discovery: %(discovery)s
+  healthChecks: %(checks)s
 """
 
 
@@ -77,6 +78,7 @@ def gateway(
     limit: int = 8192,
     dns: str = "null",
     discovery: str = "{}",
+    checks: str = "[]",
     flags: tuple[str, ...] = (),
 ) -> Iterator[Gateway]:
     log = tmp_path / "access.log"
@@ -84,7 +86,7 @@ def gateway(
     log.chmod(0o666)
     config = tmp_path / "sidecar.yaml"
     given = {"log": log, "policy": policy, "drain": drain, "workers": workers, "limit": limit, "dns": dns}
-    given["discovery"] = discovery
+    given |= {"discovery": discovery, "checks": checks}
     config.write_text(SIDECAR % given + more)
     applied = run(sidecar_setup("apply", "--netns", bed.app.name, *flags))
     assert applied.returncode == 0, applied.stderr

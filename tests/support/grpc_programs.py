@@ -1,7 +1,7 @@
 """A gRPC server and a client, as programs of their own: for a namespace.
 
-Usage: python -m tests.support.grpc_programs server HOST PORT | client HOST PORT
-The server ends its connections by GOAWAY when they are half a second old.
+Usage: python -m tests.support.grpc_programs server HOST PORT [FILE] | client HOST PORT | calls HOST PORT NUMBER
+The server ends its connections by GOAWAY when they are half a second old. Asked by grpc.health.v1 it serves while FILE is there.
 The client does one of everything and prints what came of it as one JSON object.
 """
 
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 
@@ -89,10 +90,15 @@ TOLD = {
 }
 
 
-def serve(host: str, port: int) -> None:
+def serve(host: str, port: int, file: str = "") -> None:
     ages = [("grpc.max_connection_age_ms", 500), ("grpc.max_connection_age_grace_ms", 30_000)]
     server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS + ages)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", METHODS),))
+    check = grpc.unary_unary_rpc_method_handler(
+        lambda _asked, _context: b"\x08\x01" if Path(file).exists() else b"\x08\x02"
+    )
+    health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+    server.add_generic_rpc_handlers((health,))
     server.add_insecure_port(f"{host}:{port}")
     server.start()
     server.wait_for_termination()
@@ -143,8 +149,12 @@ def ask(host: str, port: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    role, where, number = sys.argv[1:]
+    role, where, number, *more = sys.argv[1:]
     if role == "server":
-        serve(where, int(number))
+        serve(where, int(number), *more)
+    elif role == "calls":
+        with grpc.insecure_channel(f"{where}:{number}") as channel:
+            for _ in range(int(more[0])):
+                channel.unary_unary("/test.Service/unary")(b"abc", timeout=20)
     else:
         print(json.dumps(ask(where, int(number))))  # noqa: T201 (its output is its purpose)
