@@ -145,6 +145,20 @@ def test_the_app_does_not_start_when_a_foreign_rule_defeats_ours(bed: Topology) 
     assert "started" not in result.stdout
 
 
+def test_a_machine_that_is_late_once_does_not_keep_the_app_from_starting(bed: Topology) -> None:
+    """The first two packets are dropped, more than a probe's time has; the next try finds the way."""
+    late = ("-s", "192.0.2.2", "-m", "statistic", "--mode", "nth", "--every", "1000000", "--packet", "0")
+    rules = 2 * [("-t", "raw", "-p", "tcp", *late, "-j", "DROP")]
+    for rule in rules:
+        bed.app.run("iptables-legacy", "-A", "PREROUTING", *rule)
+    try:
+        result = run(behind(bed, "echo", "started"))
+    finally:
+        for rule in rules:
+            bed.app.run("iptables-legacy", "-D", "PREROUTING", *rule)
+    assert (result.returncode, result.stdout.count("started")) == (0, 1), result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
