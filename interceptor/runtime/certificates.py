@@ -96,7 +96,10 @@ class Certificates:
     @property
     def remark(self) -> str | None:
         """What is wrong though it has one."""
-        return None if self._agent is None else self._agent.remark
+        if self.credentials is None or self.credentials.workload is None:
+            return None
+        said = (None if self._agent is None else self._agent.remark, self.credentials.workload.warning())
+        return "; ".join(filter(None, said)) or None
 
     def admit(self, configuration: Configuration) -> None:
         """Read the certificates that a new configuration names. Raises ConfigError where one cannot be used."""

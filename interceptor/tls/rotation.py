@@ -98,7 +98,9 @@ class Keeper:
         self._wall_clock = wall_clock
         self._seen = self.signature()
         self.current = self._load()
-        self._reminded: dict[str, float] = {}
+        self._reminded: dict[
+            tuple[str, bool], float
+        ] = {}  # fingerprint, whether it had expired -> when it was told
         self.on_change: Callable[[Material], None] | None = None  # told what was in use before
         self.renewed = trio.Event()  # the certificates of now are not those in use any more
 
@@ -153,11 +155,24 @@ class Keeper:
     def remind(self) -> None:
         """Warn of what will expire soon, or has."""
         now = self._wall_clock()
+        reminded = {}
         for facts in self.facts():
-            told = judgement.warning(facts, now)
-            if told is not None and now - self._reminded.get(facts.fingerprint, 0.0) >= REMIND:
-                self._reminded[facts.fingerprint] = now
+            if (told := judgement.warning(facts, now)) is None:
+                continue
+            key = facts.fingerprint, now >= facts.not_after
+            at = self._reminded.get(key, 0.0)
+            if now - at >= REMIND:
                 _log.warning(told)
+                at = now
+            reminded[key] = at
+        self._reminded = reminded
+
+    def warning(self) -> str | None:
+        """What an operator should know of our own certificate: that it will expire soon, or has."""
+        now = self._wall_clock()
+        return next(
+            (told for each in self.current.material.chain if (told := judgement.warning(each, now))), None
+        )
 
     def facts(self) -> Sequence[Facts]:
         """Every certificate in use: the chain, then the bundle."""

@@ -170,16 +170,21 @@ def rotate(
             done.append(f"{directory}: it trusts the authority's new bundle")
     next_due = float("inf")
     for directory, leaf in leaves.items():
-        due = judgement.rotation_due(leaf.not_before, leaf.not_after, jitter())
+        due = _due(leaf, jitter)
         if everything or now >= due:
             identity = _identity(directory, leaf)
             lifetime = leaf.lifetime - authority.BACKDATE
             pem = authority.issue(root, identity, dns_names=leaf.dns_names, lifetime=lifetime, now=now)
             write(directory, {CERTIFICATE: pem.certificate, KEY: pem.key, BUNDLE: bundle}, owner=owner)
             done.append(f"{directory}: {identity} was issued anew")
-            due = judgement.rotation_due(now - authority.BACKDATE, now + lifetime, jitter())
+            due = _due(_leaf(directory), jitter)  # the root may have cut its lifetime
         next_due = min(next_due, due)
     return done, next_due
+
+
+def _due(leaf: Facts, jitter: Callable[[], float]) -> float:
+    """At half of the lifetime that was asked for: what it lies in the past is for other clocks."""
+    return judgement.rotation_due(leaf.not_before + authority.BACKDATE, leaf.not_after, jitter())
 
 
 def _leaf(directory: Path) -> Facts:

@@ -111,15 +111,22 @@ def test_expiry_is_told_in_time_and_then_closes(
     kept = keeper(paths, clock)
     kept.remind()
     assert not caplog.records
+    assert kept.warning() is None
     assert kept.refusal() is None
     assert kept.expiries()[str(paths.certificate)] == pytest.approx(HOUR, abs=5)
     clock.now += 0.8 * HOUR
     kept.remind()
     kept.remind()
     assert [("expires in" in record.getMessage()) for record in caplog.records] == [True]
-    clock.now += max(HOUR, REMIND)
+    assert "expires in 12 minutes and was not rotated" in str(kept.warning())
+    clock.now += 0.3 * HOUR
     kept.remind()
-    assert "has expired" in caplog.records[-1].getMessage()
+    kept.remind()
+    assert [("has expired" in record.getMessage()) for record in caplog.records] == [False, True]
+    assert "has expired" in str(kept.warning())
+    clock.now += REMIND
+    kept.remind()
+    assert len(caplog.records) == 3
     refusal = kept.refusal()
     assert refusal is not None
     assert refusal.reason == "expired"

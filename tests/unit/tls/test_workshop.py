@@ -62,14 +62,30 @@ def test_rotation_comes_at_half_of_the_lifetime_and_keeps_the_names(tmp_path: Pa
     old = facts(read(directory / files.CERTIFICATE)[0])
     done, due = rotated(directory, ca, NOW + 11 * HOUR)
     assert done == []
-    assert due == pytest.approx(NOW + 12 * HOUR, abs=100)
+    assert due == NOW + 12 * HOUR
     done, due = rotated(directory, ca, NOW + 13 * HOUR)
     new = facts(read(directory / files.CERTIFICATE)[0])
     assert "was issued anew" in done[0]
     assert (new.uris, new.dns_names, new.lifetime) == (old.uris, old.dns_names, old.lifetime)
     assert new.public_key != old.public_key
-    assert due == pytest.approx(NOW + 25 * HOUR, abs=100)
+    assert due == NOW + 25 * HOUR
     assert len(rotated(directory, ca, NOW + 13 * HOUR, everything=True)[0]) == 1
+
+
+@pytest.mark.parametrize("lifetime", [10.0, 60.0, 600.0, 90 * DAY])
+def test_half_of_the_lifetime_is_that_of_the_lifetime_which_was_asked_for(
+    tmp_path: Path, ca: Path, lifetime: float
+) -> None:
+    workshop.issue(tmp_path / "x", ca, WANTED._replace(lifetime=lifetime), now=NOW, owner=None)
+    assert rotated(tmp_path / "x", ca, NOW + 0.49 * lifetime) == ([], NOW + lifetime / 2)
+    done, due = rotated(tmp_path / "x", ca, NOW + lifetime / 2)
+    assert (len(done), due) == (1, NOW + lifetime)
+
+
+def test_what_its_root_cut_short_is_rotated_at_half_of_what_is_left(tmp_path: Path, ca: Path) -> None:
+    workshop.issue(tmp_path / "x", ca, WANTED._replace(lifetime=200 * DAY), now=NOW, owner=None)
+    done, due = rotated(tmp_path / "x", ca, NOW + 150 * DAY)
+    assert (len(done), due) == (1, NOW + (150 + 75) * DAY)
 
 
 def test_a_renewed_authority_is_trusted_beside_the_old_one_before_it_signs(tmp_path: Path, ca: Path) -> None:
