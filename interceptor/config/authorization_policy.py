@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo  # noqa: TC002 (its type is read)
 
 from interceptor.config.addresses import ip_address_or_network
 from interceptor.config.base import Document, Fault, Name, Strict
@@ -60,6 +60,12 @@ def _key(value: str) -> str:
     return value
 
 
+def _value(value: str, info: ValidationInfo) -> str:
+    """A condition's value, as its key has them; of a key that is wrong nothing more is said."""
+    key = info.data.get("key")
+    return value if key is None else _CONDITIONS.get(key, pattern)(value)
+
+
 class Source(Strict):
     """Where a connection or request comes from: every field that is given must match."""
 
@@ -90,24 +96,49 @@ class Operation(Strict):
     notPaths: Paths = Field(default=(), strict=False)  # noqa: N815
 
 
+def _source(source: Source) -> Source:
+    if not source.model_fields_set:
+        raise ValueError("must give at least one field; leave 'from' out where any source may match")
+    if (source.serviceAccounts or source.notServiceAccounts) and (
+        source.principals or source.notPrincipals or source.namespaces or source.notNamespaces
+    ):
+        raise ValueError("serviceAccounts stand alone; give no principals and no namespaces beside them")
+    return source
+
+
+def _operation(operation: Operation) -> Operation:
+    if not operation.model_fields_set:
+        raise ValueError("must give at least one field; leave 'to' out where any operation may match")
+    return operation
+
+
 class From(Strict):
     """One source of a rule."""
 
-    source: Source
+    source: Annotated[Source, AfterValidator(_source)]
 
 
 class To(Strict):
     """One operation of a rule."""
 
-    operation: Operation
+    operation: Annotated[Operation, AfterValidator(_operation)]
+
+
+Values = Annotated[tuple[Annotated[str, AfterValidator(_value)], ...], AfterValidator(some)]
 
 
 class Condition(Strict):
     """One more thing that must hold."""
 
     key: Annotated[str, AfterValidator(_key)]
-    values: Annotated[tuple[str, ...], AfterValidator(some)] = Field(default=(), strict=False)
-    notValues: Annotated[tuple[str, ...], AfterValidator(some)] = Field(default=(), strict=False)  # noqa: N815
+    values: Values = Field(default=(), strict=False)
+    notValues: Values = Field(default=(), strict=False)  # noqa: N815
+
+
+def _condition(condition: Condition) -> Condition:
+    if not condition.values and not condition.notValues:
+        raise ValueError("must give values or notValues")
+    return condition
 
 
 class Rule(Strict):
@@ -115,7 +146,9 @@ class Rule(Strict):
 
     from_: Annotated[tuple[From, ...], AfterValidator(some)] = Field(default=(), alias="from", strict=False)
     to: Annotated[tuple[To, ...], AfterValidator(some)] = Field(default=(), strict=False)
-    when: Annotated[tuple[Condition, ...], AfterValidator(some)] = Field(default=(), strict=False)
+    when: Annotated[tuple[Annotated[Condition, AfterValidator(_condition)], ...], AfterValidator(some)] = (
+        Field(default=(), strict=False)
+    )
 
 
 class TargetRef(Strict):
@@ -164,8 +197,6 @@ class AuthorizationPolicy(Document):
             yield Fault(("spec", "targetRefs"), "a policy has a selector or targetRefs, not both; remove one")
         if self.metadata.annotations.get(DRY_RUN, "true") not in {"true", "false"}:
             yield Fault(("metadata", "annotations", DRY_RUN), 'must be "true" or "false"')
-        for index, rule in enumerate(self.spec.rules):
-            yield from _rule_faults(("spec", "rules", index), rule)
 
     def notes(self) -> Iterator[str]:
         """A policy that does nothing, or everything, by what it does not say."""
@@ -178,33 +209,3 @@ class AuthorizationPolicy(Document):
             yield f"spec.rules: there are none, so it never matches: {effect[self.spec.action]}"
         if self.dry_run:
             yield f'metadata.annotations: {DRY_RUN} is "true": it is evaluated and logged, and decides nothing'
-
-
-def _rule_faults(at: tuple[str | int, ...], rule: Rule) -> Iterator[Fault]:
-    """Entries that ask for nothing, and values that do not fit their key."""
-    for index, each in enumerate(rule.from_):
-        source, here = each.source, (*at, "from", index, "source")
-        if not source.model_fields_set:
-            yield Fault(here, "must give at least one field; leave 'from' out where any source may match")
-        if (source.serviceAccounts or source.notServiceAccounts) and (
-            source.principals or source.notPrincipals or source.namespaces or source.notNamespaces
-        ):
-            yield Fault(here, "serviceAccounts stand alone; give no principals and no namespaces beside them")
-    for index, to in enumerate(rule.to):
-        if not to.operation.model_fields_set:
-            here = (*at, "to", index, "operation")
-            yield Fault(here, "must give at least one field; leave 'to' out where any operation may match")
-    for index, condition in enumerate(rule.when):
-        yield from _condition_faults((*at, "when", index), condition)
-
-
-def _condition_faults(at: tuple[str | int, ...], condition: Condition) -> Iterator[Fault]:
-    if not condition.values and not condition.notValues:
-        yield Fault(at, "must give values or notValues")
-    judge = _CONDITIONS.get(condition.key, pattern)
-    for field, values in (("values", condition.values), ("notValues", condition.notValues)):
-        for position, value in enumerate(values):
-            try:
-                judge(value)
-            except ValueError as error:
-                yield Fault((*at, field, position), str(error))

@@ -52,7 +52,7 @@ def service_account(value: str) -> str:
 
 
 def path(value: str) -> str:
-    """A path pattern, or a template in which ``{*}`` is one segment and ``{**}`` at the end is the rest."""
+    """A path pattern, or a template: ``{*}`` is one segment, and ``{**}``, the last operator, any number of them."""
     if "?" in value:
         raise ValueError(f"'{value}' would never match: a path is compared without its query; leave that out")
     if not value.startswith(("/", "*")):
@@ -65,15 +65,15 @@ def path(value: str) -> str:
     literal = _OPERATOR.sub("", value)
     segments = value.split("/")
     whole = all("{" not in segment or _OPERATOR.fullmatch(segment) for segment in segments)
-    rest_is_last = "{**}" not in segments[:-1]
+    rest_is_last = "{**}" not in operators[:-1]
     if (
         any(each not in {"{*}", "{**}"} for each in operators)
         or set(literal) & set("{}*")
         or not (whole and rest_is_last)
     ):
         raise ValueError(
-            f"'{value}' is not a path template; '{{*}}' stands for a whole segment, '{{**}}' for all that follows, "
-            "as in /users/{*}/files/{**}"
+            f"'{value}' is not a path template; '{{*}}' stands for a whole segment, '{{**}}', which comes last of them, "
+            "for any number, as in /users/{*}/files/{**}"
         )
     return value
 

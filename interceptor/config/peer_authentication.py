@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from interceptor.config.base import Document, Fault, Strict
 from interceptor.config.patterns import Selector, port
@@ -24,7 +24,7 @@ class PeerAuthenticationSpec(Strict):
 
     selector: Selector | None = None
     mtls: MutualTls = MutualTls()
-    portLevelMtls: dict[str, MutualTls] = Field(default_factory=dict)  # noqa: N815 (the document's spelling)
+    portLevelMtls: dict[Annotated[str, AfterValidator(port)], MutualTls] = Field(default_factory=dict)  # noqa: N815 (the document's spelling)
 
 
 class PeerAuthentication(Document):
@@ -49,8 +49,3 @@ class PeerAuthentication(Document):
                 "needs spec.selector.matchLabels: only a workload has ports; add a selector, or set spec.mtls"
             )
             yield Fault(("spec", "portLevelMtls"), message)
-        for number in self.spec.portLevelMtls:
-            try:
-                port(number)
-            except ValueError as error:
-                yield Fault(("spec", "portLevelMtls", number), str(error))

@@ -175,6 +175,21 @@ def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
     assert problem.startswith(f"4: {found}")
 
 
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    """Also what is wrong with a rule as a whole, beside single fields."""
+    rules = (
+        "{from: [{source: {}}, {source: {ipBlocks: [x]}}]}",
+        "{to: [{operation: {}}], form: []}",
+        "{when: [{key: source.ip}, {key: source.ip, values: [10.0.0.1, y]}, {key: z, values: [y]}]}",
+    )
+    found = problems(policy_text(f"{{rules: [{', '.join(rules)}]}}"))
+    assert [each.partition(": ")[2].partition(": ")[0].removeprefix("spec.") for each in found] == [
+        *("rules[0].from[0].source", "rules[0].from[1].source.ipBlocks[0]"),
+        *("rules[1].to[0].operation", "rules[1].form"),
+        *("rules[2].when[0]", "rules[2].when[1].values[1]", "rules[2].when[2].key"),
+    ]
+
+
 def test_a_dry_run_is_true_or_false() -> None:
     text = policy_text("{}", named("p", more=", annotations: {istio.io/dry-run: 'yes'}"))
     [problem] = problems(text)

@@ -13,7 +13,7 @@ from interceptor.config.patterns import path, pattern, port, principal, service_
         (pattern, ["a", "a*", "*a", "*", "a{b}"]),
         (principal, ["mesh/ns/a/sa/b", "*/sa/b"]),
         (service_account, ["a", "a/b", "a-b.c/d"]),
-        (path, ["/", "/a*", "*/a", "*", "/a/{*}", "/{*}/b/{**}", "/{**}"]),
+        (path, ["/", "/a*", "*/a", "*", "/a/{*}", "/{*}/b/{**}", "/{**}", "/{**}/a", "/{*}/{**}/"]),
         (port, ["1", "65535"]),
     ],
 )
@@ -31,7 +31,7 @@ def test_what_can_match_is_taken(judge: Callable[[str], str], good: list[str]) -
         (path, ["/a?b"], "compared without its query"),
         (
             path,
-            ["/{*", "/a}", "/x{*}", "/{*}x", "/{**}/a", "/{id}", "/{*}/a*", "*/{*}", "/{}", "/{***}"],
+            ["/{*", "/a}", "/x{*}", "/{*}x", "/{**}/{*}", "/{**}/{**}", "/{id}", "/{*}/a*", "*/{*}", "/{}", "/{***}"],
             "is not a path template",
         ),
         (path, ["/a*b"], "a '\\*' that is not its only one"),

@@ -44,6 +44,8 @@ def test_texts_are_found_by_keys_unless_anything_present_will_do() -> None:
         ("/a/{*}", ["/a/b", "/a/b.c"], ["/a/", "/a", "/a/b/", "/a/b/c", "/x/b"]),
         ("/a/{*}/c", ["/a/b/c"], ["/a//c", "/a/b/x/c", "/a/b/c/"]),
         ("/a/{**}", ["/a/", "/a/b", "/a/b/c/"], ["/a", "/ab/"]),
+        ("/a/{**}/", ["/a/b/", "/a/b/c/", "/a//"], ["/a/", "/a", "/a/b"]),
+        ("/{**}/secret", ["/a/secret", "/a/b/secret", "//secret"], ["/secret", "/a/secrets", "/a/secret/"]),
         ("/{*}/{**}", ["/a/", "/a/b"], ["/a", "//b", "/"]),
         ("/a.b/{*}", ["/a.b/x"], ["/aXb/x"]),
         ("/a/{*}", ["/a/b\n"], []),
