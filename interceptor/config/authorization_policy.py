@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo  # noqa: TC002 (its type is read)
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from interceptor.config.addresses import ip_address_or_network
 from interceptor.config.base import Document, Fault, Name, Strict

@@ -114,6 +114,20 @@ class Tokens:
                     place.take_out(head, held)
         return found
 
+    @property
+    def issuers(self) -> Sequence[str]:
+        """Who is trusted."""
+        return list(dict.fromkeys(each.rule.issuer for place in self._places for each in place.issuers))
+
+    def check(self, claims: Claims) -> None:
+        """Raises TokenError where no token that says this could hold, whatever its signature and times."""
+        given = [
+            each for place in self._places for each in place.issuers if each.rule.issuer == claims.get("iss")
+        ]
+        if not given:
+            raise TokenError(Fault.ISSUER)
+        jwts.check_audience(claims, given[0].rule.audiences)
+
     def _verified(self, place: _Place, token: str, now: float) -> tuple[_Issuer, Claims]:
         key = id(place), hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._good.get(key)

@@ -18,6 +18,7 @@ from interceptor.policy.peer_authentication import Effective, Mode
 from interceptor.policy.policies import Policies, compiled
 from interceptor.policy.selection import Workload, selects
 from interceptor.routing.destinations import ANSWERS, reached
+from interceptor.state import explain_peer
 from interceptor.state.explain_route import flow_reason, left_out, route_reason
 from interceptor.state.question import read
 from interceptor.state.snapshot import take, visible_entries
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.model.health import Unhealthy
+    from interceptor.policy.jwts import Claims
     from interceptor.routing.destinations import Decision
     from interceptor.state.explain_route import RouteReason
     from interceptor.state.question import Question
@@ -85,7 +87,7 @@ class Explanation:
         if self.mutual_tls is not None:
             yield f"mutual TLS: {self.mutual_tls.mode.value}, by {self.mutual_tls.policy}"
             yield from (f"  {step}" for step in self.mutual_tls.trace)
-        yield "policies:" if self.policies else "policies: none is about it"
+        yield "policies:" if self.policies else "policies: none is asked"
         for each in self.policies:
             dry = " (dry run)" if each.policy.dry_run else ""
             yield f"  {each.policy.action:<5} {each.policy}{dry}: {'matches' if each.matches else 'does not match'}"
@@ -115,7 +117,9 @@ class _Case:
     mode: Effective | None
     connection: ConnectionFacts
     request: RequestFacts | None
+    stranger: str | None  # why the peer's certificate proves nothing here
     malformed: str | None  # why the request has no path that could be compared
+    bad_token: str | None  # why its token does not hold
     routed: RouteReason | None
 
     @property
@@ -141,7 +145,8 @@ def explain(snapshot: Snapshot, question: Question) -> Explanation:
     notes: list[str] = []
     case = _case(snapshot, question, notes)
     verdict, outcome = _judged(case)
-    authorizer = case.policies.authorizer(case.direction, case.route.entry)
+    unasked = case.stranger or case.malformed or case.bad_token
+    authorizer = None if unasked else case.policies.authorizer(case.direction, case.route.entry)
     return Explanation(
         direction=case.direction,
         asked=_asked(case),
@@ -161,14 +166,13 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
     if question.to is None:
         destination = OriginalDestination(SocketAddress(_EXAMPLE, question.port))
         route, mode = snapshot.ingress(destination), policies.modes.effective(question.port)
-        identity = question.identity
-        if identity is not None and mode.mode is Mode.DISABLE:
-            notes.append("the mode is DISABLE: TLS is not terminated, so who the peer is cannot be known")
-            identity = None
+        spec = snapshot.configuration.sidecar.spec
+        identity, stranger = explain_peer.proved(question.identity, mode.mode, spec, notes)
     else:
         snapshot, destination = _destination(snapshot, question.to, question.port, notes)
-        route, mode, identity = snapshot.egress(destination), None, policies.identity
+        route, mode, identity, stranger = snapshot.egress(destination), None, policies.identity, None
     malformed = _normalised(snapshot, question, notes)
+    claims, bad_token = explain_peer.said(question, policies.tokens, notes)
     routed = None
     if question.to is not None and snapshot.routing and not route.denied:
         head = question.request
@@ -189,22 +193,21 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
         route=route,
         mode=mode,
         connection=ConnectionFacts(SocketAddress(question.peer, 0), destination, identity, question.sni),
-        request=None if malformed else _request(snapshot, question),
+        request=None if malformed else _request(snapshot, question, claims),
+        stranger=stranger,
         malformed=malformed,
+        bad_token=bad_token,
         routed=routed,
     )
 
 
 def _judged(case: _Case) -> tuple[Verdict, str]:
     """The verdict, and what the client sees of it; in the order of the path."""
-    route, mode = case.route, case.mode
+    route = case.route
     if route.denied is not None:
         return Verdict(allowed=False, policy=route.policy, details=route.details), _nowhere(case)
-    if mode is not None and mode.mode is Mode.STRICT and not case.connection.principal:
-        details = f"a peer that does not speak mutual TLS is refused: {mode.policy} is STRICT"
-        return Verdict(allowed=False, policy=mode.policy, details=details), _RESET
-    if case.malformed is not None:
-        return Verdict(allowed=False, policy="-", details=case.malformed), "400 Bad Request"
+    if (refused := _unheard(case)) is not None:
+        return refused
     verdict = Verdict(allowed=True, policy=route.policy)
     if (authorizer := case.policies.authorizer(case.direction, route.entry)) is not None:
         decided = authorizer.decide(case.connection, case.request)
@@ -228,6 +231,21 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
         verdict,
         "grpc-status 7 (PERMISSION_DENIED)" if grpc else "403 Forbidden, body 'RBAC: access denied'",
     )
+
+
+def _unheard(case: _Case) -> tuple[Verdict, str] | None:
+    """The refusal of what no policy is asked about: whom the mode does not let in, and what is no good request."""
+    mode = case.mode
+    if case.stranger is not None:
+        return Verdict(allowed=False, policy="-", details=case.stranger), "the TLS handshake is refused"
+    if mode is not None and mode.mode is Mode.STRICT and not case.connection.principal:
+        details = f"a peer that does not speak mutual TLS is refused: {mode.policy} is STRICT"
+        return Verdict(allowed=False, policy=mode.policy, details=details), _RESET
+    if case.malformed is not None:
+        return Verdict(allowed=False, policy="-", details=case.malformed), "400 Bad Request"
+    if case.bad_token is not None and (tokens := case.policies.tokens) is not None:
+        return Verdict(allowed=False, policy=tokens.name, details=case.bad_token), "401 Unauthorized"
+    return None
 
 
 def _nowhere(case: _Case) -> str:
@@ -265,12 +283,12 @@ def _normalised(snapshot: Snapshot, question: Question, notes: list[str]) -> str
     return None
 
 
-def _request(snapshot: Snapshot, question: Question) -> RequestFacts | None:
+def _request(snapshot: Snapshot, question: Question, claims: Claims | None) -> RequestFacts | None:
     if question.request is None:
         return None
     trusted = snapshot.configuration.sidecar.spec.gatewayTopology.numTrustedProxies
     remote = remote_address(question.request.headers, question.peer, trusted)
-    return RequestFacts(question.request, remote=remote, claims=question.claims or None)
+    return RequestFacts(question.request, remote=remote, claims=claims)
 
 
 def _destination(

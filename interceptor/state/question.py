@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ FIELDS: Final = (
     *("method", "path", "host", "header", "jwt-claim"),
 )
 _OF_REQUEST: Final = frozenset({"method", "path", "host", "header", "jwt-claim"})
+_CLAIM: Final = re.compile(r"[^\[\]]+(?:\[[^\[\]]+\])*")
 _EXAMPLE_PEER: Final = "192.0.2.1"  # of RFC 5737, for a question that does not say who
 
 
@@ -105,15 +107,28 @@ def _request(given: Mapping[str, Sequence[str]], problems: list[str]) -> Request
 
 
 def _claims(given: Sequence[str], problems: list[str]) -> dict[str, object]:
-    """``name=value``; several of one name make a list, as ``groups`` is one."""
+    """``name=value`` or ``realm[roles]=value``; several of one name make a list, as ``groups`` is one."""
     claims: dict[str, object] = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or not name:
-            problems.append(f"jwt-claim: '{text}' is not a claim; write it like groups=dev")
-        before = claims.get(name)
-        if before is None:
-            claims[name] = value
+        if not equals or not _CLAIM.fullmatch(name):
+            problems.append(
+                f"jwt-claim: '{text}' is not a claim; write it like groups=dev or realm[roles]=dev"
+            )
+            continue
+        *outer, last = name.replace("]", "").split("[")
+        inside = claims
+        for each in outer:
+            within = inside.setdefault(each, {})
+            if not isinstance(within, dict):
+                problems.append(f"jwt-claim: '{each}' is a text and holds others; give one of both")
+                within = {}
+            inside = within
+        before = inside.get(last)
+        if isinstance(before, dict):
+            problems.append(f"jwt-claim: '{last}' holds others and is no text; give one of both")
+        elif before is None:
+            inside[last] = value
         else:
-            claims[name] = [*(before if isinstance(before, list) else [before]), value]
+            inside[last] = [*(before if isinstance(before, list) else [before]), value]
     return claims

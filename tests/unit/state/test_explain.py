@@ -13,6 +13,7 @@ from interceptor.state.snapshot import Snapshot, take
 from tests.support.documents import configuration, service_entry_text
 from tests.support.policies import named, policy_text, security_text
 from tests.support.sample_flows import OK, flow
+from tests.support.tokens import jwks
 
 SIDECAR = """
 apiVersion: interceptor/v1
@@ -41,6 +42,9 @@ NO_ADMIN = policy_text(
     "{action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}", named("no-admin", "istio-system")
 )
 READER = "spiffe://cluster.local/ns/shop/sa/reader"
+TOKENS = security_text(
+    "RequestAuthentication", json.dumps({"jwtRules": [{"issuer": "i", "jwks": jwks()}]}), named("tokens")
+)
 
 
 def snapshot(*texts: str) -> Snapshot:
@@ -117,7 +121,7 @@ def test_the_path_that_counts_is_noted() -> None:
 
 def test_claims_and_trusted_addresses_count() -> None:
     rule = "{rules: [{from: [{source: {requestPrincipals: [i/s], remoteIpBlocks: [1.2.3.4]}}]}]}"
-    made = snapshot(policy_text(rule))
+    made = snapshot(policy_text(rule), TOKENS)
     given = {"to_port": "8080", "jwt_claim": "iss=i\nsub=s", "header": "x-forwarded-for: 1.2.3.4"}
     assert asked(made, **given).verdict.allowed
     assert not asked(made, **{**given, "header": "x-forwarded-for: 1.2.3.5"}).verdict.allowed
@@ -220,6 +224,7 @@ def test_text_and_json_say_the_same() -> None:
         "    rule 0: it asks for nothing, so it matches everything",
         "  DENY  AuthorizationPolicy shop/empty: does not match",
         "    there are no rules, so it never matches",
+        "note: spec.tls is absent: without certificates of its own the proxy knows no peer's identity",
         "dry run: it would be denied by AuthorizationPolicy shop/dry",
         "audit: AuthorizationPolicy shop/audit says that it matched",
         "verdict: denied by AuthorizationPolicy none",
@@ -229,7 +234,7 @@ def test_text_and_json_say_the_same() -> None:
     assert list(asked(snapshot(), to="10.8.0.1:443").lines()) == [
         "egress: the app (cluster.local/ns/shop/sa/default) to 10.8.0.1:443",
         "route: outbound|443||fix.example (ServiceEntry shop/fix)",
-        "policies: none is about it",
+        "policies: none is asked",
         "verdict: allowed by ServiceEntry shop/fix",
         "  it goes on to where the app connects to",
     ]

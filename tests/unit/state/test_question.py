@@ -50,6 +50,8 @@ def test_a_request_is_asked_about_where_anything_of_one_is_given() -> None:
         b"h",
     )
     assert question.claims == {"iss": "i", "groups": ["a", "b", "c=d"]}
+    nested = asked("to-port 1", "jwt-claim a[b][c]=x", "jwt-claim a[b][c]=y", "jwt-claim a[d]=z")
+    assert nested.claims == {"a": {"b": {"c": ["x", "y"]}, "d": "z"}}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,9 @@ def test_a_request_is_asked_about_where_anything_of_one_is_given() -> None:
         (("to-port 1", "header :x"), "header: ':x' is not a header"),
         (("to-port 1", "jwt-claim x"), "jwt-claim: 'x' is not a claim"),
         (("to-port 1", "jwt-claim =x"), "jwt-claim: '=x' is not a claim"),
+        (("to-port 1", "jwt-claim a[b=x"), "jwt-claim: 'a[b=x' is not a claim"),
+        (("to-port 1", "jwt-claim a=x", "jwt-claim a[b]=x"), "jwt-claim: 'a' is a text and holds others"),
+        (("to-port 1", "jwt-claim a[b]=x", "jwt-claim a=x"), "jwt-claim: 'a' holds others and is no text"),
         (("to-port 1", "port 1"), "there is no field 'port'; known are: from,"),
     ],
 )
