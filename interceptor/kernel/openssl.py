@@ -7,9 +7,11 @@ Each is worth its line (measured with OpenSSL 3.0 and P-256, CPU of a full hands
 - Sessions are kept here, the newest ones, and their tickets are only names of them. To make a ticket that holds the session
   OpenSSL parses the peer's certificate once more, and twice when it comes back.
 - AES-128-GCM comes first in TLS 1.3, as Envoy has it, and as it is in our list for TLS 1.2.
+- A client's session is copied by OpenSSL. Python's is written as DER and parsed again at each use, with the peer's
+  certificate in it, for the sake of OpenSSL 1.1.0: 250 us to keep it, and as much to resume it.
 
-No layout of CPython's objects is read: OpenSSL tells who asks for it (CRYPTO_get_ex_new_index) of each context that it makes,
-in the thread that makes it. Where it is another library than that of ``ssl``, it tells of none, and nothing is touched.
+No layout of CPython's objects is read: OpenSSL tells who asks for it (CRYPTO_get_ex_new_index) of each context and connection
+that it makes, in the thread that makes it. Where it is another library than that of ``ssl``, it tells of none, and nothing is touched.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ import functools
 import ssl
 import sys
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeAlias
 
 SESSIONS: Final = 1024  # of a server's context, one less is kept, some 12 KB each; the oldest goes
 SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 # openssl/ssl.h, openssl/crypto.h
+_EX_INDEX_SSL: Final = 0
 _CTRL_MODE: Final = 33
 _CTRL_SET_SESS_CACHE_SIZE: Final = 42
 _CTRL_SET_SESS_CACHE_MODE: Final = 44
@@ -35,6 +38,7 @@ _EX_INDEX_SSL_CTX: Final = 1
 _newest: Final[ContextVar[int | None]] = ContextVar(
     "_newest"
 )  # the context that was made last in this thread
+_newest_connection: Final[ContextVar[int | None]] = ContextVar("_newest_connection")
 _Told: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p
 )
@@ -44,7 +48,72 @@ def _tell(context: int, *_: object) -> None:
     _newest.set(context)
 
 
-_teller: Final = _Told(_tell)  # for as long as the library is there
+def _tell_connection(connection: int, *_: object) -> None:
+    _newest_connection.set(connection)
+
+
+_tellers: Final = _Told(_tell), _Told(_tell_connection)  # for as long as the library is there
+
+
+class Session:
+    """A session of a client's, to be resumed: what ``ssl.SSLSession`` is, and no copy of it is parsed."""
+
+    __slots__ = ("_library", "_pointer", "has_ticket", "id", "time", "timeout")
+
+    def __init__(self, library: ctypes.CDLL, pointer: int) -> None:
+        """It belongs to this object from here."""
+        self._library, self._pointer = library, pointer
+        size = ctypes.c_uint()
+        name = library.SSL_SESSION_get_id(pointer, ctypes.byref(size))
+        self.id: bytes = ctypes.string_at(name, size.value)
+        self.has_ticket = bool(library.SSL_SESSION_has_ticket(pointer))
+        self.time: int = library.SSL_SESSION_get_time(pointer)
+        self.timeout: int = library.SSL_SESSION_get_timeout(pointer)
+
+    def __del__(self) -> None:
+        self._library.SSL_SESSION_free(self._pointer)
+
+    def give_to(self, connection: int) -> None:
+        """Let a connection resume it. It has a copy, for OpenSSL resumes none of a connection that was cut off."""
+        copy = self._library.SSL_SESSION_dup(self._pointer)
+        self._library.SSL_set_session(connection, copy)
+        self._library.SSL_SESSION_free(copy)
+
+
+AnySession: TypeAlias = Session | ssl.SSLSession
+
+
+class Connection:
+    """One side of a TLS connection in memory, and what OpenSSL calls it."""
+
+    __slots__ = ("_pointer", "tls")
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        bios: tuple[ssl.MemoryBIO, ssl.MemoryBIO],
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        session: AnySession | None = None,
+    ) -> None:
+        _newest_connection.set(None)
+        ours, pythons = (session, None) if isinstance(session, Session) else (None, session)
+        self.tls = context.wrap_bio(
+            *bios, server_side=server_side, server_hostname=server_name, session=pythons
+        )
+        self._pointer = _newest_connection.get()
+        if ours is not None and self._pointer is not None:
+            ours.give_to(self._pointer)
+
+    @property
+    def session(self) -> AnySession | None:
+        """To resume; of TLS 1.3 it has a ticket only after the first read."""
+        library = _library()
+        if library is None or self._pointer is None:
+            return self.tls.session
+        found = library.SSL_get_session(self._pointer)
+        return None if found is None else Session(library, library.SSL_SESSION_dup(found))
 
 
 def make_context(*, server: bool, resumption: bool = True) -> ssl.SSLContext:
@@ -77,14 +146,27 @@ def verified_root(tls: ssl.SSLObject) -> bytes | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """OpenSSL as ``ssl`` sees it, which tells of contexts from now on. None: it is there without names."""
+    """OpenSSL as ``ssl`` sees it, which tells of contexts and connections from now on. None: it is there without names."""
     library = ctypes.CDLL(getattr(_ssl, "__file__", None))
+    pointer, number = ctypes.c_void_p, ctypes.c_long
     try:
-        library.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
-        library.SSL_CTX_ctrl.restype = ctypes.c_long
-        library.SSL_CTX_set_ciphersuites.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        for name, result, arguments in (
+            ("SSL_CTX_ctrl", number, [pointer, ctypes.c_int, number, pointer]),
+            ("SSL_CTX_set_ciphersuites", ctypes.c_int, [pointer, ctypes.c_char_p]),
+            ("SSL_get_session", pointer, [pointer]),
+            ("SSL_set_session", ctypes.c_int, [pointer, pointer]),
+            ("SSL_SESSION_dup", pointer, [pointer]),
+            ("SSL_SESSION_free", None, [pointer]),
+            ("SSL_SESSION_get_id", pointer, [pointer, pointer]),
+            ("SSL_SESSION_has_ticket", ctypes.c_int, [pointer]),
+            ("SSL_SESSION_get_time", number, [pointer]),
+            ("SSL_SESSION_get_timeout", number, [pointer]),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
         index = library.CRYPTO_get_ex_new_index
     except AttributeError:
         return None
-    index.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_void_p, _Told, ctypes.c_void_p, ctypes.c_void_p]
-    return library if index(_EX_INDEX_SSL_CTX, 0, None, _teller, None, None) >= 0 else None
+    index.argtypes = [ctypes.c_int, number, pointer, _Told, pointer, pointer]
+    asked = zip((_EX_INDEX_SSL_CTX, _EX_INDEX_SSL), _tellers, strict=True)
+    return library if all(index(kind, 0, None, teller, None, None) >= 0 for kind, teller in asked) else None

@@ -46,7 +46,7 @@ class Contexts:
         """Raises ConfigError where OpenSSL refuses what cryptography read."""
         self.material = material
         self._made: dict[tuple[bool, bool, tuple[str, ...]], ssl.SSLContext] = {}
-        self._sessions: OrderedDict[Upstream, ssl.SSLSession] = OrderedDict()
+        self._sessions: OrderedDict[Upstream, openssl.AnySession] = OrderedDict()
         if material.pair_pem is not None:
             self.server(())
         self.client(())
@@ -59,16 +59,16 @@ class Contexts:
         """To call an upstream; the caller compares its names unless the host is checked by OpenSSL."""
         return self._get(server=False, check_host=check_host, alpn=alpn)
 
-    def session(self, upstream: Upstream) -> ssl.SSLSession | None:
+    def session(self, upstream: Upstream) -> openssl.AnySession | None:
         """A session to resume."""
         return self._sessions.get(upstream)
 
     def serves_on(self, upstream: Upstream, now: float) -> bool:
-        """Whether the session with an upstream is young enough to be resumed once more: a newer one is not worth its copy."""
+        """Whether the session with an upstream is young enough to be resumed once more."""
         session = self._sessions.get(upstream)
         return session is not None and now - session.time < session.timeout / 2
 
-    def keep(self, upstream: Upstream, session: ssl.SSLSession | None, *, by_id: bool = False) -> None:
+    def keep(self, upstream: Upstream, session: openssl.AnySession | None, *, by_id: bool = False) -> None:
         """Remember the newest session with an upstream; the least recently renewed ones are forgotten.
 
         Up to TLS 1.2 (``by_id``) a server may keep it itself, and give no ticket but an id.

@@ -51,8 +51,8 @@ class TlsStream:
     """One TLS connection over a non-blocking socket, which belongs to it."""
 
     __slots__ = (
-        "__weakref__", "_closing", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain", "_read", "_tls",
-        "_waits", "on_ticket", "reader", "sock",
+        "__weakref__", "_closing", "_connection", "_ended", "_failure", "_held", "_incoming", "_outgoing", "_owed", "_plain",
+        "_read", "_tls", "_waits", "on_ticket", "reader", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -62,20 +62,21 @@ class TlsStream:
         *,
         server_side: bool,
         server_name: str | None = None,
-        session: ssl.SSLSession | None = None,
+        session: openssl.AnySession | None = None,
     ) -> None:
         self.sock = sock
         self.reader: Reader | None = None
         self.on_ticket: Callable[[], None] | None = None  # called once, after the first read
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming,
-            self._outgoing,
+        self._connection = openssl.Connection(
+            context,
+            (self._incoming, self._outgoing),
             server_side=server_side,
-            server_hostname=server_name,
+            server_name=server_name,
             session=session,
         )
+        self._tls = self._connection.tls
         # typeshed has only the form without a buffer, which returns bytes
         self._read = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._held = memoryview(b"")  # records that the kernel did not take
@@ -122,9 +123,9 @@ class TlsStream:
         return openssl.verified_root(self._tls)
 
     @property
-    def session(self) -> ssl.SSLSession | None:
-        """To resume; of TLS 1.3 it has a ticket only after the first read. Python copies it, which takes 250 us."""
-        return self._tls.session
+    def session(self) -> openssl.AnySession | None:
+        """To resume; of TLS 1.3 it has a ticket only after the first read."""
+        return self._connection.session
 
     @property
     def alpn(self) -> str | None:

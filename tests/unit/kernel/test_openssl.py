@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +102,60 @@ async def test_threads_do_not_mistake_each_others_contexts() -> None:
         for _ in range(4):
             nursery.start_soon(trio.to_thread.run_sync, make)
     assert made == [True] * 200
+
+
+def connect(
+    made: Contexts, session: openssl.AnySession | None, version: ssl.TLSVersion
+) -> openssl.Connection:
+    """A handshake in memory, whose connection is not ended by anybody: the client's side, which read a byte."""
+    made.client(()).maximum_version = version
+    bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = openssl.Connection(made.client(()), bios, server_side=False, session=session)
+    server = made.server(()).wrap_bio(bios[1], bios[0], server_side=True)
+    waiting = {client.tls, server}
+    while waiting:
+        for side in (client.tls, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                waiting.discard(side)
+    server.write(b"x")
+    assert client.tls.read(10) == b"x"
+    with pytest.raises(ssl.SSLWantReadError):
+        server.unwrap()
+    return client
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("library", [True, False])
+def test_a_clients_session_outlives_connections_that_are_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion, library: bool
+) -> None:
+    """OpenSSL resumes no session of a connection that did not end as it should: ours are copies, as Python's are."""
+    if not library:
+        without(monkeypatch)
+    root = Root()
+    made = contexts(tmp_path, root.issue(WEB), root)
+    first = connect(made, None, version)
+    session = first.session
+    assert session is not None
+    assert isinstance(session, openssl.Session) is library
+    assert session.has_ticket is (version is ssl.TLSVersion.TLSv1_3 or not library)
+    assert session.id
+    assert session.timeout > 0
+    assert abs(session.time - time.time()) < 60
+    del first
+    for _ in range(2):
+        again = connect(made, session, version)
+        assert again.tls.session_reused
+        assert again.tls.getpeercert()
+        del again
+
+
+def test_before_a_handshake_there_is_no_session(tmp_path: Path) -> None:
+    root = Root()
+    bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = contexts(tmp_path, root.issue(WEB), root).client(())
+    assert openssl.Connection(context, bios, server_side=False).session is None
 
 
 class Nameless:

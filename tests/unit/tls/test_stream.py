@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from interceptor.kernel.openssl import AnySession
 from interceptor.tls import stream
 from interceptor.tls.contexts import Contexts
 from interceptor.tls.stream import TlsStream
@@ -37,7 +38,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
 class Streams:
     """Both ends of one connection, after the handshake."""
 
-    def __init__(self, made: Contexts, session: ssl.SSLSession | None = None) -> None:
+    def __init__(self, made: Contexts, session: AnySession | None = None) -> None:
         near, far = tcp_pair()
         for each in (near, far):
             each.setblocking(False)
