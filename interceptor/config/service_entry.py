@@ -102,6 +102,10 @@ class Endpoint(Strict):
     )  # security.istio.io/tlsMode says whether it takes mutual TLS
     weight: int = Field(default=1, ge=0, le=1_000_000)
     locality: str = Field(default="", max_length=200)
+    # Ours, with Envoy's meaning: those of a higher number get what the healthy ones of lower numbers cannot take; and the
+    # share of a locality among those of its priority (0 everywhere: its endpoints count alone).
+    priority: int = Field(default=0, ge=0, le=128)
+    localityWeight: int = Field(default=0, ge=0, le=4_294_967_295)  # noqa: N815
     serviceAccount: str | None = Field(default=None, min_length=1)  # noqa: N815 (whose certificate it presents)
 
 

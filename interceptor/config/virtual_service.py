@@ -168,12 +168,12 @@ def _conditions(value: str) -> str:
 class HTTPRetry(Strict):
     """How often a request that failed is tried again, and after what."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"retryRemoteLocalities", "retryIgnorePreviousHosts"})
-
     attempts: int = Field(default=2, ge=0, le=100)
     perTryTimeout: Duration | None = None  # noqa: N815
     retryOn: Annotated[str, AfterValidator(_conditions)] | None = None  # noqa: N815
     backoff: Duration | None = None
+    retryRemoteLocalities: bool = False  # noqa: N815 (another attempt goes to another priority or locality than those before)
+    retryIgnorePreviousHosts: bool = True  # noqa: N815 (and to another endpoint)
 
 
 class HTTPMirror(Strict):
@@ -181,6 +181,7 @@ class HTTPMirror(Strict):
 
     destination: Destination
     percentage: Percentage = Percentage(value=100.0)
+    keepHost: bool = False  # noqa: N815 (ours: without "-shadow" behind the host, as Envoy's disable_shadow_host_suffix_append)
 
 
 class CorsPolicy(Strict):
@@ -218,11 +219,12 @@ class HTTPRoute(Strict):
     mirrors: tuple[HTTPMirror, ...] = Field(default=(), strict=False)
 
     @property
-    def copies(self) -> tuple[tuple[Destination, float], ...]:
-        """Where copies of requests go, and of how many per cent of them."""
+    def copies(self) -> tuple[tuple[Destination, float, bool], ...]:
+        """Where copies of requests go, of how many per cent of them, and whether with the host as it is."""
         share = 100.0 if self.mirrorPercentage is None else self.mirrorPercentage.value
-        one = () if self.mirror is None else ((self.mirror, share),)
-        return (*one, *((each.destination, each.percentage.value) for each in self.mirrors))
+        one = () if self.mirror is None else ((self.mirror, share, False),)
+        others = ((each.destination, each.percentage.value, each.keepHost) for each in self.mirrors)
+        return (*one, *others)
 
 
 class L4Match(Strict):

@@ -46,7 +46,7 @@ class ResponseFlag(Enum):
     EXTERNAL_DENIAL = "UAEX"  # a filter that asks who the client is refused the request
     DELAY_INJECTED = "DI"  # the fault injection filter held the request back
     FAULT_INJECTED = "FI"  # the fault injection filter answered
-    DURATION_TIMEOUT = "DT"  # a request took longer than it may
+    DURATION_TIMEOUT = "DT"  # a request, or a flow, took longer than it may
     DOWNSTREAM_PROTOCOL = "DPE"  # what the client sent is not HTTP, or may not be passed on
     LOCAL_RESET = "LR"  # ended by us: the drain deadline passed, or a fault of ours that the log names
 

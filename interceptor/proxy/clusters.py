@@ -28,11 +28,11 @@ _log: Final = logging.getLogger(__name__)
 WARM_STEPS: Final = 20  # how often weights grow while endpoints warm up
 FORGET: Final = 3600.0  # seconds after which the state of a cluster that nobody used is dropped
 
+_BUDGET: Final = RetryBudget()
 _BALANCERS: Final[dict[str, Callable[[], Balancer]]] = {
     "ROUND_ROBIN": RoundRobin,
     "LEAST_REQUEST": LeastRequest,
     "RANDOM": Weighted,
-    "HASH": Ring,
 }
 
 
@@ -68,17 +68,30 @@ class ClusterState:
             self._groups = None
         if cluster.traffic != before.traffic:
             self._groups = None
-            if cluster.traffic.balancing != before.traffic.balancing:
+            if (cluster.traffic.balancing, cluster.traffic.hash_on) != (
+                before.traffic.balancing,
+                before.traffic.hash_on,
+            ):
                 self._balancers.clear()
         if cluster.traffic.outliers != before.traffic.outliers:
             wanted = cluster.traffic.outliers
             self._outliers = None if wanted is None else Outliers(wanted)
 
     def pick(
-        self, now: float, key: bytes | None, tried: Collection[UpstreamAddress] = ()
+        self,
+        now: float,
+        key: bytes | None,
+        tried: Collection[UpstreamAddress] = (),
+        *,
+        elsewhere: bool = False,
     ) -> UpstreamAddress | None:
-        """An endpoint for a request or a flow; for another attempt at one preferably one that was not tried yet."""
+        """An endpoint for a request or a flow; for another attempt at one preferably one that was not tried yet.
+
+        ``elsewhere``: preferably one of another priority or locality.
+        """
         self.used_at = now
+        if elsewhere and tried and (other := self._elsewhere(tried)) is not None:
+            return other
         groups = self._usable(now)
         if not groups:
             return None
@@ -86,12 +99,28 @@ class ClusterState:
         endpoints = groups[index][1]
         balancer = self._balancers.get(index)
         if balancer is None:
-            balancer = self._balancers[index] = _BALANCERS[self.cluster.traffic.balancing]()
+            balancer = self._balancers[index] = self._balancer()
         chosen = balancer.choose(endpoints, Choice(self._chance, self._active, key)).address
         if chosen not in tried:
             return chosen
         others = [each.address for _, group in groups for each in group if each.address not in tried]
         return others[self._chance.randrange(len(others))] if others else chosen
+
+    def _elsewhere(self, tried: Collection[UpstreamAddress]) -> UpstreamAddress | None:
+        """A healthy endpoint of a priority, or a locality, that was not tried, if there is one."""
+        near = None if self.cluster.graded else self.cluster.traffic.near
+        groups = locality.untried(self.cluster.endpoints, near, tried)
+        usable = balance.usable(groups, self._is_healthy, panic_below=0.0)
+        if not usable:
+            return None
+        endpoints = usable[balance.drawn(usable, self._chance.random())][1]
+        return LeastRequest().choose(endpoints, Choice(self._chance, self._active)).address
+
+    def _balancer(self) -> Balancer:
+        traffic = self.cluster.traffic
+        if traffic.hash_on is not None:
+            return Ring(traffic.hash_on.ring)
+        return _BALANCERS[traffic.balancing]()
 
     def _usable(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
         """The groups of endpoints to choose among; made anew when something about them has changed."""
@@ -109,6 +138,8 @@ class ClusterState:
 
     def _grouped(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
         endpoints, traffic = self._weighted(now), self.cluster.traffic
+        if self.cluster.graded:
+            return locality.graded(endpoints, self._is_healthy, panic_below=traffic.panic_below)
         near = traffic.near
         if near is not None and near.shares:
             groups = distributed(endpoints, near, self._is_healthy)
@@ -176,7 +207,8 @@ class ClusterState:
         limit = self.cluster.traffic.max_retries
         if limit is not None:
             return self.retries < limit
-        return RetryBudget().allows(self.requests, self.retries)
+        budget = self.cluster.traffic.retries or _BUDGET
+        return budget.allows(self.requests, self.retries)
 
     def begin(self, address: UpstreamAddress) -> None:
         """An attempt goes to an endpoint."""

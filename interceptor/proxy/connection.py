@@ -17,6 +17,7 @@ from interceptor.proxy import endings, nowhere, permission, reach, sniff, upstre
 from interceptor.proxy.endings import DialError, GoneError, HandshakeError
 from interceptor.proxy.http import http1
 from interceptor.proxy.http.serve import Service, pool_key
+from interceptor.proxy.lifetime import Lifetime
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
@@ -248,9 +249,12 @@ def _relay(
     fresh: bool = False,
 ) -> None:
     """Hand both sockets over to the hub; the flow is recorded when it tells the end. Fresh: just accepted."""
+    lifetime: Lifetime | None = None
 
     def done(ended: Ended) -> None:
         try:
+            if lifetime is not None:
+                lifetime.stop()
             if flow.denied is None:
                 flow.flag, flow.details = endings.of_relay(ended)
             services.courses.leave(flow)
@@ -266,6 +270,9 @@ def _relay(
         if terms.idle_timeout is not None:
             setting = f"connectionPool.tcp.idleTimeout of {cluster.rule}"
             services.hub.allow_silence(pair, terms.idle_timeout, setting)
+        if terms.longest is not None:
+            setting = f"connectionPool.tcp.maxConnectionDuration of {cluster.rule}"
+            lifetime = Lifetime(services.hub, flow, terms.longest, setting)
         pair.probed = terms.reuse is not None and terms.reuse.keepalive is not None
 
 

@@ -29,6 +29,7 @@ class Ending(Enum):
     FIN = "fin"  # both sides have finished; the side is the one that finished first
     RESET = "reset"  # the side's connection broke
     IDLE = "idle"  # nothing moved for the idle timeout
+    LATE = "late"  # it lasted as long as it may
     DENIED = "denied"  # it lost permission, as its record says
     LINGER = "linger"  # nothing moved for the linger timeout after the side had finished
     ABORT = "abort"  # we ended it, for a reason
@@ -41,7 +42,7 @@ class Ended:
     side: Side
     how: Ending
     errno: int = 0  # of a reset
-    reason: str = "-"  # of an abort: a sentence; of an idle flow: the setting that it ran into
+    reason: str = "-"  # of an abort: a sentence; of an idle or a late flow: the setting that it ran into
 
 
 class DialError(PeerError):
@@ -159,6 +160,9 @@ _RELAY: Final = {
         ResponseFlag.UPSTREAM_RESET, "the connection to the upstream broke: {errno}"
     ),
     (Side.NEITHER, Ending.IDLE): Outcome(ResponseFlag.IDLE_TIMEOUT, "no byte moved for {reason}"),
+    (Side.NEITHER, Ending.LATE): Outcome(
+        ResponseFlag.DURATION_TIMEOUT, "it lasted as long as {reason} allows"
+    ),
     (Side.DOWNSTREAM, Ending.LINGER): Outcome(
         ResponseFlag.IDLE_TIMEOUT,
         "the peer had finished, then no byte moved for spec.timeouts.linger",

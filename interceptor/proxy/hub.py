@@ -167,6 +167,12 @@ class Hub(Loop):
         if pair is not None:
             self._finish(pair, Ended(Side.NEITHER, Ending.ABORT, reason=reason))
 
+    def expire(self, flow: Flow, setting: str) -> None:
+        """End a flow that has lasted as long as a setting allows, if it is relayed here."""
+        pair = self._pairs.get(flow)
+        if pair is not None:
+            self._finish(pair, Ended(Side.NEITHER, Ending.LATE, reason=setting))
+
     def abort_all(self, reason: str) -> None:
         """End every flow."""
         for flow in tuple(self._pairs):

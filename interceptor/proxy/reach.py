@@ -10,7 +10,7 @@ from interceptor.model.connection import Direction
 from interceptor.proxy import permission, upstream
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http.client import Dialled
-from interceptor.routing.clusters import DEFAULT
+from interceptor.routing.traffic import DEFAULT
 
 if TYPE_CHECKING:
     import socket
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from interceptor.model.connection import Flow, ProtocolName
     from interceptor.proxy.services import Services
     from interceptor.proxy.upstream import Dial
-    from interceptor.routing.clusters import Traffic
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.traffic import Traffic
 
 
 def dialler(

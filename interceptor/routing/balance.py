@@ -34,6 +34,8 @@ class Endpoint:
     address: UpstreamAddress
     weight: int = 1
     locality: tuple[str, ...] = ()
+    priority: int = 0  # those of a lower one come first, whatever the localities
+    share: int = 0  # of its locality, among the localities of its priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ class Ring:
     move keys between endpoints that did not change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 0) -> None:
+        self._least = least  # points of the whole ring
         self._of: Sequence[Endpoint] = ()
         self._points: list[int] = []
         self._owners: list[Endpoint] = []
@@ -126,15 +129,23 @@ class Ring:
     def owner(self, endpoints: Sequence[Endpoint], point: int) -> Endpoint:
         """The owner of the first point of the ring at or after this one."""
         if endpoints is not self._of:
+            each_of = self._points_of(sum(endpoint.weight for endpoint in endpoints))
             marked = sorted(
                 (hash_of(f"{endpoint.address} {number}".encode()), endpoint.address, endpoint)
                 for endpoint in endpoints
-                for number in range(min(POINTS * endpoint.weight, POINTS_LIMIT))
+                for number in range(min(each_of * endpoint.weight, POINTS_LIMIT))
             )
             self._of = endpoints
             self._points = [point for point, _, _ in marked]
             self._owners = [endpoint for _, _, endpoint in marked]
         return self._owners[bisect_left(self._points, point) % len(self._points)]
+
+    def _points_of(self, weight: int) -> int:
+        """For each unit of weight. It doubles where the ring is to be larger: one endpoint more or less changes nothing."""
+        points = POINTS
+        while points * weight < self._least and points < POINTS_LIMIT:
+            points *= 2
+        return points
 
 
 def hash_of(key: bytes) -> int:

@@ -5,14 +5,16 @@ Source: Istio's LocalityLoadBalancerSetting. A locality is (region, zone, subzon
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from interceptor.routing.balance import OVERPROVISIONING
+from interceptor.routing.balance import OVERPROVISIONING, usable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from interceptor.model.address import UpstreamAddress
     from interceptor.routing.balance import Endpoint
 
 Locality: TypeAlias = tuple[str, ...]
@@ -78,6 +80,19 @@ def priorities(endpoints: Sequence[Endpoint], near: Nearness) -> tuple[tuple[End
     return tuple(tuple(groups[rank]) for rank in sorted(groups))
 
 
+def untried(
+    endpoints: Sequence[Endpoint], near: Nearness | None, tried: Collection[UpstreamAddress]
+) -> list[Sequence[Endpoint]]:
+    """The priorities without any endpoint that was tried: those that documents give, else by how near they are, else localities."""
+    groups: dict[object, list[Endpoint]] = {}
+    if near is not None and not near.shares:
+        groups = {rank: list(group) for rank, group in enumerate(priorities(endpoints, near))}
+    else:
+        for endpoint in sorted(endpoints, key=lambda each: each.priority):
+            groups.setdefault((endpoint.priority, endpoint.locality), []).append(endpoint)
+    return [group for group in groups.values() if not any(each.address in tried for each in group)]
+
+
 def _shared(one: Locality, other: Locality) -> int:
     count = 0
     for mine, theirs in zip(one, other, strict=False):
@@ -107,3 +122,35 @@ def distributed(
             able.append((share * min(1.0, OVERPROVISIONING * len(healthy) / len(groups[place])), healthy))
     whole = sum(share for share, _ in able)
     return tuple((share / whole, healthy) for share, healthy in able)
+
+
+def graded(
+    endpoints: Sequence[Endpoint], is_healthy: Callable[[Endpoint], bool], *, panic_below: float
+) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+    """The groups to choose among where documents give priorities, or weights of localities: Envoy's rules of both."""
+    by_priority: dict[int, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        by_priority.setdefault(endpoint.priority, []).append(endpoint)
+    ordered = [by_priority[priority] for priority in sorted(by_priority)]
+    groups = usable(ordered, is_healthy, panic_below=panic_below)
+    if not any(endpoint.share for endpoint in endpoints):
+        return groups
+    totals = Counter((endpoint.priority, endpoint.locality) for endpoint in endpoints)
+    return tuple(part for load, group in groups for part in _by_share(load, group, totals))
+
+
+def _by_share(
+    load: float, group: Sequence[Endpoint], totals: Mapping[tuple[int, Locality], int]
+) -> Iterator[tuple[float, Sequence[Endpoint]]]:
+    """The load of a priority by its localities: each its share, less where too few of its endpoints are healthy."""
+    places: dict[Locality, list[Endpoint]] = {}
+    for endpoint in group:
+        if endpoint.share:
+            places.setdefault(endpoint.locality, []).append(endpoint)
+    able = {
+        place: there[0].share * min(1.0, OVERPROVISIONING * len(there) / totals[there[0].priority, place])
+        for place, there in places.items()
+    }
+    whole = sum(able.values())
+    for place, there in places.items():
+        yield load * able[place] / whole, there

@@ -58,7 +58,7 @@ def _of(subsets: Mapping[str, set[str]], host: str) -> set[str]:
 def _destinations(service: VirtualService) -> Iterator[tuple[str, int | None, str | None]]:
     spec = service.spec
     found: list[Destination] = [each.destination for route in spec.http for each in route.route]
-    found += [each for route in spec.http for each, _ in route.copies]
+    found += [each for route in spec.http for each, *_ in route.copies]
     found += [each.destination for routes in (spec.tcp, spec.tls) for route in routes for each in route.route]
     for each in found:
         yield each.host, None if each.port is None else each.port.number, each.subset

@@ -58,6 +58,8 @@ class RetryPolicy:
     status_codes: frozenset[int] = frozenset()  # for ``retriable-status-codes``
     per_try_timeout: float | None = None
     base_interval: float = 0.025
+    other_endpoints: bool = True  # than those that were tried are preferred
+    other_places: bool = False  # the same of priorities and localities
     explicit: bool = False  # a document names the conditions: they hold for any method
 
 
@@ -129,5 +131,7 @@ def retry_policy(asked: HTTPRetry | None) -> RetryPolicy:
         status_codes=codes,
         per_try_timeout=asked.perTryTimeout,
         base_interval=default.base_interval if asked.backoff is None else asked.backoff,
+        other_endpoints=asked.retryIgnorePreviousHosts or asked.retryRemoteLocalities,
+        other_places=asked.retryRemoteLocalities,
         explicit=asked.retryOn is not None,
     )

@@ -24,6 +24,7 @@ class Reuse(NamedTuple):
     requests: int | None = None
     streams: int | None = None  # of HTTP/2, at a time
     keepalive: KeepAlive | None = None
+    longest: float | None = None  # seconds from when it was made
 
 
 def of_pool(pool: ConnectionPool) -> Reuse | None:
@@ -34,6 +35,7 @@ def of_pool(pool: ConnectionPool) -> Reuse | None:
         http.maxRequestsPerConnection or None,
         http.maxConcurrentStreams,
         None if asked is None else _keepalive(asked),
+        pool.tcp.maxConnectionDuration,
     )
     return None if made == Reuse() else made
 

@@ -105,11 +105,11 @@ class Route:
     retries: RetryPolicy
     cors: Cors | None = None
 
-    def mirrored(self, chance: Chance) -> Iterator[Destination]:
-        """Where a copy of a request goes."""
-        for destination, percent in self.spec.copies:
+    def mirrored(self, chance: Chance) -> Iterator[tuple[Destination, bool]]:
+        """Where a copy of a request goes, and whether with the host as it is."""
+        for destination, percent, keeps_host in self.spec.copies:
             if percent >= 100 or chance.random() * 100 < percent:
-                yield destination
+                yield destination, keeps_host
 
     def taken_by(self, question: Question) -> tuple[bool, Match | None]:
         """Whether a request takes this route, and by which match."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from interceptor.config.addresses import is_ip_address
 from interceptor.routing import locality, routes
 from interceptor.routing.balance import Ring, hash_of
-from interceptor.routing.clusters import hash_key
 from interceptor.routing.routes import Question
+from interceptor.routing.traffic import hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -257,8 +257,10 @@ def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterat
         if key is None:
             yield f"it has no {what}, so it goes to any one"
         else:
-            owner = Ring().owner(cluster.endpoints, hash_of(key))
+            owner = Ring(traffic.hash_on.ring).owner(cluster.endpoints, hash_of(key))
             yield f"by its {what} that is {owner.address}, as long as it is there"
+    if cluster.graded:
+        yield from _grades(cluster)
     if (near := traffic.near) is not None and near.shares:
         shares = ", ".join(f"{share}% to {'/'.join(place) or 'anywhere'}" for place, share in near.shares)
         yield f"by locality, for this proxy is in {'/'.join(near.own)}: {shares}"
@@ -272,6 +274,15 @@ def _endpoints(cluster: Cluster, question: Question | None, peer: str) -> Iterat
         yield "without those that are left out for failing; /clusters of the running proxy shows them"
 
 
+def _grades(cluster: Cluster) -> Iterator[str]:
+    """What each priority, and each of its localities, gets while all endpoints are healthy."""
+    first = min(each.priority for each in cluster.endpoints)
+    for share, group in locality.graded(cluster.endpoints, lambda _: True, panic_below=0.0):
+        place = f" in {'/'.join(group[0].locality) or 'no locality'}" if group[0].share else ""
+        ends = ", ".join(str(each.address) for each in group)
+        yield f"{100 * share:.0f}% to those of the priority {first}{place}, as long as they are healthy: {ends}"
+
+
 def _done(taken: Taken, question: Question) -> Iterator[str]:
     """What else is done with the request."""
     spec = taken.route.spec
@@ -279,7 +290,7 @@ def _done(taken: Taken, question: Question) -> Iterator[str]:
         for name, fault in (("held back", spec.fault.delay), ("answered with an error", spec.fault.abort)):
             if fault is not None:
                 yield f"{fault.percentage.value:g}% are {name} by its fault"
-    for destination, share in spec.copies:
+    for destination, share, _ in spec.copies:
         yield f"copies of {share:g}% are sent to {routes.cluster_name(destination, question.port)}; their answers are dropped"
     if spec.corsPolicy is not None:
         yield "preflights of the origins of its corsPolicy are answered here, and what these origins may read is added"

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
 
 from interceptor.model.connection import Flow, ResponseFlag
 from tests.support.flows import reset, settings, wait_until
@@ -140,6 +141,35 @@ async def test_a_flow_is_silent_for_no_longer_than_its_rule_says(dialled: str) -
         [flow] = await bed.records.wait_closed(1)
     assert flow.flag is ResponseFlag.IDLE_TIMEOUT
     assert flow.details == "no byte moved for connectionPool.tcp.idleTimeout of DestinationRule default/d0"
+
+
+async def test_a_flow_lasts_no_longer_than_its_rule_says_whatever_moves_on_it() -> None:
+    policy = "{connectionPool: {tcp: {maxConnectionDuration: 0.2s}}}"
+    async with routed_bed(rule(policy), protocol="TCP", given=settings(linger=0.4)) as bed:
+        _, client, upstream = await greeted(bed)
+        with contextlib.suppress(OSError), trio.fail_after(5):
+            while True:
+                await client.send(b"more")
+                if not await upstream.some():
+                    break
+        [flow] = await bed.records.wait_closed(1)
+        bed.running.proxy._services.hub.expire(flow, "nothing: it is over")
+    assert flow.flag is ResponseFlag.DURATION_TIMEOUT
+    setting = "connectionPool.tcp.maxConnectionDuration of DestinationRule default/d0"
+    assert flow.details == f"it lasted as long as {setting} allows"
+
+
+async def test_a_flow_that_ends_before_its_time_ends_as_ever() -> None:
+    policy = "{connectionPool: {tcp: {maxConnectionDuration: 60s}}}"
+    async with routed_bed(rule(policy), protocol="TCP") as bed:
+        _, client, upstream = await greeted(bed)
+        hub = bed.running.proxy._services.hub
+        timed = len(hub._wheel)
+        await end(client)
+        await end(upstream)
+        [flow] = await bed.records.wait_closed(1)
+        assert len(hub._wheel) == timed - 2, "the flow's own, and that of its lifetime"
+    assert flow.flag is ResponseFlag.DOWNSTREAM_RESET
 
 
 def probes(upstream: Wire) -> tuple[int, ...]:

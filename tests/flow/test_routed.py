@@ -571,6 +571,30 @@ async def test_an_idle_connection_is_kept_as_long_as_its_rule_says() -> None:
             assert await app.some() == b""
 
 
+async def test_a_connection_lasts_no_longer_than_its_rule_says() -> None:
+    policy = "host: shop.example\ntrafficPolicy: {connectionPool: {tcp: {maxConnectionDuration: 60s}}}"
+    async with routed_bed(("DestinationRule", policy), versions=ONE) as bed:
+        pool = bed.running.proxy._services.http.pool
+        client = bed.client()
+        await client.send(ask("/1"))
+        app = await bed.at("127.0.0.2")
+        await app.head()
+        await app.send(OK)
+        await answered(client)
+        [[waiting]] = pool._idle.values()
+        waiting.made -= 61  # a minute later
+        await client.send(ask("/2"))
+        assert await app.some() == b""
+        app = await bed.at("127.0.0.2")
+        await app.head()
+        await app.send(OK)
+        await answered(client)
+        [[waiting]] = pool._idle.values()
+        waiting.made -= 61
+        pool.check_time(pool._hub.now)
+        assert await app.some() == b"", "it is closed while it waits"
+
+
 async def test_requests_that_say_the_same_are_treated_the_same_each_time() -> None:
     text = """
     - name: mine

@@ -21,6 +21,7 @@ from interceptor.protocol.http2.codes import (
     RST_STREAM,
     WINDOW_UPDATE,
 )
+from interceptor.proxy.http.trunks import Trunks
 from tests.flow.test_routed import SUBSETS, routes
 from tests.support.flows import wait_until
 from tests.support.http2 import OK, Wire, goaway, rst_stream, settings as frame_settings
@@ -359,6 +360,32 @@ async def test_a_rule_bounds_the_streams_and_the_requests_of_a_connection() -> N
         assert await client.body(5) == b"hello"
         with trio.fail_after(SECONDS):
             await first.hear(codes.GOAWAY)
+            assert await first.end() == "fin"
+        await second.answer(1)
+        assert await client.body(3) == b"hello"
+
+
+async def test_a_shared_connection_lasts_no_longer_than_its_rule_says() -> None:
+    policy = "trafficPolicy: {connectionPool: {tcp: {maxConnectionDuration: 60s}}}"
+    rule = (
+        "DestinationRule",
+        f"host: shop.example\nsubsets: [{{name: v1, labels: {{version: v1}}}}]\n{policy}",
+    )
+    async with routed_bed(rule, routes(V1), protocol="HTTP2") as bed, client_of(bed) as client:
+        await client.ask(1, asked("/1"))
+        first = await at(bed, "127.0.0.2")
+        await first.fields(1)
+        trunks = bed.running.proxy._services.http.trunks
+        assert isinstance(trunks, Trunks)
+        [[trunk]] = trunks._trunks.values()
+        trunk.expires -= 61  # a minute later
+        await client.ask(3, asked("/3"))
+        second = await at(bed, "127.0.0.2")
+        assert (await second.fields(1))[b":path"] == b"/3"
+        await first.answer(1)
+        assert await client.body(1) == b"hello", "what it carries is carried to its end"
+        trunks.check_time(trunks._all.hub.now)
+        with trio.fail_after(SECONDS):
             assert await first.end() == "fin"
         await second.answer(1)
         assert await client.body(3) == b"hello"

@@ -9,6 +9,8 @@ from interceptor.config.addresses import host_name
 from interceptor.discovery.xds import (
     clusters as of_clusters,
     inbound,
+    per_filter,
+    protocols,
     routes as of_routes,
     virtual,
 )
@@ -229,11 +231,11 @@ class Assembly:
                     rest = virtual_host
                 elif (host := self._host(listener, path, chain.port, domain)) is not None:
                     hosts[host] = None
-                    self._route(listener, path, chain.port, host, virtual_host, cors=chain.filters.cors)
+                    self._route(listener, path, chain, host, virtual_host)
         if rest is None:
             self._hosts[own] = {chain.port: ([_NOTHING], json.dumps([_NOTHING]))}
         else:
-            self._route(listener, path, chain.port, own, rest, cors=chain.filters.cors)
+            self._route(listener, path, chain, own, rest)
         spec = {"hosts": list(hosts), "addresses": list(chain.ranges), "resolution": "NONE"}
         protocol = "HTTP" if other is None else "AUTO"
         self._entry(listener, chain, {**spec, "ports": of_clusters.ports(chain.port, protocol)})
@@ -252,13 +254,12 @@ class Assembly:
             return None
         return host_name(host)
 
-    def _route(
-        self, listener: str, path: str, port: int, host: str, given: VirtualHost, *, cors: bool
-    ) -> None:
-        """What is done with requests for a host; ``cors``: the listener has the filter."""
+    def _route(self, listener: str, path: str, chain: Chain, host: str, given: VirtualHost) -> None:
+        """What is done with requests for a host."""
+        port = chain.port
         if given.plain is not None and self._clusters.get(given.plain, {}).get("type") == "ORIGINAL_DST":
             return  # nothing is said about them, and so they go where the connection goes
-        made = self._made_of(listener, port, host, given, cors=cors)
+        made = self._made_of(listener, port, host, given, chain.filters.of_routes)
         if made.problems:
             self.left_out[f"{listener}, virtual host {given.name}"] = f"{path}: {made.problems[0]}"
         first, _ = self._hosts.setdefault(host, {}).setdefault(port, (made.made, made.text))
@@ -267,23 +268,27 @@ class Assembly:
                 f"{path}: another listener of the port {port} says something else of the host, and that holds"
             )
 
-    def _made_of(self, listener: str, port: int, host: str, given: VirtualHost, *, cors: bool) -> Routed:
+    def _made_of(
+        self, listener: str, port: int, host: str, given: VirtualHost, fields: frozenset[str]
+    ) -> Routed:
         """The routes of a virtual host, as they were where nothing of them has changed."""
         key = (listener, port, host)
         before = self._memory.routed.get(key)
-        if before is not None and before.holds(given, self._places, cors=cors):
+        if before is not None and before.holds(given, self._places, fields):
             self._made[key] = before
             return before
         made: list[dict[str, object]] = []
         problems: list[str] = []
         for index, route in enumerate(given.routes):
-            given_route = {name: what for name, what in route.items() if cors or name != "corsPolicy"}
+            given_route = {
+                name: what for name, what in route.items() if name not in per_filter.FIELDS - fields
+            }
             placed, wrong = of_routes.placed(given_route, port, self._places)
             made.append(placed)
             problems += (f"routes[{index}]: {each}" for each in wrong)
         made = made or [_NOTHING]
         places = {name: self._places.get(name) for name in of_routes.destinations(given.routes)}
-        found = self._made[key] = Routed(given, cors, places, made, json.dumps(made), tuple(problems))
+        found = self._made[key] = Routed(given, fields, places, made, json.dumps(made), tuple(problems))
         return found
 
     def files(self) -> dict[str, bytes]:
@@ -296,7 +301,7 @@ class Assembly:
         used = {*self._routed, *self._relayed}
         for name, known in self._known.items():
             protocol = (
-                "HTTP2" if of_clusters.speaks_http2(known.body) else "HTTP" if name in self._routed else "TCP"
+                "HTTP2" if protocols.speaks_http2(known.body) else "HTTP" if name in self._routed else "TCP"
             )
             key = (protocol, name in used, self._routed.get(name))
             if known.key != key:

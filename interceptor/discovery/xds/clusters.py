@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, get_args
 
 from interceptor.config.addresses import DnsLookupFamily
-from interceptor.discovery.xds import observed, transport_sockets
+from interceptor.discovery.xds import balancers, observed, protocols, transport_sockets
 from interceptor.discovery.xds.endpoints import in_use, judge_assignment
 from interceptor.discovery.xds.reading import (
     ISTIO,
     UNLIMITED,
     alias_of,
+    decimal,
     host_of,
     mapping,
     mappings,
@@ -27,24 +28,20 @@ if TYPE_CHECKING:
 
     Own = tuple[str, str] | None  # the secrets that are the workload's certificate and trust bundle
 
-PROTOCOLS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_NAMES: Final = "upstream_http_protocol_options"
 _TLS_MATCH: Final = (
     "envoy.transport_socket_match"  # the metadata of an endpoint that chooses its transport socket
 )
 DNS: Final = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
 _FAMILIES: Final = get_args(DnsLookupFamily)
 _LOOPBACKS: Final = frozenset({"127.0.0.6", "::6"})
-_ENDLESS: Final = 2**30  # streams of a connection: more than any has, and what Istio writes
 _TYPES: Final = frozenset({"STATIC", "EDS", "ORIGINAL_DST", *DNS})
-HASHES: Final = frozenset({"RING_HASH", "MAGLEV"})
-_POLICIES: Final = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", *HASHES})
 
 # By message: the fields that are honoured, and those that say nothing of where a connection goes.
-_CLUSTER: Final = frozenset(
+_CLUSTER: Final = observed.CLUSTER | frozenset(
     {
         *("name", "alt_stat_name", "metadata", "type", "eds_cluster_config", "load_assignment"),
-        *("connect_timeout", "lb_policy", "least_request_lb_config", "common_lb_config", "dns_lookup_family"),
+        *("connect_timeout", "lb_policy", "common_lb_config", *balancers.FIELDS),
+        *("dns_lookup_family", "dns_refresh_rate", "respect_dns_ttl"),
         *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
         *("transport_socket", "transport_socket_matches", "upstream_connection_options"),
         *("filters", "upstream_bind_config", "cleanup_interval"),
@@ -59,7 +56,7 @@ _EDS: Final = frozenset({"eds_config", "service_name"})
 _THRESHOLDS: Final = frozenset(
     {
         *("priority", "max_connections", "max_pending_requests", "max_requests", "max_retries"),
-        "track_remaining",
+        *("track_remaining", "retry_budget"),
     }
 )
 _OUTLIERS: Final = frozenset(
@@ -94,7 +91,7 @@ def judge(body: Body, connect: float, own: Own = None, trusted: tuple[str, ...] 
         yield f"type: {kind} is not honoured; known are: {', '.join(sorted(_TYPES))}"
     policy = body.get("lb_policy", "ROUND_ROBIN")
     if (policy == "CLUSTER_PROVIDED") != (kind == "ORIGINAL_DST") or policy not in {
-        *_POLICIES,
+        *balancers.POLICIES,
         "CLUSTER_PROVIDED",
     }:
         yield f"lb_policy: {policy} is not honoured by a cluster of the type {kind}"
@@ -108,46 +105,16 @@ def judge(body: Body, connect: float, own: Own = None, trusted: tuple[str, ...] 
         yield "connect_timeout: must be more than 0s"
     if (family := body.get("dns_lookup_family", "AUTO")) not in _FAMILIES:
         yield f"dns_lookup_family: {family} is not honoured; known are: {', '.join(_FAMILIES)}"
-    choices = mapping(body, "least_request_lb_config")
-    yield from unknown(choices, frozenset({"choice_count"}), "least_request_lb_config.")
-    if number(choices, "choice_count", 2) != 2:
-        yield "least_request_lb_config.choice_count: only 2 is honoured"
-    common = mapping(body, "common_lb_config")
-    yield from unknown(common, frozenset({"healthy_panic_threshold"}), "common_lb_config.")
-    yield from _protocol_faults(body)
+    if "dns_refresh_rate" in body and body.get("respect_dns_ttl") is not True:
+        yield "dns_refresh_rate: names hold for their TTL, from 5 s to 5 minutes; send respect_dns_ttl: true"
+    yield from balancers.judge(body)
+    yield from protocols.judge(kind, body)
     yield from _transport_faults(kind, body, own, trusted)
     yield from _istio_faults(kind, body)
     yield from _keepalive_faults(kind, body)
     yield from _breaker_faults(mapping(body, "circuit_breakers"))
     yield from _outlier_faults(mapping(body, "outlier_detection"))
     yield from _endpoints_of(kind, body)
-
-
-def _protocol_faults(body: Body) -> Iterator[str]:
-    options = mapping(body, "typed_extension_protocol_options")
-    path = "typed_extension_protocol_options."
-    yield from unknown(options, frozenset({PROTOCOLS}), path)
-    given = mapping(options, PROTOCOLS)
-    kinds = frozenset({"explicit_http_config", "use_downstream_protocol_config"})
-    yield from unknown(given, frozenset({"@type", _NAMES, *kinds}), f"{path}{PROTOCOLS}.")
-    yield from unknown(
-        mapping(given, _NAMES), frozenset({"auto_san_validation"}), f"{path}{PROTOCOLS}.{_NAMES}."
-    )
-    for kind in sorted(kinds & given.keys()):
-        inside = mapping(given, kind)
-        here = f"{path}{PROTOCOLS}.{kind}."
-        yield from unknown(inside, frozenset({"http_protocol_options", "http2_protocol_options"}), here)
-        for name in sorted(inside):
-            streams = mapping(inside, name)
-            yield from unknown(streams, frozenset({"max_concurrent_streams"}), f"{here}{name}.")
-            if number(streams, "max_concurrent_streams", _ENDLESS) < _ENDLESS:
-                yield f"{here}{name}.max_concurrent_streams: only {_ENDLESS} and more is honoured"
-
-
-def speaks_http2(body: Body) -> bool:
-    """Whether a cluster that was judged is spoken to in HTTP/2."""
-    options = mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS)
-    return "http2_protocol_options" in mapping(options, "explicit_http_config")
 
 
 def _istio_faults(kind: str, body: Body) -> Iterator[str]:
@@ -166,13 +133,12 @@ def _istio_faults(kind: str, body: Body) -> Iterator[str]:
 
 
 def _transport_faults(kind: str, body: Body, own: Own, trusted: tuple[str, ...]) -> Iterator[str]:
-    names = mapping(mapping(mapping(body, "typed_extension_protocol_options"), PROTOCOLS), _NAMES)
-    checks = names.get("auto_san_validation") is True
+    http2, checks = protocols.speaks_http2(body), protocols.checks_names(body)
     for path, socket in _sockets(body):
         if kind == "ORIGINAL_DST" and transport_sockets.read(socket, path) is not None:
             yield f"{path.removesuffix('.')}: is not honoured in a cluster of the type ORIGINAL_DST"
         yield from transport_sockets.judge_client(
-            socket, path, http2=speaks_http2(body), checks_names=checks, own=own, trusted=trusted
+            socket, path, http2=http2, checks_names=checks, own=own, trusted=trusted
         )
     for index, each in enumerate(mappings(body, "transport_socket_matches")):
         here = f"transport_socket_matches[{index}]."
@@ -246,6 +212,11 @@ def _breaker_faults(body: Body) -> Iterator[str]:
         for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
             if number(each, name, 1) < 1:
                 yield f"{here}{name}: must be at least 1"
+        budget, here = mapping(each, "retry_budget"), f"{here}retry_budget."
+        yield from unknown(budget, frozenset({"budget_percent", "min_retry_concurrency"}), here)
+        yield from unknown(mapping(budget, "budget_percent"), frozenset({"value"}), f"{here}budget_percent.")
+        if not 0 <= decimal(mapping(budget, "budget_percent"), "value", 20.0) <= 100:
+            yield f"{here}budget_percent: must be from 0 to 100"
 
 
 def _outlier_faults(body: Body) -> Iterator[str]:
@@ -287,23 +258,30 @@ def _endpoints_of(kind: str, body: Body) -> Iterator[str]:
 def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> Iterator[dict[str, object]]:
     """A service for each port of the endpoints."""
     for port in sorted({each.port for each in found}):
-        weights = {each.host: each.weight for each in sorted(found) if each.port == port}
-        equal = len(set(weights.values())) == 1
+        ends = {each.host: each for each in sorted(found, reverse=True) if each.port == port}
+        there = sorted(ends.values())
         how: dict[str, object] = {"resolution": "STATIC"}
         if str(body.get("type")) in DNS:
             how = {"resolution": "DNS", "dnsLookupFamily": body.get("dns_lookup_family", "AUTO")}
         if _is_one_name(name, body, found):
-            yield {"hosts": list(weights), **how, "ports": ports(port, protocol)}
+            yield {"hosts": [each.host for each in there], **how, "ports": ports(port, protocol)}
         else:
+            equal = len({each.weight for each in there}) == 1
             yield {
                 "hosts": [host_of(name), alias_of(name)],
                 **how,
-                "endpoints": [
-                    {"address": host, **({} if equal else {"weight": weight})}
-                    for host, weight in weights.items()
-                ],
+                "endpoints": [_endpoint(each, weighted=not equal) for each in there],
                 "ports": ports(port, protocol),
             }
+
+
+def _endpoint(each: Address, *, weighted: bool) -> dict[str, object]:
+    """What is as everywhere is left out: there may be thousands."""
+    made: dict[str, object] = {"address": each.host}
+    if weighted:
+        made["weight"] = each.weight
+    given = {"priority": each.priority, "localityWeight": each.share, "locality": each.locality}
+    return {**made, **{name: value for name, value in given.items() if value}}
 
 
 def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, object] | str:
@@ -320,45 +298,44 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
 
 def rule(body: Body, hash_on: Body | None, tls: Body | None) -> dict[str, object]:
     """The traffic policy of a cluster that was judged, for requests."""
-    policy = str(body.get("lb_policy", "ROUND_ROBIN"))
-    balancer: dict[str, object] = {"simple": policy}
-    if policy in HASHES:  # Envoy: without anything to hash on, any endpoint
-        balancer = {"simple": "RANDOM"} if hash_on is None else {"consistentHash": dict(hash_on)}
     thresholds = next(iter(mappings(mapping(body, "circuit_breakers"), "thresholds")), {})
     bounds = {
         "http1MaxPendingRequests": number(thresholds, "max_pending_requests", 1024),  # Envoy's defaults
         "http2MaxRequests": number(thresholds, "max_requests", 1024),
         "maxRetries": number(thresholds, "max_retries", 3),
     }
-    tcp: dict[str, object] = {
-        "connectTimeout": f"{seconds(body, 'connect_timeout') or 5.0:f}s"
-    }  # Envoy's default
+    budget = mapping(thresholds, "retry_budget")
+    if "retry_budget" in thresholds:  # Envoy: it holds in place of max_retries
+        bounds.pop("maxRetries")
+    http, tcp = protocols.written(body)
+    tcp["connectTimeout"] = f"{seconds(body, 'connect_timeout') or 5.0:f}s"  # Envoy's default
     if (connections := number(thresholds, "max_connections", 1024)) != UNLIMITED:
         tcp["maxConnections"] = connections
     if (keepalive := _keepalive(body)) is not None:
         tcp["tcpKeepalive"] = keepalive
     made: dict[str, object] = {
-        "loadBalancer": balancer,
+        "loadBalancer": balancers.written(body, hash_on),
         "connectionPool": {
-            "http": {name: value for name, value in bounds.items() if value != UNLIMITED},
+            "http": {**{name: value for name, value in bounds.items() if value != UNLIMITED}, **http},
             "tcp": tcp,
         },
     }
+    if "retry_budget" in thresholds:
+        made["retryBudget"] = {
+            "percent": decimal(mapping(budget, "budget_percent"), "value", 20.0),
+            "minRetryConcurrency": number(budget, "min_retry_concurrency", 3),
+        }
     if tls is not None:
         made["tls"] = tls
     if outliers := mapping(body, "outlier_detection"):
-        made["outlierDetection"] = _outliers(outliers, mapping(body, "common_lb_config"))
+        made["outlierDetection"] = _outliers(outliers, balancers.panic(body))
     return made
 
 
-def _outliers(body: Body, common: Body) -> dict[str, object]:
+def _outliers(body: Body, panic: int) -> dict[str, object]:
     def enforced(name: str, switch: str) -> int:
         return number(body, name, 5) if number(body, switch, _ENFORCED[switch]) else 0
 
-    panic = mapping(common, "healthy_panic_threshold").get(
-        "value", 50.0 if "healthy_panic_threshold" not in common else 0.0
-    )
-    assert isinstance(panic, (int, float))
     return {
         "consecutive5xxErrors": enforced("consecutive_5xx", "enforcing_consecutive_5xx"),
         "consecutiveGatewayErrors": enforced(
@@ -371,7 +348,7 @@ def _outliers(body: Body, common: Body) -> dict[str, object]:
         "interval": f"{seconds(body, 'interval') or 10.0:f}s",
         "baseEjectionTime": f"{seconds(body, 'base_ejection_time') or 30.0:f}s",
         "maxEjectionPercent": number(body, "max_ejection_percent", 10),
-        "minHealthPercent": int(panic),
+        "minHealthPercent": panic,
     }
 
 

@@ -34,6 +34,7 @@ from envoy.extensions.formatter.metadata.v3 import metadata_pb2
 from envoy.extensions.formatter.req_without_query.v3 import req_without_query_pb2
 from envoy.extensions.request_id.uuid.v3 import uuid_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -70,7 +71,7 @@ _READABLE: Final = (
         local_rate_limit_pb2,
         network_rate_limit_pb2,
     ),
-    *(router_pb2, previous_hosts_pb2, http_protocol_options_pb2),
+    *(router_pb2, previous_hosts_pb2, previous_priorities_config_pb2, http_protocol_options_pb2),
     *(
         opentelemetry_pb2,
         zipkin_pb2,

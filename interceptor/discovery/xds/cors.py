@@ -25,20 +25,8 @@ _LISTS: Final = {
 }
 
 
-def read(body: Body, path: str, said: list[str]) -> dict[str, object] | None:
-    """The policy among what a route or a virtual host has for filters; all else there is said."""
-    made: dict[str, object] | None = None
-    for name, given in sorted(mapping(body, "typed_per_filter_config").items()):
-        here = f"{path}typed_per_filter_config[{name}]"
-        config = mapping({"given": given}, "given")
-        if config.get("@type") != POLICY:
-            said.append(f"{here}: '{config.get('@type')}' is not honoured; known is a CorsPolicy")
-            continue
-        made = _policy(config, f"{here}.", said)
-    return made
-
-
-def _policy(body: Body, path: str, said: list[str]) -> dict[str, object]:
+def read(body: Body, path: str, said: list[str]) -> dict[str, object]:
+    """A policy of a route or of a virtual host."""
     said += unknown(body, _FIELDS, path)
     origins = [
         matches.text(each, f"{path}allow_origin_string_match[{index}].", said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.addresses import host_name, ip_address
+from interceptor.discovery.xds import balancers
 from interceptor.discovery.xds.reading import mapping, mappings, number, unknown
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ _HEAVIEST: Final = 1_000_000  # of an endpoint of a ServiceEntry
 _IN_USE: Final = frozenset({"UNKNOWN", "HEALTHY"})
 _NOT_IN_USE: Final = frozenset({"UNHEALTHY", "DRAINING", "TIMEOUT"})
 _ASSIGNMENT: Final = frozenset({"cluster_name", "endpoints"})
-_LOCALITY: Final = frozenset({"locality", "metadata", "lb_endpoints", "load_balancing_weight"})
+_LOCALITY: Final = frozenset({"locality", "metadata", "lb_endpoints", "load_balancing_weight", "priority"})
+_PLACE: Final = ("region", "zone", "sub_zone")
+_LAST: Final = 128  # priority, as in Envoy
 _LB_ENDPOINT: Final = frozenset({"endpoint", "health_status", "metadata", "load_balancing_weight"})
 _ENDPOINT: Final = frozenset({"address", "hostname"})
 _SOCKET: Final = frozenset({"address", "port_value", "protocol"})
@@ -28,6 +31,9 @@ class Address(NamedTuple):
     host: str
     port: int
     weight: int = 1
+    priority: int = 0
+    locality: str = ""  # where it counts
+    share: int = 0  # of the locality
 
 
 def judge_assignment(body: Body, path: str, *, names: bool) -> Iterator[str]:
@@ -36,6 +42,10 @@ def judge_assignment(body: Body, path: str, *, names: bool) -> Iterator[str]:
     for index, locality in enumerate(mappings(body, "endpoints")):
         here = f"{path}endpoints[{index}]."
         yield from unknown(locality, _LOCALITY, here)
+        if not 0 <= number(locality, "priority", 0) <= _LAST:
+            yield f"{here}priority: must be from 0 to {_LAST}"
+        if any("/" in str(part) for part in mapping(locality, "locality").values()):
+            yield f"{here}locality: '/' is not honoured in its names"
         for position, each in enumerate(mappings(locality, "lb_endpoints")):
             yield from _endpoint(each, f"{here}lb_endpoints[{position}].", names=names)
 
@@ -84,21 +94,38 @@ def service(name: str, body: Body) -> str | None:
 
 
 def addresses(name: str, body: Body, endpoints: Mapping[str, Body]) -> list[Address]:
-    """The endpoints of a cluster that are in use."""
+    """The endpoints of a cluster that are in use. Where localities have weights, one without any gets nothing."""
     weighted = body.get("lb_policy") != "RANDOM"  # Envoy's chance knows no weights
-    return [
-        socket_of(mapping(each, "endpoint"))._replace(
-            weight=number(each, "load_balancing_weight", 1) if weighted else 1
-        )
-        for each in in_use(name, body, endpoints)
-    ]
+    shared = balancers.by_locality(body)
+    made = []
+    for locality in _localities(name, body, endpoints):
+        share = number(locality, "load_balancing_weight", 0) if shared else 0
+        if shared and not share:
+            continue
+        told = mapping(locality, "locality")
+        place = "/".join(str(told.get(part, "")) for part in _PLACE).rstrip("/") if shared else ""
+        priority = number(locality, "priority", 0)
+        for each in _used(locality):
+            found = socket_of(mapping(each, "endpoint"))
+            weight = number(each, "load_balancing_weight", 1) if weighted else 1
+            made.append(Address(found.host, found.port, weight, priority, place, share))
+    return made
 
 
 def in_use(name: str, body: Body, endpoints: Mapping[str, Body]) -> Iterator[Body]:
     """The same as they came."""
+    for locality in _localities(name, body, endpoints):
+        yield from _used(locality)
+
+
+def _localities(name: str, body: Body, endpoints: Mapping[str, Body]) -> list[Body]:
     asked = service(name, body)
-    given = mapping(body, "load_assignment") if asked is None else endpoints.get(asked, {})
-    for locality in mappings(given, "endpoints"):
-        for each in mappings(locality, "lb_endpoints"):
-            if each.get("health_status", "UNKNOWN") in _IN_USE:
-                yield each
+    return mappings(
+        mapping(body, "load_assignment") if asked is None else endpoints.get(asked, {}), "endpoints"
+    )
+
+
+def _used(locality: Body) -> Iterator[Body]:
+    for each in mappings(locality, "lb_endpoints"):
+        if each.get("health_status", "UNKNOWN") in _IN_USE:
+            yield each

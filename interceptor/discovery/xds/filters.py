@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from interceptor.discovery.xds import cors, observed, rate_limits, rbac, routes
+from interceptor.discovery.xds import cors, fault, observed, per_filter, rate_limits, rbac, routes
 from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, unknown
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ HTTP_MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 ROUTER: Final = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-_FAULT: Final = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"
 _TCP: Final = observed.TCP | {"@type", "stat_prefix", "cluster", "weighted_clusters"}
 _HTTP: Final = observed.HTTP | frozenset(
     {
@@ -45,7 +44,7 @@ class Filters(NamedTuple):
     clusters: tuple[tuple[str, int], ...] = ()  # each with its weight
     route_name: str | None = None
     route_config: Body | None = None
-    cors: bool = False  # the filter is there
+    of_routes: frozenset[str] = frozenset()  # fields of routes whose filters are there
     policies: tuple[Policy, ...] = ()
     limits: tuple[Limit, ...] = ()
 
@@ -121,7 +120,7 @@ def read(chain: Body) -> Filters:
     return Filters(
         route_name=str(mapping(config, "rds")["route_config_name"]) if named else None,
         route_config=None if named else mapping(config, "route_config"),
-        cors=cors.FILTER in inside,
+        of_routes=per_filter.honoured(inside),
         policies=(*before, *_of_requests(config)),
         limits=(*limits, *rate_limits.read(of_requests)),
     )
@@ -205,7 +204,7 @@ def _filter_faults(filters: list[Body], path: str) -> Iterator[str]:
             yield from rate_limits.judge(config, f"{here}typed_config.", http=True)
         elif observed.kind(config) in observed.HTTP_FILTERS:
             continue
-        elif kind in {ROUTER, cors.FILTER, _FAULT}:
+        elif kind in {ROUTER, cors.FILTER, fault.FILTER}:
             yield from unknown(config, frozenset({"@type"}), f"{here}typed_config.")
         else:
             yield f"{here}typed_config: '{kind}' is not honoured; known are a router, cors, rbac and local_ratelimit"

@@ -37,15 +37,15 @@ class Routed(NamedTuple):
     """The routes of a host and a port, and what they were made of."""
 
     virtual_host: VirtualHost
-    cors: bool
+    fields: frozenset[str]  # of routes that are honoured where their filters are
     places: Mapping[str, Place | None]
     made: list[dict[str, object]]
     text: str  # the same as JSON
     problems: tuple[str, ...]
 
-    def holds(self, virtual_host: VirtualHost, places: Mapping[str, Place], *, cors: bool) -> bool:
+    def holds(self, virtual_host: VirtualHost, places: Mapping[str, Place], fields: frozenset[str]) -> bool:
         """Whether nothing that they were made of has changed."""
-        if self.virtual_host is not virtual_host or self.cors is not cors:
+        if self.virtual_host is not virtual_host or self.fields != fields:
             return False
         return all(places.get(name) is place for name, place in self.places.items())
 

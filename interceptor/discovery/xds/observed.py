@@ -28,6 +28,10 @@ LISTENER: Final = frozenset(
         *("listener_filters_timeout", "max_connections_to_accept_per_socket_event", "transparent"),
     }
 )
+# What only Envoy's own buffers, look-ups and statistics go by.
+CLUSTER: Final = frozenset(
+    {"per_connection_buffer_limit_bytes", "dns_jitter", "track_cluster_stats", "track_timeout_budgets"}
+)
 TCP: Final = frozenset({"access_log"})
 HTTP: Final = frozenset({"access_log", "tracing", "server_name", "request_id_extension"})
 

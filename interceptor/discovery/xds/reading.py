@@ -19,6 +19,7 @@ ISTIO: Final = re.compile(
 )  # Istio's cluster names: port, subset, host
 UNLIMITED: Final = 2**32 - 1  # what Istio writes for "no bound"
 _LONGEST_HOST: Final = 253
+_SHARES: Final = {"HUNDRED": 1.0, "TEN_THOUSAND": 100.0, "MILLION": 10_000.0}
 
 
 def unknown(body: Body, honoured: frozenset[str], path: str) -> Iterator[str]:
@@ -52,6 +53,19 @@ def number(body: Body, field: str, default: int) -> int:
     """A whole number, which JSON has as text where it may be large."""
     value = body.get(field, default)
     return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else default
+
+
+def decimal(body: Body, field: str, default: float) -> float:
+    """A number with a fraction."""
+    value = body.get(field, default)
+    return float(value) if isinstance(value, int | float) else default
+
+
+def share(body: Body, field: str) -> float:
+    """A FractionalPercent in per cent, 100 at most; 0 where there is none."""
+    given = mapping(body, field)
+    whole = _SHARES.get(str(given.get("denominator", "HUNDRED")), 1.0)
+    return min(number(given, "numerator", 0) / whole, 100.0)
 
 
 def seconds(body: Body, field: str) -> float | None:

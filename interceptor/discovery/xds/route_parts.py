@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from interceptor.discovery.xds.matches import is_token
-from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, texts, unknown
+from interceptor.discovery.xds.reading import mapping, mappings, number, seconds, share, texts, unknown
 from interceptor.routing.retry import CONDITIONS
 
 if TYPE_CHECKING:
@@ -28,10 +28,13 @@ _CODES: Final = {
 _RETRY: Final = frozenset(
     {
         *("retry_on", "num_retries", "per_try_timeout", "retry_back_off", "retriable_status_codes"),
-        *("retry_host_predicate", "host_selection_retry_max_attempts"),
+        *("retry_host_predicate", "host_selection_retry_max_attempts", "retry_priority"),
     }
 )
 _PREVIOUS: Final = "envoy.retry_host_predicates.previous_hosts"
+_PRIORITIES: Final = (
+    "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+)
 
 
 def limits(body: Body, path: str, said: list[str]) -> None:
@@ -76,7 +79,7 @@ def hash_on(body: Body, path: str, said: list[str]) -> dict[str, object] | None:
 
 
 def _cookie(body: Body, path: str, said: list[str]) -> dict[str, object]:
-    said += unknown(body, frozenset({"name", "ttl", "path"}), path)
+    said += unknown(body, frozenset({"name", "ttl", "path", "attributes"}), path)
     name, where = str(body.get("name", "")), str(body.get("path", ""))
     if not is_token(name):
         said.append(f"{path}name: '{name}' is not a cookie's name")
@@ -84,7 +87,20 @@ def _cookie(body: Body, path: str, said: list[str]) -> dict[str, object]:
         said.append(f"{path}path: '{where}' is not a path that a cookie can have")
     if (ttl := seconds(body, "ttl")) is None:
         said.append(f"{path}ttl: is required by this version: a cookie is made where a request has none")
-    return {"name": name, "ttl": f"{ttl or 0.0:f}s", **({"path": where} if where else {})}
+    made: dict[str, object] = {"name": name, "ttl": f"{ttl or 0.0:f}s", **({"path": where} if where else {})}
+    if given := mappings(body, "attributes"):
+        made["attributes"] = [
+            _attribute(each, f"{path}attributes[{at}]", said) for at, each in enumerate(given)
+        ]
+    return made
+
+
+def _attribute(body: Body, path: str, said: list[str]) -> dict[str, object]:
+    said += unknown(body, frozenset({"name", "value"}), f"{path}.")
+    name, value = str(body.get("name", "")), str(body.get("value", ""))
+    if not is_token(name) or not re.fullmatch(r"[!-:<-~]*( [!-:<-~]+)*", value, re.ASCII):
+        said.append(f"{path}: '{name}={value}' is not what an attribute of a cookie can be")
+    return {"name": name, "value": value}
 
 
 def _conditions(body: Body, path: str, said: list[str]) -> list[str]:
@@ -105,18 +121,31 @@ def retries(body: Body, path: str, said: list[str]) -> dict[str, object]:
         return {"attempts": 0}
     said += unknown(body, _RETRY, path)
     conditions = _conditions(body, path, said)
-    for index, predicate in enumerate(mappings(body, "retry_host_predicate")):
-        if predicate.get("name") != _PREVIOUS:
-            said.append(f"{path}retry_host_predicate[{index}]: only {_PREVIOUS} is honoured")
+    made: dict[str, object] = {"retryOn": ",".join(conditions), **_others(body, path, said)}
     if (attempts := number(body, "num_retries", 1)) > 100:
         said.append(f"{path}num_retries: {attempts} is more than 100")
     if not conditions or not attempts:
         return {"attempts": 0}
-    made: dict[str, object] = {"attempts": attempts, "retryOn": ",".join(conditions)}
     if per_try := seconds(body, "per_try_timeout"):
         made["perTryTimeout"] = f"{per_try:f}s"
     if (pause := _pause(mapping(body, "retry_back_off"), f"{path}retry_back_off.", said)) is not None:
         made["backoff"] = pause
+    return {"attempts": attempts, **made}
+
+
+def _others(body: Body, path: str, said: list[str]) -> dict[str, object]:
+    """Whether another attempt goes to another endpoint, or to another priority."""
+    made: dict[str, object] = {}
+    predicates = mappings(body, "retry_host_predicate")
+    for index, predicate in enumerate(predicates):
+        if predicate.get("name") != _PREVIOUS:
+            said.append(f"{path}retry_host_predicate[{index}]: only {_PREVIOUS} is honoured")
+    if not predicates:
+        made["retryIgnorePreviousHosts"] = False
+    if "retry_priority" in body:
+        made["retryRemoteLocalities"] = True
+        if mapping(mapping(body, "retry_priority"), "typed_config").get("@type") != _PRIORITIES:
+            said.append(f"{path}retry_priority: only previous_priorities is honoured")
     return made
 
 
@@ -157,9 +186,6 @@ def response(body: Body, path: str, said: list[str]) -> dict[str, object]:
     return {"status": status, **({"body": {"string": text}} if text else {})}
 
 
-_SHARES: Final = {"HUNDRED": 1.0, "TEN_THOUSAND": 100.0, "MILLION": 10_000.0}
-
-
 def mirrors(body: Body, path: str, said: list[str]) -> list[dict[str, object]]:
     """HTTPMirrors; a destination is {"cluster": name}."""
     made: list[dict[str, object]] = []
@@ -172,16 +198,12 @@ def mirrors(body: Body, path: str, said: list[str]) -> list[dict[str, object]]:
         name = str(each.get("cluster", ""))
         if not name:
             said.append(f"{here}cluster: is required")
-        if each.get("disable_shadow_host_suffix_append") is not True:
-            said.append(
-                f"{here}disable_shadow_host_suffix_append: only true is honoured: a copy keeps its host"
-            )
-        share = mapping(mapping(each, "runtime_fraction"), "default_value")
-        percent = number(share, "numerator", 0) / _SHARES.get(str(share.get("denominator", "HUNDRED")), 1.0)
-        made.append(
-            {
-                "destination": {"cluster": name},
-                "percentage": {"value": min(percent, 100.0) if "runtime_fraction" in each else 100.0},
-            }
-        )
+        percent = share(mapping(each, "runtime_fraction"), "default_value")
+        copy: dict[str, object] = {
+            "destination": {"cluster": name},
+            "percentage": {"value": percent if "runtime_fraction" in each else 100.0},
+        }
+        if each.get("disable_shadow_host_suffix_append") is True:
+            copy["keepHost"] = True
+        made.append(copy)
     return made

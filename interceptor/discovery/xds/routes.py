@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from interceptor.config.addresses import host_name
-from interceptor.discovery.xds import cors, headers, matches, route_parts
+from interceptor.discovery.xds import headers, matches, per_filter, route_parts
 from interceptor.discovery.xds.reading import alias_of, mapping, mappings, number, seconds, texts, unknown
 
 if TYPE_CHECKING:
@@ -117,15 +117,13 @@ class _Reader:
             self._said.append(f"{path}domains: there are none")
         levels = (self._level(body, path), outer)
         made: list[dict[str, object]] = []
-        pages = cors.read(body, path, self._said)
+        of_host = per_filter.read(body, path, self._said)
         for index, route in enumerate(mappings(body, "routes")):
             here = f"{path}routes[{index}]."
             found = self._route(route, here, mapping(body, "retry_policy"), levels)
-            allowed = cors.read(route, here, self._said) or pages
+            own = per_filter.read(route, here, self._said)
             if found is not None:
-                if allowed is not None:
-                    found["corsPolicy"] = allowed
-                made.append(found)
+                made.append({**found, **of_host, **own})
         self.made.hosts.append(
             VirtualHost(str(body.get("name", "")), tuple(domains), tuple(made), _plain(made))
         )

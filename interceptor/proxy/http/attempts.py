@@ -16,10 +16,10 @@ from interceptor.proxy.http import replies
 from interceptor.proxy.http.mirror import Mirrors
 from interceptor.proxy.http.timer import Timer
 from interceptor.routing import retry
-from interceptor.routing.clusters import hash_key
 from interceptor.routing.outlier import Outcome
 from interceptor.routing.plans import ATTEMPT
 from interceptor.routing.retry import GATEWAY_ERRORS, Attempt, Failure, RetryPolicy
+from interceptor.routing.traffic import hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,8 +92,8 @@ class Attempts:
         self._attempts = 0
         self._retrying = False
         self._inside = False  # it has one of the connections that the cluster may have
-        # What gets a copy; None: a cluster that is not in the registry.
-        self._mirrored: Sequence[Cluster | None] = ()
+        # What gets a copy, and whether with the host as it is; None: a cluster that is not in the registry.
+        self._mirrored: Sequence[tuple[Cluster | None, bool]] = ()
         self._cookie: bytes | None = None  # that keeps the client at its endpoint, where we made it
         self._tried: list[UpstreamAddress] = []
         self._deadline: Timer | None = None
@@ -104,7 +104,7 @@ class Attempts:
         self,
         cluster: Cluster,
         timeout: float | None,
-        mirrored: Sequence[Cluster | None] = (),
+        mirrored: Sequence[tuple[Cluster | None, bool]] = (),
         route: str | None = None,
     ) -> None:
         """Bring the request to an endpoint of a cluster, if the cluster's policies let it."""
@@ -155,7 +155,9 @@ class Attempts:
         every = self._means.serving
         self._attempts += 1
         key = None if cluster.traffic.hash_on is None else self._key(cluster)
-        address = state.pick(every.hub.now, key, self._tried)
+        policy = self._policy
+        tried = self._tried if policy.other_endpoints else ()
+        address = state.pick(every.hub.now, key, tried, elsewhere=policy.other_places)
         if address is None:
             exchange.reply(_NO_ENDPOINT)
             return
@@ -165,8 +167,8 @@ class Attempts:
         written, self._written = self._written, None
         if written is None:
             http.put(self._head.headers, ATTEMPT, b"%d" % self._attempts)
-        if self._policy.per_try_timeout is not None:
-            self._try_deadline = self._timer(self._policy.per_try_timeout, self._try_is_late)
+        if policy.per_try_timeout is not None:
+            self._try_deadline = self._timer(policy.per_try_timeout, self._try_is_late)
         decision = cluster.decisions.get(address) or state.cluster.decisions[address]
         exchange.attempt(decision, self._head, cluster.traffic, written)
 
@@ -217,8 +219,8 @@ class Attempts:
         if not mirrored or not exchange.complete:
             return
         self._mirrored = ()
-        for cluster in mirrored:
-            self._means.mirrors.send(exchange.flow, self._head, exchange.kept, cluster)
+        for cluster, keeps_host in mirrored:
+            self._means.mirrors.send(exchange.flow, self._head, exchange.kept, cluster, keeps_host=keeps_host)
 
     def _give_cookie(self, head: ResponseHead) -> None:
         on = None if self._cluster is None else self._cluster.traffic.hash_on
@@ -229,7 +231,7 @@ class Attempts:
             parts.append(b"Max-Age=%d" % on.cookie.ttl)
         if on.cookie.path is not None:
             parts.append(b"Path=" + on.cookie.path)
-        head.headers.append((b"set-cookie", b"; ".join((*parts, b"HttpOnly"))))
+        head.headers.append((b"set-cookie", b"; ".join((*parts, *on.cookie.attributes, b"HttpOnly"))))
 
     def failed(self, failure: Failure) -> bool:
         """An attempt got no answer; whether there is another one."""

@@ -79,7 +79,7 @@ class Connection(Half):
 
     __slots__ = (
         "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_looked", "_paused",
-        "_replay", "_started", "_taken", "_unread", "address", "carried", "identity", "idle_since", "key", "local", "waits",
+        "_replay", "_started", "_taken", "_unread", "address", "carried", "identity", "idle_since", "key", "local", "made", "waits",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, home: Home, key: object, dialled: Dialled) -> None:
@@ -91,6 +91,7 @@ class Connection(Half):
         self.key = key
         self.waits = False  # in the pool, since
         self.idle_since = 0.0
+        self.made = hub.now
         self.carried = 0  # exchanges
         self._exchange: Carried | None = None
         self._keep_alive = True

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.client import Replay
     from interceptor.proxy.http.half import Half
     from interceptor.proxy.http.roles import Carrier, Downstream, Trunk
-    from interceptor.routing.clusters import Traffic
     from interceptor.routing.destinations import Decision
+    from interceptor.routing.traffic import Traffic
 
 
 class Exchange(Answered):

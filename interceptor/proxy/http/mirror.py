@@ -8,6 +8,7 @@ where too many are under way, or its destination has no room, it is dropped, and
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -165,10 +166,16 @@ class Mirrors:
         self._states = states
 
     def send(
-        self, flow: Flow, head: RequestHead, body: Sequence[bytes] | None, cluster: Cluster | None
+        self,
+        flow: Flow,
+        head: RequestHead,
+        body: Sequence[bytes] | None,
+        cluster: Cluster | None,
+        *,
+        keeps_host: bool = False,
     ) -> None:
         """Send a copy of a request to a cluster, or drop it; without a body, for that was too long to keep."""
-        dropped = self._dropped(flow, head, body, cluster)
+        dropped = self._dropped(flow, head if keeps_host else shadowed(head), body, cluster)
         self.serving.recorder.mirrored(sent=dropped is None)
         if dropped is not None:
             name = "its destination" if cluster is None else cluster.name
@@ -211,8 +218,8 @@ class Mirrors:
 
 
 def copied(head: RequestHead, length: int) -> RequestHead:
-    """The head of a copy. As Envoy has it, the destination sees by the host that it is one."""
-    authority = _shadow(head.authority)
+    """The head of a copy."""
+    authority = head.authority
     headers = [
         each
         for each in head.headers
@@ -225,10 +232,12 @@ def copied(head: RequestHead, length: int) -> RequestHead:
     return RequestHead(head.method, head.target, authority, head.scheme, head.version, headers)
 
 
-def _shadow(authority: bytes) -> bytes:
+def shadowed(head: RequestHead) -> RequestHead:
+    """As Envoy has it, the destination sees by the host that it is a copy."""
+    authority = head.authority
     host, colon, port = authority.rpartition(b":")
     if not (colon and port.isdigit()):
         host, colon, port = authority, b"", b""
     if not host or host.endswith(b"]"):  # an IPv6 address takes no suffix
-        return authority
-    return b"%b-shadow%b%b" % (host, colon, port)
+        return head
+    return replace(head, authority=b"%b-shadow%b%b" % (host, colon, port))

@@ -31,6 +31,12 @@ def patience(key: object, usual: float) -> float:
     return key.reuse.idle or usual if isinstance(key, Bounded) else usual
 
 
+def expiry(key: object, made: float) -> float:
+    """When a connection that was made at a time may take nothing more."""
+    longest = key.reuse.longest if isinstance(key, Bounded) else None
+    return math.inf if longest is None else made + longest
+
+
 def keepalive(key: object) -> KeepAlive | None:
     """The options of the kernel's that a connection is to have."""
     return key.reuse.keepalive if isinstance(key, Bounded) else None
@@ -58,10 +64,18 @@ class Pool:
         idle = self._idle.get(key)
         if not idle:
             return None
+        if isinstance(key, Bounded) and key.reuse.longest is not None:
+            self._close_old(key, idle)
+            if not idle:
+                return None
         self._count -= 1
         connection = idle.pop()
         connection.waits = False
         return connection
+
+    def _close_old(self, key: Bounded, idle: deque[Connection]) -> None:
+        for connection in [each for each in idle if self._hub.now >= expiry(key, each.made)]:
+            connection.close()
 
     def adopt(self, key: object, dialled: Dialled) -> Connection:
         """A connection that was just dialled, for whoever asked for it."""
@@ -73,7 +87,9 @@ class Pool:
             connection.close()
             return
         connection.carried += 1
-        if worn(connection.key, connection.carried):
+        if worn(connection.key, connection.carried) or self._hub.now >= expiry(
+            connection.key, connection.made
+        ):
             connection.close()
             return
         connection.idle_since = self._hub.now
@@ -106,6 +122,8 @@ class Pool:
         self._due = math.inf
         for key, idle in list(self._idle.items()):
             timeout = patience(key, self.timeout)
+            if isinstance(key, Bounded):
+                self._close_old(key, idle)
             while idle and now - idle[0].idle_since >= timeout:
                 idle[0].close()
             if idle:

@@ -189,12 +189,14 @@ class Routed(Attempts):
         self._plan(cluster, routing, exchange.flow.original_dst)
         self._bring(cluster, taken.route.spec.timeout, self._mirrors(taken, routing), taken.route.name)
 
-    def _mirrors(self, taken: Taken, routing: Routing) -> Sequence[Cluster | None]:
-        """Where copies of the request go."""
-        drawn = taken.route.mirrored(self._means.states.chance)
-        ports = [(each, None if each.port is None else each.port.number) for each in drawn]
+    def _mirrors(self, taken: Taken, routing: Routing) -> Sequence[tuple[Cluster | None, bool]]:
+        """Where copies of the request go, and whether with the host as it is."""
         find, asked = routing.clusters.find, self._question.port
-        return [find(each.host, port, each.subset, asked) for each, port in ports]
+        found = []
+        for each, keeps_host in taken.route.mirrored(self._means.states.chance):
+            port = None if each.port is None else each.port.number
+            found.append((find(each.host, port, each.subset, asked), keeps_host))
+        return found
 
     def _changed(self, head: RequestHead, taken: Taken, chosen: HTTPRouteDestination) -> RequestHead:
         """The head as the upstream is to see it; the log has the client's."""

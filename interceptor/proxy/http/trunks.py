@@ -29,7 +29,7 @@ from interceptor.protocol.translation import to_http2
 from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.branch import Branch
-from interceptor.proxy.http.pool import Bounded, patience, worn
+from interceptor.proxy.http.pool import Bounded, expiry, patience, worn
 from interceptor.proxy.http.side import Gathering, Side, room
 from interceptor.routing.retry import Failure
 
@@ -151,7 +151,7 @@ class Trunks:
         self._due = math.inf
         resting = [trunk for trunks in self._trunks.values() for trunk in trunks if trunk.idle]
         for trunk in resting:
-            due = trunk.idle_since + patience(trunk.key, self._all.pool.timeout)
+            due = min(trunk.idle_since + patience(trunk.key, self._all.pool.timeout), trunk.expires)
             if now >= due:
                 trunk.close()
             else:
@@ -178,6 +178,7 @@ class Trunk(Gathering):
         self.address, self.local = dialled.address, dialled.local
         self.identity = dialled.identity
         self.idle_since = self._hub.now
+        self.expires = expiry(key, self._hub.now)
         asked = key.reuse.streams if isinstance(key, Bounded) else None
         self._streams = min(asked or STREAMS, STREAMS)
         self._carried = 0  # requests
@@ -193,6 +194,8 @@ class Trunk(Gathering):
     @property
     def has_room(self) -> bool:
         """Whether it takes one more request."""
+        if self._hub.now >= self.expires:
+            return False
         return not self.over and len(self._branches) < self._streams and self.leg.can_open
 
     @property

@@ -87,8 +87,8 @@ def test_the_modes_of_a_host_and_of_its_ports_are_read() -> None:
             "'x;y' is not a path that a cookie can have",
         ),
         (
-            "{connectionPool: {tcp: {maxConnectionDuration: 1s}}}",
-            "connectionPool.tcp.maxConnectionDuration: is not supported",
+            "{connectionPool: {tcp: {maxConnectionDuration: 0s}}}",
+            "connectionPool.tcp.maxConnectionDuration: 0s is out of bounds",
         ),
         (
             "{connectionPool: {tcp: {tcpKeepalive: {time: 500ms}}}}",

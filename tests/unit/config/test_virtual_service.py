@@ -170,7 +170,7 @@ def test_where_copies_go_and_how_many() -> None:
         - route: [{destination: {host: a.b}}]
         """
     )
-    found = [[(each.host, share) for each, share in route.copies] for route in document.spec.http]
+    found = [[(each.host, share) for each, share, _ in route.copies] for route in document.spec.http]
     assert found == [[("c.d", 100.0), ("e.f", 12.5)], [("c.d", 3.0)], []]
 
 

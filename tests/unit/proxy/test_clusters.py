@@ -154,3 +154,60 @@ def test_what_checks_say_holds_for_subsets_and_for_what_is_used_later() -> None:
     assert picked(other.of(found, 2.0), 20) == {B}
     states.judge({}, 3.0)
     assert picked(state, 40) == {A, B}
+
+
+def graded(*endpoints: tuple[int, int, str], policy: str = "{outlierDetection: {}}") -> Cluster:
+    """Endpoints by number, priority and locality."""
+    ends = ", ".join(
+        f"{{address: 10.1.0.{number}, priority: {priority}, locality: {place}}}"
+        for number, priority, place in endpoints
+    )
+    entry = document(
+        "ServiceEntry",
+        f"hosts: [shop.example]\nresolution: STATIC\nports: [{{number: 80, name: http, protocol: HTTP}}]\nendpoints: [{ends}]",
+    )
+    rule = document("DestinationRule", f"host: shop.example\ntrafficPolicy: {policy}")
+    made = plain(configuration(entry, rule))
+    own = {"istio-locality": "near"}
+    found = Clusters(made.service_entries, made.destination_rules, {}, None, own).find(
+        "shop.example", None, None, 80
+    )
+    assert found is not None
+    return found
+
+
+def test_what_has_a_higher_priority_waits_until_the_others_fail() -> None:
+    state = ClusterStates(seed=1).of(graded((1, 1, "near"), (2, 0, "far")), 0)
+    assert picked(state, 20) == {B}, "priorities count before localities"
+    state.judge(frozenset({B}), 0)
+    assert picked(state, 20) == {A}
+    assert state.pick(0, None, [A], elsewhere=True) == A, "there is no other healthy one"
+
+
+def test_a_retry_goes_to_another_place_where_that_is_asked_for() -> None:
+    near = graded((1, 0, "near"), (2, 0, "near"), (3, 0, "far"))
+    state = ClusterStates(seed=1).of(near, 0)
+    assert picked(state, 20) == {A, B}
+    assert state.pick(0, None, [A]) == B
+    assert {state.pick(0, None, [A], elsewhere=True) for _ in range(10)} == {C}
+    assert state.pick(0, None, [A, C], elsewhere=True) in {A, B}
+
+
+def test_the_retries_that_a_budget_allows() -> None:
+    state = ClusterStates(seed=1).of(cluster("{retryBudget: {percent: 50, minRetryConcurrency: 1}}"), 0)
+    state.requests = 4
+    state.retries = 1
+    assert state.may_retry()
+    state.retries = 2
+    assert not state.may_retry()
+
+
+def test_another_ring_is_another_balancer() -> None:
+    states = ClusterStates(seed=1)
+    ring = "{{loadBalancer: {{consistentHash: {{httpHeaderName: x, minimumRingSize: {}}}}}}}"
+    state = states.of(cluster(ring.format(1)), 0)
+    state.pick(0, b"key")
+    before = state._balancers[0]
+    states.of(cluster(ring.format(5000)), 0)
+    state.pick(0, b"key")
+    assert state._balancers[0] is not before

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from interceptor.model.address import SocketAddress, UpstreamAddress
 from interceptor.routing.balance import (
+    POINTS_LIMIT,
     Balancer,
     Choice,
     Endpoint,
@@ -225,3 +226,14 @@ def test_below_the_panic_threshold_all_are_used_and_above_it_only_the_healthy(
     assert share == 1
     panics = len(up) < panic_below * len(members)
     assert {each.address for each in used} == ({each.address for each in members} if panics else up)
+
+
+def test_a_ring_is_as_large_as_it_is_asked_to_be_and_doubles() -> None:
+    members = endpoints(1, 1)
+    small, large = Ring(), Ring(5_000)
+    for ring in (small, large):
+        ring.owner(members, 0)
+    assert (len(small._points), len(large._points)) == (320, 5120)
+    huge = Ring(8 * 1024 * 1024)
+    huge.owner(members, 0)
+    assert len(huge._points) == 2 * POINTS_LIMIT

@@ -6,9 +6,10 @@ import pytest
 
 from interceptor.config.plain import plain
 from interceptor.routing.balance import Endpoint
-from interceptor.routing.clusters import Cluster, Clusters, HashOn
+from interceptor.routing.clusters import Cluster, Clusters
 from interceptor.routing.outlier import OutlierDetection
 from interceptor.routing.reuse import KeepAlive, Reuse
+from interceptor.routing.traffic import HashOn
 from interceptor.state.snapshot import take
 from tests.support.documents import configuration
 from tests.support.routed import document, shop

@@ -9,12 +9,14 @@ from interceptor.routing.locality import (
     Locality,
     Nearness,
     distributed,
+    graded,
     is_in,
     own_locality,
     parse,
     place_by,
     priorities,
     ranking,
+    untried,
 )
 
 
@@ -105,3 +107,58 @@ def test_labels_count_in_the_order_of_failover_priority() -> None:
         ["10.0.0.1", "10.0.0.3"],
         ["10.0.0.2"],
     ]
+
+
+def graded_at(number: int, priority: int, share: int = 0, *place: str) -> Endpoint:
+    return Endpoint(UpstreamAddress(SocketAddress(f"10.0.0.{number}", 80)), 1, place, priority, share)
+
+
+def test_priorities_of_a_document_take_the_load_in_their_order() -> None:
+    one, other, spare, last = (graded_at(n, p) for n, p in ((1, 0), (2, 0), (3, 1), (4, 5)))
+    endpoints = [last, one, spare, other]
+    assert graded(endpoints, lambda _: True, panic_below=0) == ((1.0, [one, other]),)
+    [(first, _), (second, group)] = graded(endpoints, lambda each: each is not one, panic_below=0)
+    assert (round(first, 2), round(second, 2), group) == (0.7, 0.3, [spare])
+    assert graded(endpoints, lambda each: each is last, panic_below=0) == ((1.0, [last]),)
+    assert graded(endpoints, lambda _: False, panic_below=0) == ()
+
+
+def test_localities_of_a_priority_share_its_load_by_their_weights() -> None:
+    west = [graded_at(number, 0, 3, "w") for number in (1, 2)]
+    east, far = graded_at(3, 0, 1, "e"), graded_at(4, 1, 5, "w")
+    nobody = graded_at(5, 0, 0, "n")
+    endpoints = [*west, east, nobody, far]
+    assert graded(endpoints, lambda _: True, panic_below=0) == ((0.75, west), (0.25, [east]))
+    half = graded(endpoints, lambda each: each not in {west[0], far, nobody}, panic_below=0)
+    assert [group for _, group in half] == [[west[1]], [east]]
+    assert [round(share, 3) for share, _ in half] == [round(2.1 / 3.1, 3), round(1 / 3.1, 3)]
+    assert graded(endpoints, lambda each: each is far, panic_below=0) == ((1.0, [far]),)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 9), st.sampled_from("abc"), st.booleans()), min_size=1
+    )
+)
+def test_all_of_the_load_goes_somewhere_and_nowhere_else(
+    made: list[tuple[int, int, str, bool]],
+) -> None:
+    weights = {(priority, place): share for priority, share, place, _ in made}
+    endpoints = [
+        graded_at(number, priority, weights[priority, place], place)
+        for number, (priority, _, place, _) in enumerate(made, 1)
+    ]
+    healthy = {each for each, (*_, up) in zip(endpoints, made, strict=True) if up}
+    groups = graded(endpoints, healthy.__contains__, panic_below=0)
+    assert sum(share for share, _ in groups) == pytest.approx(1.0 if healthy else 0.0)
+    assert all(each in healthy for _, group in groups for each in group)
+
+
+def test_what_was_not_tried_is_elsewhere() -> None:
+    endpoints, near = [NEAR, ZONE, REGION, FAR], Nearness(("r", "z", "s"), {})
+    assert untried(endpoints, near, [NEAR.address]) == [[ZONE], [REGION], [FAR]]
+    shares = Nearness(("r",), {}, ((("r",), 100),))
+    assert untried(endpoints, shares, [FAR.address]) == [[NEAR], [ZONE], [REGION]]
+    one, other, spare = graded_at(1, 0), graded_at(2, 0), graded_at(3, 1)
+    assert untried([spare, one, other], None, [one.address]) == [[spare]]
+    assert untried([one, other], None, [one.address]) == []

@@ -111,3 +111,14 @@ def test_retries_in_flight_never_go_beyond_the_budget(events: list[str], percent
         elif budget.allows(active, retries):
             retries += 1
             assert retries <= max(budget.minimum, active * percent / 100 + 1)
+
+
+def test_where_another_attempt_may_go() -> None:
+    def made(text: str) -> RetryPolicy:
+        route = f"hosts: [a.b]\nhttp: [{{route: [{{destination: {{host: a.b}}}}], retries: {text}}}]"
+        return retry_policy(virtual_service(route).spec.http[0].retries)
+
+    assert (made("{}").other_endpoints, made("{}").other_places) == (True, False)
+    assert not made("{retryIgnorePreviousHosts: false}").other_endpoints
+    remote = made("{retryRemoteLocalities: true, retryIgnorePreviousHosts: false}")
+    assert (remote.other_endpoints, remote.other_places) == (True, True)

@@ -138,7 +138,8 @@ def test_mirrored_clusters_are_there_and_have_their_rules() -> None:
     made = made_of(listener("10.9.0.1", 80, NAMED), host("v", to("a", request_mirror_policies=copies)))
     [virtual] = specs(made, "VirtualService")
     there = {"host": "_cluster.b", "port": {"number": 80}}
-    assert virtual["http"][0]["mirrors"] == [{"destination": there, "percentage": {"value": 100.0}}]
+    copy = {"destination": there, "percentage": {"value": 100.0}, "keepHost": True}
+    assert virtual["http"][0]["mirrors"] == [copy]
     assert "_cluster.b" in {spec["host"] for spec in specs(made, "DestinationRule")}
 
 

@@ -27,7 +27,7 @@ def test_what_a_chain_does() -> None:
         upgrade_configs=[{"upgrade_type": "websocket"}],
     )
     assert list(filters.judge(named, "")) == []
-    assert filters.read(named) == Filters(route_name="r", cors=True)
+    assert filters.read(named) == Filters(route_name="r", of_routes=frozenset({"corsPolicy"}))
     assert filters.is_http(named)
     assert not filters.is_http(tcp)
 

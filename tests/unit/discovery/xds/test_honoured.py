@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from interceptor.discovery.xds import (
+    balancers,
     clusters,
     cors,
     endpoints,
+    fault,
     filters,
     headers,
     inbound,
     listeners,
     matches,
     observed,
+    protocols,
     rate_limits,
     rbac,
     route_parts,
@@ -25,6 +28,9 @@ from interceptor.discovery.xds import (
 PAGE = Path(__file__).parents[4] / "docs" / "xds.md"
 HONOURED = {
     "Cluster": clusters._CLUSTER,
+    **{f"Cluster.{name}": fields for name, fields in balancers.FIELDS.items() if fields},
+    "Cluster.CommonLbConfig": balancers.COMMON,
+    "HttpProtocolOptions.common_http_protocol_options": protocols.COMMON,
     "CircuitBreakers.Thresholds": clusters._THRESHOLDS,
     "OutlierDetection": clusters._OUTLIERS,
     "ClusterLoadAssignment": endpoints._ASSIGNMENT,
@@ -58,6 +64,8 @@ HONOURED = {
     "RedirectAction": route_parts._REDIRECT,
     "HeaderValueOption": headers._OPTION,
     "CorsPolicy": cors._FIELDS,
+    "HTTPFault, of a route": fault.FIELDS,
+    "Observed only, fields of a Cluster": observed.CLUSTER,
     "Observed only, fields of a Listener": observed.LISTENER,
     "Observed only, fields of a TcpProxy": observed.TCP,
     "Observed only, fields of an HttpConnectionManager": observed.HTTP,

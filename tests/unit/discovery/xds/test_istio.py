@@ -507,7 +507,7 @@ def test_what_would_change_where_traffic_goes_or_who_may_pass_is_not(
         (WEB, {"filters": [tcp("x")]}, "filters[0].typed_config: "),
         (WEB, {"upstream_bind_config": TO_APP["upstream_bind_config"]}, "upstream_bind_config: only"),
         (PASSTHROUGH, {"upstream_bind_config": {"source_address": {"address": "10.0.0.1"}}}, "upstream_bind_config: only"),
-        (WEB, speaking(explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 1}}), "typed_extension_protocol_options."),
+        (WEB, speaking(explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 0}}), "typed_extension_protocol_options."),
         (WEB, {"transport_socket_matches": [{"name": "x", "match": {}, "transport_socket": {"name": "tls", "typed_config": {
             **agents(client=True, host="a.b")["typed_config"], "common_tls_context": {**agents(client=True)["typed_config"]["common_tls_context"], "alpn_protocols": []}}}}]},
          "transport_socket_matches[0].transport_socket.typed_config.common_tls_context: secrets of sds-grpc"),

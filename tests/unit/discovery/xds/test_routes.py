@@ -50,6 +50,7 @@ def test_retries() -> None:
         "retryOn": "5xx,retriable-status-codes,409",
         "perTryTimeout": "0.500000s",
         "backoff": "0.100000s",
+        "retryIgnorePreviousHosts": False,
     }
     assert only(to(retry_policy=policy))["retries"] == expected
     assert only(to(), retry_policy=policy)["retries"] == expected, "of the virtual host"
@@ -129,14 +130,16 @@ def test_copies_of_requests_go_to_their_cluster() -> None:
     share = {"default_value": {"numerator": 250_000, "denominator": "MILLION"}}
     policies = [
         {"cluster": "b", "runtime_fraction": share, "disable_shadow_host_suffix_append": True},
-        {"cluster": "d", "disable_shadow_host_suffix_append": True},
+        {"cluster": "d"},
     ]
     given = config(to(request_mirror_policies=policies))
     read = routes.read(given)
     assert (read.said, read.needs()) == ([], ["c", "b", "d"])
     [route] = read.hosts[0].routes
     made, problems = routes.placed(route, 80, {"b": {"host": "b.org"}, "d": "of two ports"})
-    assert made["mirrors"] == [{"destination": {"host": "b.org"}, "percentage": {"value": 25.0}}]
+    assert made["mirrors"] == [
+        {"destination": {"host": "b.org"}, "percentage": {"value": 25.0}, "keepHost": True}
+    ]
     assert made["route"] == [{"destination": {"host": "_cluster.c"}}]
     assert problems == ["the cluster 'd': of two ports; nothing is mirrored there"]
 
@@ -170,7 +173,6 @@ ROUTE = f"{HOST}routes[0]."
         (config(to(), cors={}), f"{HOST}cors:"),
         (config({"match": {"prefix": "/"}}), f"{ROUTE.removesuffix('.')}: needs one of route"),
         (config(to("")), f"{ROUTE}route.cluster: needs the name"),
-        (config(to(request_mirror_policies=[{"cluster": "x"}])), f"{ROUTE}route.request_mirror_policies[0].disable_shadow_host"),
         (config(to(request_mirror_policies=[{}])), f"{ROUTE}route.request_mirror_policies[0].cluster: is required"),
         (config(to(request_mirror_policies=[{"cluster_header": "x"}])), f"{ROUTE}route.request_mirror_policies[0].cluster_header:"),
         (config(to(), typed_per_filter_config={"x": {"@type": "lua"}}), f"{HOST}typed_per_filter_config[x]: 'lua'"),
@@ -182,6 +184,8 @@ ROUTE = f"{HOST}routes[0]."
         (config(to(hash_policy=[{"terminal": True}])), f"{ROUTE}route.hash_policy[0].: needs"),
         (config(to(hash_policy=[{"header": {"header_name": "x"}}] * 2)), f"{ROUTE}route.hash_policy: several"),
         (config(to(hash_policy=[{"cookie": {"name": "a b", "ttl": "0s"}}])), f"{ROUTE}route.hash_policy[0].cookie.name: 'a b'"),
+        (config(to(hash_policy=[{"cookie": {"name": "a", "ttl": "0s", "attributes": [{"name": "a;b"}]}}])), f"{ROUTE}route.hash_policy[0].cookie.attributes[0]: 'a;b='"),
+        (config(to(retry_policy={"retry_on": "5xx", "retry_priority": {"name": "x"}})), f"{ROUTE}route.retry_policy.retry_priority:"),
         (config(to(hash_policy=[{"cookie": {"name": "a"}}])), f"{ROUTE}route.hash_policy[0].cookie.ttl: is required"),
         (config(to(hash_policy=[{"cookie": {"name": "a", "ttl": "0s", "path": "x"}}])), f"{ROUTE}route.hash_policy[0].cookie.path: 'x'"),
         (config(to("a", hash_policy=[{"header": {"header_name": "x"}}]), to("a")), "virtual_hosts[0].routes[1].route.hash_policy: is not that"),

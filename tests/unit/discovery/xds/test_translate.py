@@ -9,9 +9,9 @@ from hypothesis import given, strategies as st
 
 from interceptor.config.documents import load
 from interceptor.config.problems import Source
-from interceptor.discovery.xds.clusters import PROTOCOLS
 from interceptor.discovery.xds.filters import HTTP_MANAGER, TCP_PROXY
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Body
+from interceptor.discovery.xds.protocols import PROTOCOLS
 from interceptor.discovery.xds.rbac import NETWORK as RBAC
 from interceptor.discovery.xds.translate import Translation, Translator
 from interceptor.discovery.xds.transport_sockets import RAW, UPSTREAM
@@ -421,6 +421,9 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
         (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": RBAC}), *chain()["filters"]], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filters: RBAC filters are not honoured together"),  # type: ignore[misc]  # plain objects, as JSON has them
         (LISTENER, listener("10.0.0.1", 80, of(filters=[of(typed_config={"@type": HTTP_MANAGER})], filter_chain_match=of(server_names=["a.b"]))), "filter_chains[0].filter_chain_match.server_names: are honoured before"),
         (CLUSTER, of(type="ORIGINAL_DST", connect_timeout="5s"), "connect_timeout:"),
+        (CLUSTER, of(dns_refresh_rate="5s"), "dns_refresh_rate: names hold for their TTL"),
+        (CLUSTER, of(circuit_breakers=of(thresholds=[of(retry_budget=of(budget_percent=of(value=101)))])), "circuit_breakers.thresholds[0].retry_budget.budget_percent:"),
+        (CLUSTER, of(circuit_breakers=of(thresholds=[of(retry_budget=of(x=1))])), "circuit_breakers.thresholds[0].retry_budget.x:"),
         (CLUSTER, of(type="EDS"), "eds_cluster_config.eds_config:"),
         (CLUSTER, of(eds_cluster_config={}), "eds_cluster_config:"),
         (CLUSTER, {**EDS, "load_assignment": {}}, "load_assignment:"),
@@ -431,7 +434,8 @@ def test_endpoints_choose_their_transport_socket_together(tags: tuple[int, ...],
             "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address:",
         ),
         (ENDPOINT, of(policy={}), "policy:"),
-        (ENDPOINT, of(endpoints=[of(priority=1)]), "endpoints[0].priority:"),
+        (ENDPOINT, of(endpoints=[of(priority=129)]), "endpoints[0].priority:"),
+        (ENDPOINT, of(endpoints=[of(locality=of(zone="a/b"))]), "endpoints[0].locality:"),
         (ENDPOINT, assignment(endpoint("10.0.0.1", 80, health_status="DEGRADED")), "endpoints[0].lb_endpoints[0].health_status:"),
         (ENDPOINT, assignment(endpoint("10.0.0.1", 0)), "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value:"),
         (ENDPOINT, assignment(endpoint("10.0.0.1", 1, load_balancing_weight=1_000_001)), "endpoints[0].lb_endpoints[0].load_balancing_weight:"),
