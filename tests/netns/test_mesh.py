@@ -104,7 +104,9 @@ def issue(work: Path, name: str, *argv: str) -> None:
 
 
 @contextmanager
-def sidecar(where: Namespace, work: Path, name: str, *documents: str) -> Iterator[Sidecar]:
+def sidecar(
+    where: Namespace, work: Path, name: str, *documents: str, **environment: str
+) -> Iterator[Sidecar]:
     directory = work / name
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
@@ -116,7 +118,8 @@ def sidecar(where: Namespace, work: Path, name: str, *documents: str) -> Iterato
     config.write_text(SIDECAR % {"name": name, "directory": directory} + "".join(documents))
     applied = run(sidecar_setup("apply", "--netns", where.name, "--exclude-ingress-ports", "15010"))
     assert applied.returncode == 0, applied.stderr
-    with started(interceptor("proxy", "--config", str(config), "--netns", where.name)) as process:
+    argv = interceptor("proxy", "--config", str(config), "--netns", where.name)
+    with started(argv, **environment) as process:
         made = Sidecar(where, directory)
         wait_until(lambda: made.get("/healthz/ready") == "ready\n" or process.poll() is not None, "ready")
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
