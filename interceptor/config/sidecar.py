@@ -16,6 +16,7 @@ from interceptor.config.health_check import HealthCheck, faults as health_check_
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.config.xds import Xds  # noqa: TC001 (pydantic reads it)
 from interceptor.model.connection import ProtocolName  # noqa: TC001 (pydantic reads it)
+from interceptor.model.forwarding import CertificateDetails, Forwarding, ForwardingMode
 from interceptor.model.identity import SECRETS, CertificateFiles
 from interceptor.model.ports import ADMIN_PORT, DNS_PORT, EGRESS_PORT, INGRESS_PORT, TELEMETRY_PORT
 
@@ -144,6 +145,38 @@ class GatewayTopology(Strict):
     """Who stands before this proxy, as in Istio's proxy configuration."""
 
     numTrustedProxies: int = Field(default=0, ge=0, le=32)  # noqa: N815 (the document's spelling)
+
+
+class ClientCertDetails(Strict):
+    """What of a peer's certificate the app is told; Istio's defaults."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"chain"})
+
+    subject: bool = True
+    cert: bool = False
+    dns: bool = True
+    uri: bool = True
+
+
+class ProxyHeaders(Strict):
+    """What the app is told in headers, as in Istio's proxy configuration."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("server", "requestId", "attemptCount", "envoyDebugHeaders", "metadataExchangeHeaders"),
+            *("preserveHttp1HeaderCase", "xForwardedHost", "xForwardedPort"),
+        }
+    )
+
+    forwardedClientCert: Literal["UNDEFINED"] | ForwardingMode = "UNDEFINED"  # noqa: N815 (the document's spelling, here and below)
+    setCurrentClientCertDetails: ClientCertDetails = ClientCertDetails()  # noqa: N815
+
+    @property
+    def forwarding(self) -> Forwarding:
+        """The same as whoever forwards wants it; undefined is what Istio does for what comes to an app."""
+        asked, details = self.forwardedClientCert, self.setCurrentClientCertDetails
+        mode = "APPEND_FORWARD" if asked == "UNDEFINED" else asked
+        return Forwarding(mode, CertificateDetails(details.subject, details.cert, details.dns, details.uri))
 
 
 class TlsFiles(Strict):
@@ -276,6 +309,7 @@ class SidecarSpec(Strict):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     tls: Tls | None = None
+    proxyHeaders: ProxyHeaders = ProxyHeaders()  # noqa: N815
     middleware: tuple[AnyItem, ...] = Field(default=(), strict=False)
     dns: Dns | None = None  # None: no name query is answered
     discovery: Discovery = Discovery()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from interceptor.model.address import LocalAddress, OriginalDestination, PeerAddress, UpstreamAddress
+    from interceptor.model.forwarding import Presented
     from interceptor.model.identity import Issued, Security, SpiffeId
     from interceptor.model.workload import Workload
 
@@ -78,8 +79,8 @@ class Flow:
         None  # namespace/name of the ServiceEntry that a route brought it to, where that is another
     )
     peer_certificate: Issued | None = None  # to be judged again, where the authorities change
-    peer_presented: bytes | None = (
-        None  # an element of x-forwarded-client-cert: the same for the app and its policies
+    peer_presented: Presented | None = (
+        None  # in x-forwarded-client-cert: the same for the app and its policies
     )
     peer_identity: SpiffeId | None = (
         None  # by the certificate of the peer, verified; on egress our app has none

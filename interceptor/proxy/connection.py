@@ -376,6 +376,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
         flow.original_dst = destination
         decision = permission.decided(flow, destination, view)
     flow.original_dst = destination
+    if services.unproved is not None and flow.direction is Direction.INGRESS:
+        flow.peer_presented = services.unproved
     _note(flow, decision)
     return decision
 

@@ -104,6 +104,7 @@ class Proxy:
             original_destination=original_destination,
             middleware=middleware,
             transparent=settings.spec.ingress.mode == "TPROXY",
+            unproved=settings.spec.proxyHeaders.forwarding.unproved,
         )
         self._services.http.router = Router(
             self._services.http,

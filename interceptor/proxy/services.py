@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from interceptor.middleware.build import Stack
     from interceptor.model.address import OriginalDestination, PeerAddress
+    from interceptor.model.forwarding import Presented
     from interceptor.proxy.course import Courses
     from interceptor.proxy.http.serve import Serving
     from interceptor.proxy.hub import Hub
@@ -42,6 +43,7 @@ class Services:
     )
     middleware: Stack | None = None
     transparent: bool = False  # ingress: peers' addresses and ports reach us, and the app, unchanged
+    unproved: Presented | None = None  # what the app is told of peers that prove nothing
     abort_reason: str = "the proxy was stopped"
 
     def fault(self, peer: PeerAddress, flow: int | None = None) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
+from interceptor.model.forwarding import Forwarding
 from interceptor.model.identity import SECRETS, Issued, SpiffeId
 from interceptor.proxy import believed
 from interceptor.proxy.believed import Believed
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from interceptor.config.sidecar import Tls
     from interceptor.model.address import UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
+    from interceptor.model.forwarding import CertificateDetails
     from interceptor.model.identity import CertificateFiles
     from interceptor.proxy.waits import Waits
     from interceptor.routing.security import UpstreamTls
@@ -74,6 +76,7 @@ class Transport:
     trust_domains: Mapping[str, str]  # each with the primary that it is written as
     hub: Waits
     timeout: float
+    forwarding: Forwarding = field(default_factory=Forwarding)
     believed: Believed = field(default_factory=Believed)
     on_change: Callable[[Keeper, Material], None] | None = None  # other certificates are in force than these
 
@@ -95,7 +98,7 @@ class Transport:
             if refusal is not None:
                 raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
         flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority)
-        flow.peer_presented = _forwarded(stream, contexts)
+        flow.peer_presented = self.forwarding.proved(partial(_forwarded, stream, contexts))
         return stream
 
     def judge_again(self, flows: Iterable[Flow], before: Material) -> int:
@@ -263,10 +266,10 @@ def _presented(stream: TlsStream) -> tuple[PeerCertificate, tuple[str, ...]]:
     return certificates.peer(der)
 
 
-def _forwarded(stream: TlsStream, contexts: Contexts) -> bytes:
+def _forwarded(stream: TlsStream, contexts: Contexts, details: CertificateDetails) -> bytes:
     der = stream.certificate()
     assert der is not None
-    return b"By=%b;%b" % (str(contexts.material.identity).encode(), certificates.forwarded(der))
+    return b"By=%b;%b" % (str(contexts.material.identity).encode(), certificates.forwarded(der, details))
 
 
 def _said(error: ssl.SSLError) -> str:
@@ -284,6 +287,7 @@ class Credentials:
         self._trust_domains = dict.fromkeys((spec.trustDomain, *spec.trustDomainAliases), spec.trustDomain)
         self._wall_clock = wall_clock
         self._tls = spec.tls
+        self._forwarding = spec.proxyHeaders.forwarding
         self.secrets = Secrets()
         self.agent = _agent(spec.tls)
         self.workload = (
@@ -356,7 +360,9 @@ class Credentials:
 
     def transport(self, hub: Waits) -> Transport:
         """What the path does handshakes with."""
-        return Transport(self.workload, self.others, self._trust_domains, hub, self._timeout)
+        return Transport(
+            self.workload, self.others, self._trust_domains, hub, self._timeout, self._forwarding
+        )
 
 
 def _agent(tls: Tls | None) -> Agent | None:

@@ -7,11 +7,13 @@ once and never shown: no error text holds a byte of a file.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+    from interceptor.model.forwarding import CertificateDetails
     from interceptor.model.identity import CertificateFiles, SpiffeId
 
 
@@ -47,6 +50,8 @@ UNREADABLE: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm),
     *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_.*-]+", re.ASCII)
 
 _PURPOSES: Final = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
@@ -209,15 +214,25 @@ def facts(certificate: x509.Certificate) -> Facts:
 
 
 @lru_cache(maxsize=1024)
-def forwarded(der: bytes) -> bytes:
+def forwarded(der: bytes, details: CertificateDetails) -> bytes:
     """What an app is told of the certificate that its peer presented: of an element of x-forwarded-client-cert, as Envoy's."""
-    said = facts(x509.load_der_x509_certificate(der))
-    subject = said.subject if said.subject not in said.uris else ""
+    certificate = x509.load_der_x509_certificate(der)
+    said = facts(certificate)
     # A name may hold any character, and nothing that would end the text or the header may come from it. There is one
     # URI, which was parsed strictly.
-    plain = "".join(each if " " <= each <= "~" else "?" for each in subject)
-    quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
-    return f'Hash={said.fingerprint};Subject="{quoted}";URI={said.uris[0]}'.encode()
+    parts = [f"Hash={said.fingerprint}"]
+    if details.cert:
+        parts.append(f'Cert="{quote(pem(certificate), safe="")}"')
+    if details.subject:
+        subject = said.subject if said.subject not in said.uris else ""
+        plain = "".join(each if " " <= each <= "~" else "?" for each in subject)
+        quoted = plain.replace("\\", "\\\\").replace('"', '\\"')
+        parts.append(f'Subject="{quoted}"')
+    if details.uri:
+        parts.append(f"URI={said.uris[0]}")
+    if details.dns:
+        parts += [f"DNS={name}" for name in said.dns_names if _HOST.fullmatch(name)]
+    return ";".join(parts).encode()
 
 
 @lru_cache(maxsize=1024)  # peers come again; some 2 KB each

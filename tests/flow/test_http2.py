@@ -16,6 +16,7 @@ import trio.testing
 from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Sidecar, SidecarSpec, Timeouts
 from interceptor.model.connection import ResponseFlag
+from interceptor.model.forwarding import Presented
 from interceptor.model.http import LocalReply, ResponseHead
 from interceptor.model.request import RequestRecord
 from interceptor.protocol.http2 import codes
@@ -138,7 +139,7 @@ async def test_requests_that_say_the_same_get_ids_of_their_own(looked_at: bool) 
 async def test_the_app_is_told_what_a_peer_of_the_mesh_presented(looked_at: bool) -> None:
     async with world() as made:
         await wait_until(lambda: len(made.running.records.opened_flows) == 1)
-        made.running.records.opened_flows[0].peer_presented = b"By=db"
+        made.running.records.opened_flows[0].peer_presented = Presented(earlier=True, element=b"By=db")
         made.running.proxy._services.http.looks = lambda _flow: looked_at
         said = [(b"x-forwarded-client-cert", b"By=web")]
         app = None

@@ -18,12 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from interceptor.model.address import SocketAddress
 from interceptor.model.connection import Direction, ResponseFlag
+from interceptor.model.forwarding import ForwardingMode
 from interceptor.model.http import LocalReply
 from interceptor.model.identity import CertificateFiles, SpiffeId
 from interceptor.policy.peer_authentication import Mode
 from interceptor.routing.security import UpstreamTls
 from interceptor.tls.authority import Pair
 from interceptor.tls.rotation import Keeper
+from tests.support.documents import SIDECAR, configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings
 from tests.support.identities import DB, WEB, Root, write
 from tests.support.mesh import Gateways, Server, ask, call, client, echo, server, shake, view
@@ -111,6 +113,46 @@ async def test_the_app_is_told_what_its_peer_presented_behind_what_that_one_says
                 app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 assert (await trio.to_thread.run_sync(peer.recv, 1000)).endswith(b"ok")
             app.close()
+
+
+SAID = "By=spiffe://a/ns/b/sa/c;URI=spiffe://a/ns/b/sa/d"
+
+
+@pytest.mark.parametrize(
+    ("mode", "proved", "unproved"),
+    [
+        ("SANITIZE", [], []),
+        ("FORWARD_ONLY", [SAID], []),
+        ("APPEND_FORWARD", [f"{SAID},OURS"], []),
+        ("SANITIZE_SET", ["OURS"], []),
+        ("ALWAYS_FORWARD_ONLY", [SAID], [SAID]),
+    ],
+)
+async def test_what_the_app_hears_of_certificates_is_as_its_sidecar_asks(
+    tmp_path: Path, root: Root, mode: ForwardingMode, proved: list[str], unproved: list[str]
+) -> None:
+    gateway = Gateways(tmp_path, root.issue(DB), root)
+    asked = f"{SIDECAR}spec: {{proxyHeaders: {{forwardedClientCert: {mode}, setCurrentClientCertDetails: {{subject: false}}}}}}"
+    sidecar = configuration(asked).sidecar
+    gateway.forwarding = sidecar.spec.proxyHeaders.forwarding
+    server, address = listening()
+    pair = root.issue(WEB, dns_names=("web.shop",))
+    digest = x509.load_pem_x509_certificate(pair.certificate).fingerprint(hashes.SHA256()).hex()
+    ours = f"By={DB};Hash={digest};URI={WEB};DNS=web.shop"
+    context = client(tmp_path, pair, root, ("istio-http/1.1", "istio", "http/1.1"))
+    async with running_proxy(view(address), sidecar, transport=gateway) as running:
+        with server, await shake(running, context) as mesh, running.connect() as plain:
+            for peer, expected in ((mesh, proved), (plain, unproved)):
+                peer.sendall(
+                    f"GET / HTTP/1.1\r\nHost: db\r\nX-Forwarded-Client-Cert: {SAID}\r\n\r\n".encode()
+                )
+                app, _ = await trio.to_thread.run_sync(server.accept)
+                with app:
+                    head = (await trio.to_thread.run_sync(app.recv, 4000)).decode()
+                lines = [each for each in head.split("\r\n") if "client-cert" in each.lower()]
+                assert lines == [
+                    f"x-forwarded-client-cert: {each.replace('OURS', ours)}" for each in expected
+                ]
 
 
 async def test_from_a_peer_that_proved_nothing_the_app_hears_nothing_of_certificates(

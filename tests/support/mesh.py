@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from interceptor.model.address import SocketAddress
+from interceptor.model.forwarding import Forwarding
 from interceptor.model.identity import CertificateFiles
 from interceptor.policy.peer_authentication import Mode
 from interceptor.policy.policies import compiled
@@ -44,10 +45,11 @@ class Gateways:
         self.keeper = Keeper(self.files, trust_domain="cluster.local", wall_clock=lambda: self.now)
         self.others: dict[CertificateFiles, Keeper] = {}
         self.timeout = timeout
+        self.forwarding = Forwarding()
         self.trusted = dict.fromkeys(("cluster.local", *aliases), "cluster.local")
 
     def __call__(self, hub: Hub) -> Transport:
-        return Transport(self.keeper, self.others, self.trusted, hub, self.timeout)
+        return Transport(self.keeper, self.others, self.trusted, hub, self.timeout, self.forwarding)
 
 
 def client(directory: Path, pair: Pair | None, root: Root, alpn: tuple[str, ...] = ISTIO) -> ssl.SSLContext:

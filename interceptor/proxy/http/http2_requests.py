@@ -23,6 +23,7 @@ from interceptor.proxy.http.serve import complete, prepare
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from interceptor.model.forwarding import Presented
     from interceptor.model.http import Headers
     from interceptor.protocol.http2.bridge import Bridge
     from interceptor.protocol.http2.hooks import Wait
@@ -362,7 +363,7 @@ class Requests:
             record.check_time(now)
 
 
-def _onward(head: RequestHead, presented: bytes | None) -> Onward:
+def _onward(head: RequestHead, presented: Presented | None) -> Onward:
     copy = head.copy()
     anonymous = complete(copy, lambda: b"", presented) is None
     if anonymous:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from interceptor.model.address import SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow
+    from interceptor.model.forwarding import Presented
     from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.metadata import Metadata
@@ -134,18 +135,18 @@ def onward(request: http1.Request) -> http1.Onward:
 
 
 def complete(
-    head: RequestHead, request_id: Callable[[], bytes], presented: bytes | None = None
+    head: RequestHead, request_id: Callable[[], bytes], presented: Presented | None = None
 ) -> bytes | None:
     """Add what is missing and take away what nobody may say; the id, where it was there.
 
-    A peer of the mesh may say whom it speaks for, and what it presented of itself stands behind that.
+    Whether a peer may say whom it speaks for, and what it presented of itself to stand behind that, is ``presented``.
     """
     names = {name.lower(): value for name, value in head.headers}
-    earlier = [] if presented is None else get_all(head.headers, _CLIENT_CERTIFICATE)
+    told = () if presented is None or not presented.earlier else get_all(head.headers, _CLIENT_CERTIFICATE)
     if not _IDENTITY_HEADERS.isdisjoint(names):
         head.headers = [each for each in head.headers if each[0].lower() not in _IDENTITY_HEADERS]
-    if presented is not None:
-        head.headers.append((_CLIENT_CERTIFICATE, b",".join((*filter(None, earlier), presented))))
+    if presented is not None and (elements := [*filter(None, (*told, presented.element))]):
+        head.headers.append((_CLIENT_CERTIFICATE, b",".join(elements)))
     found = names.get(b"x-request-id")
     if found is None:
         head.headers.append((b"x-request-id", request_id()))

@@ -5,7 +5,8 @@ import pytest
 from interceptor.config.base import Metadata
 from interceptor.config.sidecar import Sidecar
 from interceptor.model.address import SocketAddress
-from tests.support.documents import SIDECAR, problems, sidecar
+from interceptor.model.forwarding import Forwarding
+from tests.support.documents import SIDECAR, configuration, problems, sidecar
 
 
 def test_defaults_are_those_of_the_contract() -> None:
@@ -102,3 +103,18 @@ def test_workers_are_a_number_or_one_for_each_processor(workers: int | str) -> N
 def test_what_is_wrong_is_said_at_its_field(spec: str, found: str) -> None:
     [problem] = problems(f"{SIDECAR}spec: {spec}\n")
     assert problem.startswith(f"4: {found}")
+
+
+def test_what_the_app_is_told_of_certificates_is_istios() -> None:
+    spec = "{proxyHeaders: {forwardedClientCert: SANITIZE_SET, setCurrentClientCertDetails: {cert: true, dns: false}}}"
+    told = configuration(f"{SIDECAR}spec: {spec}\n").sidecar.spec.proxyHeaders.forwarding
+    assert told == ("SANITIZE_SET", (True, True, False, True))
+    undefined = configuration(f"{SIDECAR}spec: {{proxyHeaders: {{forwardedClientCert: UNDEFINED}}}}\n")
+    assert undefined.sidecar.spec.proxyHeaders.forwarding == Forwarding()
+    found = problems(
+        f"{SIDECAR}spec: {{proxyHeaders: {{setCurrentClientCertDetails: {{chain: true}}, server: {{}}}}}}\n"
+    )
+    assert {each.partition("spec.")[2].partition(":")[0] for each in found} == {
+        "proxyHeaders.server",
+        "proxyHeaders.setCurrentClientCertDetails.chain",
+    }

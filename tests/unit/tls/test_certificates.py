@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from interceptor.errors import ConfigError
+from interceptor.model.forwarding import CertificateDetails
 from interceptor.model.identity import CertificateFiles
 from interceptor.tls import certificates
 from interceptor.tls.authority import Pair
@@ -222,7 +224,7 @@ def test_what_an_app_is_told_of_a_certificate_ends_no_text_and_no_line(root: Roo
     issued = x509.load_pem_x509_certificate(root.issue(WEB).certificate)
     der = issued.public_bytes(serialization.Encoding.DER)
     digest = issued.fingerprint(hashes.SHA256()).hex()
-    assert certificates.forwarded(der) == f'Hash={digest};Subject="";URI={WEB}'.encode()
+    assert certificates.forwarded(der, CertificateDetails()) == f'Hash={digest};Subject="";URI={WEB}'.encode()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'a";URI=x\r\nb\\\u00e9')])
     key = ec.generate_private_key(ec.SECP256R1())
     odd = (
@@ -234,8 +236,30 @@ def test_what_an_app_is_told_of_a_certificate_ends_no_text_and_no_line(root: Roo
         )
         .sign(key, hashes.SHA256())
     )
-    told = certificates.forwarded(odd.public_bytes(serialization.Encoding.DER)).decode()
+    told = certificates.forwarded(odd.public_bytes(serialization.Encoding.DER), CertificateDetails()).decode()
     subject = told.partition('Subject="')[2].removesuffix(f'";URI={WEB}')
     assert subject.isprintable()
     assert subject.isascii()
     assert not re.search(r'(?<!\\)(\\\\)*"', subject), subject
+
+
+@pytest.mark.parametrize("subject", [False, True])
+@pytest.mark.parametrize("cert", [False, True])
+@pytest.mark.parametrize("dns", [False, True])
+@pytest.mark.parametrize("uri", [False, True])
+def test_an_app_is_told_what_was_asked_for_in_envoys_order(
+    root: Root, subject: bool, cert: bool, dns: bool, uri: bool
+) -> None:
+    pair = root.odd((str(WEB),), dns_names=("web.shop", "*.web.shop", "a;URI=spiffe://x", "b\r\nc: d", 'e"'))
+    issued = x509.load_pem_x509_certificate(pair.certificate)
+    der = issued.public_bytes(serialization.Encoding.DER)
+    told = certificates.forwarded(der, CertificateDetails(subject, cert, dns, uri)).decode()
+    expected = [f"Hash={issued.fingerprint(hashes.SHA256()).hex()}"]
+    pem = told.partition('Cert="')[2].partition('"')[0]
+    assert unquote(pem) == (pair.certificate.decode() if cert else "")
+    assert not set(pem) & set('/+= \n";,')
+    expected += [f'Cert="{pem}"'] if cert else []
+    expected += [f'Subject="{issued.subject.rfc4514_string()}"'] if subject else []
+    expected += [f"URI={WEB}"] if uri else []
+    expected += ["DNS=web.shop", "DNS=*.web.shop"] if dns else []
+    assert told == ";".join(expected)
