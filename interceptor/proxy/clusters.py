@@ -6,7 +6,7 @@ State belongs to a cluster's name and outlives snapshots. It is each worker's ow
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import math
 from random import Random  # noqa: TID251 (spreads load; nobody gains by guessing it)
 from typing import TYPE_CHECKING, Final
 
@@ -48,18 +48,34 @@ class ClusterState:
         self.used_at = 0.0
         self._handing = False
         self._chance = chance
-        self._active: Counter[UpstreamAddress] = Counter()
-        self._outliers = None if cluster.traffic.outliers is None else Outliers(cluster.traffic.outliers)
+        self._active: dict[UpstreamAddress, int] = {}
+        self._choice = Choice(chance, self._active)
         self._unhealthy: frozenset[UpstreamAddress] = frozenset()  # by active checks
         self._since: dict[UpstreamAddress, float] = {}  # of those that are new: from when
         self._sweep_at = 0.0
         self._warm_at = 0.0  # when weights are looked at again; 0: nobody warms up
         self._groups: tuple[tuple[float, Sequence[Endpoint]], ...] | None = None
+        self._look_at = 0.0  # when something may have to be done about them
+        self._lone: UpstreamAddress | None = None  # the only endpoint to choose, where there is one
         self._balancers: dict[int, Balancer] = {}  # by group
+        self._set_limits()
+        self._set_outliers()
+
+    def _set_limits(self) -> None:
+        """What is asked at each request, at hand."""
+        traffic = self.cluster.traffic
+        self.most_requests = math.inf if traffic.max_requests is None else traffic.max_requests
+        self.most_connections = math.inf if traffic.max_connections is None else traffic.max_connections
+
+    def _set_outliers(self) -> None:
+        wanted = self.cluster.traffic.outliers
+        self._outliers = None if wanted is None else Outliers(wanted)
+        self.watches = wanted is not None  # whether it matters how attempts go
 
     def follow(self, cluster: Cluster, now: float) -> None:
         """The cluster is of a newer snapshot now; what did not change is kept."""
         before, self.cluster = self.cluster, cluster
+        self._look_at = 0.0
         if cluster.endpoints != before.endpoints:
             for address in cluster.decisions.keys() - before.decisions.keys():
                 self._since[address] = now
@@ -73,9 +89,9 @@ class ClusterState:
                 before.traffic.hash_on,
             ):
                 self._balancers.clear()
+        self._set_limits()
         if cluster.traffic.outliers != before.traffic.outliers:
-            wanted = cluster.traffic.outliers
-            self._outliers = None if wanted is None else Outliers(wanted)
+            self._set_outliers()
 
     def pick(
         self,
@@ -92,15 +108,19 @@ class ClusterState:
         self.used_at = now
         if elsewhere and tried and (other := self._elsewhere(tried)) is not None:
             return other
-        groups = self._usable(now)
+        groups = self._groups
+        if groups is None or now >= self._look_at:
+            groups = self._look(now)
+        if self._lone is not None:
+            return self._lone
         if not groups:
             return None
         index = 0 if len(groups) == 1 else balance.drawn(groups, self._chance.random())
-        endpoints = groups[index][1]
         balancer = self._balancers.get(index)
         if balancer is None:
             balancer = self._balancers[index] = self._balancer()
-        chosen = balancer.choose(endpoints, Choice(self._chance, self._active, key)).address
+        self._choice.key = key
+        chosen = balancer.choose(groups[index][1], self._choice).address
         if chosen not in tried:
             return chosen
         others = [each.address for _, group in groups for each in group if each.address not in tried]
@@ -114,7 +134,7 @@ class ClusterState:
         if not usable:
             return None
         endpoints = usable[balance.drawn(usable, self._chance.random())][1]
-        return LeastRequest().choose(endpoints, Choice(self._chance, self._active)).address
+        return LeastRequest().choose(endpoints, self._choice).address
 
     def _balancer(self) -> Balancer:
         traffic = self.cluster.traffic
@@ -122,7 +142,7 @@ class ClusterState:
             return Ring(traffic.hash_on.ring)
         return _BALANCERS[traffic.balancing]()
 
-    def _usable(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
+    def _look(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
         """The groups of endpoints to choose among; made anew when something about them has changed."""
         outliers = self._outliers
         if outliers is not None and now >= self._sweep_at:
@@ -130,11 +150,13 @@ class ClusterState:
             for address in outliers.sweep(now, self._members()):
                 _log.info("%s of %s is used again", address, self.cluster.name)
                 self._groups = None
-        if self._warm_at and now >= self._warm_at:
-            self._groups = None
-        if self._groups is None:
-            self._groups = self._grouped(now)
-        return self._groups
+        groups = self._groups
+        if groups is None or (self._warm_at and now >= self._warm_at):
+            groups = self._groups = self._grouped(now)
+            alone = len(groups) == 1 and len(groups[0][1]) == 1
+            self._lone = groups[0][1][0].address if alone else None
+        self._look_at = min(math.inf if outliers is None else self._sweep_at, self._warm_at or math.inf)
+        return groups
 
     def _grouped(self, now: float) -> tuple[tuple[float, Sequence[Endpoint]], ...]:
         endpoints, traffic = self._weighted(now), self.cluster.traffic
@@ -176,13 +198,11 @@ class ClusterState:
 
     def full(self) -> bool:
         """Whether no further request may begin."""
-        limit = self.cluster.traffic.max_requests
-        return limit is not None and self.requests >= limit
+        return self.requests >= self.most_requests
 
     def has_connection(self) -> bool:
         """Whether one more connection may carry something."""
-        limit = self.cluster.traffic.max_connections
-        return limit is None or self.connections < limit
+        return self.connections < self.most_connections
 
     def may_wait(self) -> bool:
         """Whether one more request may wait for a connection."""
@@ -192,8 +212,10 @@ class ClusterState:
     def leave_connection(self) -> None:
         """A connection carries nothing any more: who waits longest has it. One that is over at once leaves it to the next."""
         self.connections -= 1
-        if self._handing:
-            return
+        if self.waiting and not self._handing:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         self._handing = True
         try:
             while self.waiting and self.has_connection():
@@ -212,18 +234,15 @@ class ClusterState:
 
     def begin(self, address: UpstreamAddress) -> None:
         """An attempt goes to an endpoint."""
-        self._active[address] += 1
+        self._active[address] = self._active.get(address, 0) + 1
 
     def end(self, address: UpstreamAddress) -> None:
         """It is over."""
-        self._active[address] -= 1
-        if not self._active[address]:
+        left = self._active[address] - 1
+        if left:
+            self._active[address] = left
+        else:
             del self._active[address]
-
-    @property
-    def watches(self) -> bool:
-        """Whether it matters how attempts go."""
-        return self._outliers is not None
 
     def note(self, address: UpstreamAddress, outcome: Outcome, now: float) -> None:
         """How an attempt went, as the endpoint's health sees it."""

@@ -17,7 +17,7 @@ from interceptor.proxy.course import Courses
 from interceptor.proxy.http.metadata import metadata_of
 from interceptor.proxy.http.pool import Pool
 from interceptor.proxy.http.request_ids import request_ids
-from interceptor.proxy.http.routed import Router
+from interceptor.proxy.http.router import Router
 from interceptor.proxy.http.serve import Serving
 from interceptor.proxy.hub import Hub
 from interceptor.proxy.listener import Listener

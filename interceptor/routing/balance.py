@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, Protocol
@@ -38,7 +38,7 @@ class Endpoint:
     share: int = 0  # of its locality, among the localities of its priority
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """What a balancer may look at: randomness, the requests in flight by address, the hash of this request."""
 
@@ -83,13 +83,12 @@ class Weighted:
 
     def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
         """Any one."""
-        if endpoints is not self._of:
-            self._of = endpoints
-            self._sums = list(itertools.accumulate(endpoint.weight for endpoint in endpoints))
-        if len(endpoints) == 1:
-            return endpoints[0]
-        point = choice.rng.randrange(self._sums[-1]) + 1
-        return endpoints[bisect_left(self._sums, point)]
+        sums = self._sums if endpoints is self._of else self._learn(endpoints)
+        return endpoints[bisect_right(sums, choice.rng.random() * sums[-1])]
+
+    def _learn(self, endpoints: Sequence[Endpoint]) -> list[int]:
+        self._of, self._sums = endpoints, list(itertools.accumulate(each.weight for each in endpoints))
+        return self._sums
 
 
 class LeastRequest(Weighted):
@@ -97,15 +96,15 @@ class LeastRequest(Weighted):
 
     def choose(self, endpoints: Sequence[Endpoint], choice: Choice) -> Endpoint:
         """The one with fewer requests in flight for its weight."""
-        one, other = super().choose(endpoints, choice), super().choose(endpoints, choice)
+        sums = self._sums if endpoints is self._of else self._learn(endpoints)
+        random, most = choice.rng.random, sums[-1]
+        one = endpoints[bisect_right(sums, random() * most)]
+        other = endpoints[bisect_right(sums, random() * most)]
         if one is other:
             return one
-
-        def load(endpoint: Endpoint) -> float:
-            # Without the request to come: between two that are idle the weights have drawn already.
-            return choice.active.get(endpoint.address, 0) / endpoint.weight
-
-        return one if load(one) <= load(other) else other
+        # Without the request to come: between two that are idle the weights have drawn already.
+        load = choice.active.get
+        return one if load(one.address, 0) * other.weight <= load(other.address, 0) * one.weight else other
 
 
 class Ring:

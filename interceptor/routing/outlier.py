@@ -67,12 +67,15 @@ class Outliers:
         Envoy's bound: one endpoint may always go, where the percentage is not 0, and others as long as no more than
         ``max_ejection_percent`` of the members are ejected then: never all of several where it is below 100.
         """
+        record = self.records.get(address)
+        if outcome is Outcome.SUCCESS:
+            if record is not None:
+                record.server_errors = record.gateway_errors = record.local_failures = 0
+            return None
         if address not in members:
             return None  # gone in the meantime: nothing to remember
-        record = self.records.setdefault(address, Record())
-        if outcome is Outcome.SUCCESS:
-            record.server_errors = record.gateway_errors = record.local_failures = 0
-            return None
+        if record is None:
+            record = self.records[address] = Record()
         self._count(record, outcome)
         reason = self._reason(record)
         if reason is None or record.ejected_until is not None:

@@ -1,16 +1,19 @@
 """PURE. What routing decided about a request, kept for those that say the same: most clients repeat themselves.
 
-A plan is of one snapshot and dies with it. It is made when the same request comes again, and only where nothing about it is
-left to chance or to what comes later: no fault, no copy, one destination, no policy, no filter.
+A plan is of one snapshot and dies with it. It is made when the same request comes again, and only where nothing about it
+depends on more than the request, its client's address and the draw of a destination: no fault, no copy, no policy, no filter.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from interceptor.routing.traffic import hash_key
+
 if TYPE_CHECKING:
     from interceptor.config.virtual_service import HTTPRouteDestination
     from interceptor.model.address import OriginalDestination
+    from interceptor.model.request import Destination
     from interceptor.routing.clusters import Cluster
     from interceptor.routing.destinations import Decision
     from interceptor.routing.routes import Question, Taken
@@ -20,16 +23,34 @@ ATTEMPT: Final = b"x-envoy-attempt-count"
 _ID: Final = "x-request-id"  # made for each request: what depends on it is no plan
 
 
-class Plan(NamedTuple):
-    """Where a request goes, and the bytes of its head for the first attempt; an id that it does not have goes in between."""
+class Keyed(NamedTuple):
+    """What of a request its endpoint depends on: the same for all that say the same, or their client's address."""
 
-    question: Question
+    key: bytes | None
+    by_peer: bool
+
+
+class Way(NamedTuple):
+    """To one of the destinations, and the bytes of the head for the first attempt; an id that it does not have goes in between."""
+
     cluster: Cluster
-    taken: Taken | None
     chosen: HTTPRouteDestination | None
+    destination: Destination  # as it is recorded
+    keyed: Keyed
+    changes: bool  # whether answers are changed
     before: bytes
     request_id: bytes | None
     after: bytes
+
+
+class Plan(NamedTuple):
+    """Where a request goes."""
+
+    question: Question
+    taken: Taken | None
+    ways: tuple[Way, ...]
+    again: frozenset[int] = frozenset()  # statuses below 500 after which there may be another attempt
+    timed: bool = False  # it may not take as long as it likes
 
 
 class _Known(NamedTuple):
@@ -44,6 +65,9 @@ class Plans:
     """Those of one snapshot, found by the request's very object."""
 
     def __init__(self) -> None:
+        self.age: Final = (
+            object()
+        )  # who keeps a plan keeps this to see that the snapshot is another one: not the snapshot
         self._known: dict[int, _Known] = {}
 
     def find(self, request: object, decision: Decision, destination: OriginalDestination) -> Plan | None:
@@ -80,19 +104,23 @@ def _is_of(known: _Known, request: object, decision: Decision, destination: Orig
     )
 
 
-def always(taken: Taken | None, cluster: Cluster) -> bool:
-    """Whether a request like this one would be treated the same each time."""
-    on = cluster.traffic.hash_on
-    if on is not None and on.header == _ID.encode():
-        return False
+def may_be_kept(taken: Taken | None) -> bool:
+    """Whether the route does to each request like this one the same, but for the draw of a destination."""
     if taken is None:
         return True
-    spec, route = taken.route.spec, taken.route
-    said = (condition.said for match in route.matches for condition in match.conditions)
-    return (
-        len(spec.route) == 1
-        and spec.fault is None
-        and route.cors is None
-        and not spec.copies
-        and not any(_ID in each for each in said)
-    )
+    spec = taken.route.spec
+    said = (condition.said for match in taken.route.matches for condition in match.conditions)
+    return spec.fault is None and not spec.copies and not any(_ID in each for each in said)
+
+
+def keyed(cluster: Cluster, question: Question) -> Keyed | None:
+    """What an endpoint of a cluster is chosen by, for each request like this one; None where that is another thing each time."""
+    on = cluster.traffic.hash_on
+    if on is None:
+        return Keyed(None, by_peer=False)
+    if on.header == _ID.encode():
+        return None
+    if (on.header, on.parameter, on.cookie) == (None, None, None):
+        return Keyed(None, by_peer=True)
+    key = hash_key(on, question, "")[1]
+    return None if key is None and on.cookie is not None else Keyed(key, by_peer=False)

@@ -80,6 +80,11 @@ def reason_to_retry(policy: RetryPolicy, method: bytes, attempt: Attempt) -> str
     return next((each for each in sorted(policy.conditions) if _holds(each, policy, attempt)), None)
 
 
+def retried_below_500(policy: RetryPolicy) -> frozenset[int]:
+    """The statuses below 500 after which there may be another attempt at a request that is not gRPC."""
+    return frozenset(status for status in (409, *policy.status_codes) if status < 500 and policy.attempts)
+
+
 def _holds(condition: str, policy: RetryPolicy, attempt: Attempt) -> bool:
     status = attempt.status
     match condition:

@@ -202,7 +202,7 @@ def port_of(authority: bytes) -> int | None:
 
 def drawn(route: Sequence[T], sums: Sequence[int], chance: Chance) -> T:
     """One of several destinations, by the sums of their weights."""
-    return route[0] if len(route) == 1 else route[bisect_right(sums, chance.randrange(sums[-1]))]
+    return route[0] if len(route) == 1 else route[bisect_right(sums, chance.random() * sums[-1])]
 
 
 def weight_sums(route: Sequence[HTTPRouteDestination | RouteDestination]) -> tuple[int, ...]:
@@ -305,6 +305,37 @@ def _replaced(match: Match | None, path: bytes, by: bytes) -> bytes:
     if prefix is None and match is None:
         prefix = b"/"  # Istio: a route without a match is one with the prefix "/"
     return by if prefix is None else by + path[len(prefix) :]
+
+
+def changed(
+    head: http.RequestHead, taken: Taken, question: Question, chosen: HTTPRouteDestination
+) -> http.RequestHead:
+    """A request's head as the upstream is to see it; the log has the client's."""
+    spec = taken.route.spec
+    target = rewritten(taken, question)
+    headers, authority = list(head.headers), head.authority
+    if target != head.target:
+        http.put(headers, b"x-envoy-original-path", question.head.path)
+    if spec.rewrite is not None and spec.rewrite.authority is not None:
+        authority = spec.rewrite.authority.encode()
+        http.put(headers, b"host", authority)
+    change_headers(headers, spec.headers.request, chosen.headers.request)
+    return http.RequestHead(head.method, target, authority, head.scheme, head.version, headers)
+
+
+def changes_answers(taken: Taken, chosen: HTTPRouteDestination) -> bool:
+    """Whether the answer to a request is not passed on as it is."""
+    route = taken.route
+    return route.cors is not None or says(route.spec.headers.response) or says(chosen.headers.response)
+
+
+def change_answer(
+    head: http.ResponseHead, asked: http.RequestHead, taken: Taken, chosen: HTTPRouteDestination
+) -> None:
+    """Do to an upstream's answer what a route asks for; pages of other origins are told whether they may read it."""
+    change_headers(head.headers, taken.route.spec.headers.response, chosen.headers.response)
+    if taken.route.cors is not None:
+        taken.route.cors.change(asked, head.headers)
 
 
 def redirection(taken: Taken, question: Question) -> tuple[int, bytes]:

@@ -166,8 +166,9 @@ class Answered(RequestRecord):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
-        if self.routed is not None:
-            self.routed.finished()
+        routed, self.routed = self.routed, None
+        if routed is not None:
+            routed.finished()
         self.ended = self._service.all.clock()
         if self.passing is not None:
             self.passing.finished()

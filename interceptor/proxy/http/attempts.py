@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.serve import Serving
     from interceptor.routing.clusters import Cluster
     from interceptor.routing.routes import Question
+    from interceptor.routing.table import Routing
 
 _NO_ENDPOINT: Final = replies.reply(
     503, ResponseFlag.NO_HEALTHY_UPSTREAM, "no_healthy_upstream",
@@ -65,9 +66,18 @@ _TRY_TIMEOUT: Final = replies.reply(
 class Means:
     """What requests are brought to clusters with."""
 
-    def __init__(self, serving: Serving, states: ClusterStates) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        routing: Callable[[], Routing | None],
+        states: ClusterStates,
+        judged: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``judged``: whether policies are asked about requests."""
         self.serving = serving
+        self.routing = routing
         self.states = states
+        self.judged = judged
         self.mirrors = Mirrors(serving, states)
 
 
@@ -76,7 +86,7 @@ class Attempts:
 
     __slots__ = (
         "_address", "_attempts", "_cluster", "_cookie", "_deadline", "_exchange", "_head", "_inside", "_means", "_mirrored", "_policy",
-        "_question", "_retrying", "_state", "_tried", "_try_deadline", "_waiting", "_written",
+        "_question", "_retrying", "_state", "_tried", "_try_deadline", "_waiting",
     )  # fmt: skip
 
     def __init__(self, means: Means, exchange: Exchange, question: Question) -> None:
@@ -84,7 +94,6 @@ class Attempts:
         self._exchange = exchange
         self._question = question  # what routes were asked about it
         self._head = exchange.head  # as the upstream is to see it
-        self._written: bytes | None = None  # the same for the first attempt, by a plan
         self._policy = _ONCE
         self._cluster: Cluster | None = None
         self._state: ClusterState | None = None  # from when the request counts as in flight there
@@ -164,13 +173,11 @@ class Attempts:
         self._address = address
         self._tried.append(address)
         state.begin(address)
-        written, self._written = self._written, None
-        if written is None:
-            http.put(self._head.headers, ATTEMPT, b"%d" % self._attempts)
+        http.put(self._head.headers, ATTEMPT, b"%d" % self._attempts)
         if policy.per_try_timeout is not None:
             self._try_deadline = self._timer(policy.per_try_timeout, self._try_is_late)
         decision = cluster.decisions.get(address) or state.cluster.decisions[address]
-        exchange.attempt(decision, self._head, cluster.traffic, written)
+        exchange.attempt(decision, self._head, cluster.traffic)
 
     def _key(self, cluster: Cluster) -> bytes | None:
         """What of this request its endpoint depends on."""
@@ -268,12 +275,8 @@ class Attempts:
         if not self._exchange.replayable:  # more of the body has come meanwhile than is kept
             self._exchange.refuse(replies.CLOSED)
         elif not self._exchange.over:
-            self._prepare_again()
             self._attempt()
             self._exchange.catch_up()
-
-    def _prepare_again(self) -> None:
-        """Have a head for another attempt."""
 
     def _is_late(self) -> None:
         if not self._exchange.over:

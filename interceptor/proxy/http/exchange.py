@@ -37,7 +37,7 @@ from interceptor.proxy.endings import DialError
 from interceptor.proxy.http import dialling, replies
 from interceptor.proxy.http.answered import Answered
 from interceptor.proxy.http.client import REPLAYABLE, Connection
-from interceptor.proxy.http.serve import Service, complete, onward as make_onward, pool_key, prepare
+from interceptor.proxy.http.serve import Service, complete, onward as make_onward, prepare
 from interceptor.routing.retry import Failure
 
 if TYPE_CHECKING:
@@ -79,9 +79,12 @@ class Exchange(Answered):
 
     def start(self) -> None:
         """Serve the request whose head is known."""
-        every = self._service.all
+        service = self._service
+        every, planned = service.all, service.planned
         if every.metadata is not None:
             every.metadata.begun(self)
+        if planned is not None and planned.takes(self):
+            return
         if not every.looks(self.flow):
             onward = self._request.onward or make_onward(self._request)
             request_id = onward.request_id
@@ -93,8 +96,11 @@ class Exchange(Answered):
             self._send()
             return
         router = every.router
-        if router is None or every.filters is not None or not router.follows_plan(self):
-            self._begin()
+        if router is not None and planned is None and every.filters is None:
+            planned = service.planned = router.follows_plan(self)
+            if planned is not None:
+                return
+        self._begin()
 
     def _begin(self) -> None:
         """The same where policies, filters or routes may have their say."""
@@ -220,20 +226,24 @@ class Exchange(Answered):
         if size <= REPLAYABLE and self.upgrade is None:
             self._kept, self._kept_size = list(self._held), size
 
-    def attempt(
-        self, decision: Decision, head: RequestHead, traffic: Traffic, written: bytes | None = None
-    ) -> None:
-        """Send the request, with another head, to another upstream; ``written``: the bytes of it, where they are known."""
-        every, flow = self._service.all, self.flow
-        multiplexed = multiplexes(decision.protocol, head, self.upgrade)
-        # A connection's requests mostly go where the one before went.
-        origin, last = self._service, self._service.last
-        if last is None or last.decision is not decision or last.multiplexed is not multiplexed:
-            key = pool_key(decision, reuse=traffic.reuse)
-            last = origin.last = Service(every, flow, decision, key, multiplexed=multiplexed)
-        self._service = last
-        self._head, self._replay, self._written = head, None, written
+    def go(self, decision: Decision, traffic: Traffic, written: bytes) -> None:
+        """Send the request, whose head has been written, to an upstream of HTTP/1."""
+        every = self._service.all
+        service = self._service = self._service.towards(decision, traffic.reuse)
+        self._written = written
         self.connect_timeout = traffic.connect_timeout or every.connect_timeout
+        connection = every.pool.take(service.key)
+        if connection is None:
+            self.spawn(self._dial)
+        else:
+            self._carry(connection)
+
+    def attempt(self, decision: Decision, head: RequestHead, traffic: Traffic) -> None:
+        """Send the request, with another head, to another upstream."""
+        multiplexed = multiplexes(decision.protocol, head, self.upgrade)
+        self._service = self._service.towards(decision, traffic.reuse, multiplexed=multiplexed)
+        self._head, self._replay, self._written = head, None, None
+        self.connect_timeout = traffic.connect_timeout or self._service.all.connect_timeout
         if self._kept is not None:
             self._held = list(self._kept)
         self._send()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interceptor.model.request import RequestRecord
     from interceptor.proxy.http.metadata import Metadata
     from interceptor.proxy.http.pool import Pool
-    from interceptor.proxy.http.roles import Filters, Judge, Live, Router, Served, Shared
+    from interceptor.proxy.http.roles import Filters, Judge, Live, Planned, Router, Served, Shared
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.tracker import Recorder
     from interceptor.proxy.transport import Transport
@@ -35,6 +35,7 @@ _CLIENT_CERTIFICATE: Final = b"x-forwarded-client-cert"
 _IDENTITY_HEADERS: Final = frozenset(
     (_CLIENT_CERTIFICATE, b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
 )
+MOST_OTHERS: Final = 16  # upstreams of a connection's requests that are remembered
 MARK: Final = b"\0"  # where an id belongs: no head has it
 
 
@@ -107,7 +108,23 @@ class Service:
     key: object  # connections to the upstream that have the same one are shared
     sources: Iterator[SocketAddress] | None = None
     multiplexed: bool = False  # requests go to the upstream on streams of HTTP/2
-    last: Service | None = None  # of the request before that a route took elsewhere
+    planned: Planned | None = None  # the requests of the connection that go by plans
+    _others: dict[int, Service] | None = (
+        None  # what routes took requests elsewhere by, by the decision's very object
+    )
+
+    def towards(self, decision: Decision, reuse: Reuse | None, *, multiplexed: bool = False) -> Service:
+        """The same towards another upstream; mostly one where requests of the connection went before."""
+        others = self._others
+        if others is None or len(others) >= MOST_OTHERS:
+            others = self._others = {}
+        found = others.get(id(decision))
+        if found is None or found.decision is not decision or found.multiplexed is not multiplexed:
+            key = pool_key(decision, reuse=reuse)
+            found = others[id(decision)] = Service(
+                self.all, self.flow, decision, key, multiplexed=multiplexed, _others=others
+            )
+        return found
 
 
 def pool_key(decision: Decision, alone: int | None = None, reuse: Reuse | None = None) -> object:

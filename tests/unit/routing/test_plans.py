@@ -9,7 +9,7 @@ from interceptor.model.address import OriginalDestination, SocketAddress
 from interceptor.model.http import RequestHead
 from interceptor.routing.clusters import Cluster
 from interceptor.routing.destinations import Decision
-from interceptor.routing.plans import MOST, Plan, Plans, always
+from interceptor.routing.plans import MOST, Keyed, Plan, Plans, keyed, may_be_kept
 from interceptor.routing.routes import Question, Taken
 from interceptor.state.snapshot import take
 from tests.support.documents import configuration
@@ -40,29 +40,45 @@ TO = "route: [{destination: {host: shop.example}}]"
 
 
 @pytest.mark.parametrize(
-    ("route", "rule", "expected"),
+    ("route", "expected"),
     [
-        ("", "", True),
-        (f"{{{TO}}}", "", True),
-        (f"{{timeout: 1s, rewrite: {{uri: /x}}, {TO}}}", "", True),
-        (f"{{match: [{{uri: {{prefix: /}}}}], {TO}}}", "", True),
-        (f"{{match: [{{headers: {{x-request-id: {{regex: '.*'}}}}}}, {{uri: {{prefix: /}}}}], {TO}}}", "", False),
-        (f"{{fault: {{delay: {{percentage: {{value: 1}}, fixedDelay: 1s}}}}, {TO}}}", "", False),
-        (f"{{mirror: {{host: shop.example}}, {TO}}}", "", False),
-        (f"{{corsPolicy: {{allowOrigins: [{{exact: 'http://a'}}]}}, {TO}}}", "", False),
-        ("{route: [{destination: {host: shop.example}, weight: 1}, {destination: {host: shop.example}, weight: 1}]}", "", False),
-        ("", "{loadBalancer: {consistentHash: {httpHeaderName: x-user}}}", True),
-        ("", "{loadBalancer: {consistentHash: {httpHeaderName: X-Request-Id}}}", False),
+        ("", True),
+        (f"{{{TO}}}", True),
+        (f"{{timeout: 1s, rewrite: {{uri: /x}}, {TO}}}", True),
+        (f"{{match: [{{uri: {{prefix: /}}}}], {TO}}}", True),
+        (f"{{match: [{{headers: {{x-request-id: {{regex: '.*'}}}}}}, {{uri: {{prefix: /}}}}], {TO}}}", False),
+        (f"{{fault: {{delay: {{percentage: {{value: 1}}, fixedDelay: 1s}}}}, {TO}}}", False),
+        (f"{{mirror: {{host: shop.example}}, {TO}}}", False),
+        (f"{{corsPolicy: {{allowOrigins: [{{exact: 'http://a'}}]}}, {TO}}}", True),
+        ("{route: [{destination: {host: shop.example}, weight: 1}, {destination: {host: shop.example}, weight: 1}]}", True),
     ],
 )  # fmt: skip
-def test_what_is_left_to_chance_or_to_an_id_is_no_plan(route: str, rule: str, *, expected: bool) -> None:
-    assert always(*taken_of(route, rule)) is expected
+def test_what_a_fault_a_copy_or_an_id_has_a_say_in_is_no_plan(route: str, *, expected: bool) -> None:
+    assert may_be_kept(taken_of(route)[0]) is expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("", Keyed(None, by_peer=False)),
+        ("{loadBalancer: {consistentHash: {httpHeaderName: x-user}}}", Keyed(b"me", by_peer=False)),
+        ("{loadBalancer: {consistentHash: {httpHeaderName: x-other}}}", Keyed(None, by_peer=False)),
+        ("{loadBalancer: {consistentHash: {useSourceIp: true}}}", Keyed(None, by_peer=True)),
+        ("{loadBalancer: {consistentHash: {httpCookie: {name: there, ttl: 0s}}}}", Keyed(b"c", by_peer=False)),
+        ("{loadBalancer: {consistentHash: {httpCookie: {name: made, ttl: 0s}}}}", None),
+        ("{loadBalancer: {consistentHash: {httpHeaderName: X-Request-Id}}}", None),
+    ],
+)  # fmt: skip
+def test_what_an_endpoint_is_chosen_by(policy: str, expected: Keyed | None) -> None:
+    head = RequestHead(
+        b"GET", b"/", b"shop.example", b"http", b"1.1", [(b"x-user", b"me"), (b"cookie", b"there=c")]
+    )
+    assert keyed(taken_of("", policy)[1], Question(head, 80)) == expected
 
 
 def test_a_plan_is_for_the_same_request_on_the_same_way() -> None:
     plans, request, other = Plans(), object(), object()
-    _, cluster = taken_of("")
-    plan = Plan(Question(HEAD, 80), cluster, None, None, b"", None, b"")
+    plan = Plan(Question(HEAD, 80), None, ())
     assert not plans.comes_again(request, DECISION, HERE)
     assert plans.find(request, DECISION, HERE) is None
     assert plans.comes_again(request, DECISION, HERE)
@@ -74,6 +90,10 @@ def test_a_plan_is_for_the_same_request_on_the_same_way() -> None:
     assert plans.find(request, elsewhere, HERE) is None
     assert not plans.comes_again(request, DECISION, THERE), "and the last way counts"
     assert plans.find(request, DECISION, HERE) is None
+
+
+def test_each_snapshot_has_an_age_of_its_own() -> None:
+    assert Plans().age is not Plans().age
 
 
 def test_plans_are_bounded() -> None:

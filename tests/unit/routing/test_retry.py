@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,6 +15,7 @@ from interceptor.routing.retry import (
     RetryPolicy,
     backoff,
     reason_to_retry,
+    retried_below_500,
     retry_policy,
 )
 from tests.support.documents import virtual_service
@@ -66,6 +68,26 @@ def test_a_document_may_say_otherwise() -> None:
 def test_backoff_grows_to_a_bound(attempt: int, seed: int) -> None:
     wait = backoff(RetryPolicy(), attempt, random.Random(seed))
     assert 0 <= wait <= min(0.025 * (2**attempt - 1), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (RetryPolicy(), {409}),
+        (RetryPolicy(attempts=0, status_codes=frozenset((418,))), set()),
+        (RetryPolicy(status_codes=frozenset((200, 418, 503))), {200, 409, 418}),
+    ],
+)
+def test_answers_that_may_be_tried_again_although_the_server_is_well(
+    asked: RetryPolicy, expected: set[int]
+) -> None:
+    found = retried_below_500(asked)
+    assert found == expected
+    every = replace(asked, conditions=CONDITIONS)
+    tried = {
+        each for each in range(100, 500) if reason_to_retry(every, b"GET", Attempt(status=each)) is not None
+    }
+    assert tried <= found or not asked.attempts
 
 
 @pytest.mark.parametrize(

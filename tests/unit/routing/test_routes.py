@@ -6,11 +6,14 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from interceptor.model.http import Headers, RequestHead
+from interceptor.model.http import Headers, RequestHead, ResponseHead
 from interceptor.routing.routes import (
     Question,
     RouteTable,
+    change_answer,
     change_headers,
+    changed,
+    changes_answers,
     cluster_name,
     host_of,
     port_of,
@@ -220,6 +223,38 @@ def test_header_operations() -> None:
     headers = [(b"a", b"1"), (b"B", b"1"), (b"b", b"0"), (b"c", b"1")]
     change_headers(headers, found.route.spec.headers.request)
     assert headers == [(b"c", b"1"), (b"b", b"2"), (b"c", b"3")]
+
+
+def test_a_head_is_changed_for_the_upstream_alone() -> None:
+    spec = f"rewrite: {{uri: /new, authority: c.d}}, headers: {{request: {{set: {{x: '1'}}}}}}, {ROUTE}"
+    asked = question(b"/old?q", headers=[(b"host", b"a.b")])
+    found = table(f"hosts: [a.b]\nhttp: [{{{spec}}}]").take(asked)
+    assert found is not None
+    head = changed(asked.head, found, asked, found.route.spec.route[0])
+    assert (head.target, head.authority) == (b"/newold?q", b"c.d")
+    assert head.headers == [(b"x-envoy-original-path", b"/old?q"), (b"host", b"c.d"), (b"x", b"1")]
+    assert asked.head.headers == [(b"host", b"a.b")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("", [(b"a", b"1")]),
+        ("headers: {response: {set: {b: '2'}}}, ", [(b"a", b"1"), (b"b", b"2")]),
+        (
+            "corsPolicy: {allowOrigins: [{exact: 'http://o'}]}, ",
+            [(b"a", b"1"), (b"access-control-allow-origin", b"http://o"), (b"vary", b"origin")],
+        ),
+    ],
+)
+def test_an_answer_is_changed_as_the_route_says(spec: str, expected: Headers) -> None:
+    asked = question(headers=[(b"origin", b"http://o")])
+    found = table(f"hosts: [a.b]\nhttp: [{{{spec}{ROUTE}}}]").take(asked)
+    assert found is not None
+    answer, chosen = ResponseHead(200, b"OK", [(b"a", b"1")]), found.route.spec.route[0]
+    assert changes_answers(found, chosen) is bool(spec)
+    change_answer(answer, asked.head, found, chosen)
+    assert answer.headers == expected
 
 
 @given(st.from_regex(rb"[a-z.\-]{0,20}", fullmatch=True), st.one_of(st.none(), st.integers(0, 65535)))
