@@ -79,6 +79,7 @@ Glossary (one word per concept; Envoy's, Istio's or the kernel's):
     starter               the small process that forks workers and keeps their listeners
     supervisor            the main process where there are several workers: it decides and answers, and serves no flow
     upstream              the address we dial for a flow
+    work                  what may be done in turns: it stops between two steps, and the data path has its turn
     worker                what accepts and relays: the main process itself, or one of several processes
 """
 

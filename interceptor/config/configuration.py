@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
+from interceptor.model.work import STEP, Work, done, steps
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Literal
 
     from interceptor.config.authorization_policy import AuthorizationPolicy
@@ -92,14 +94,28 @@ PLACES: Final = {
 
 def assembled(judged: Iterable[tuple[DocumentStatus, Document]]) -> Configuration:
     """The configuration that accepted documents make; one of them is the Sidecar."""
+    return done(assembling(tuple(judged)))
+
+
+def assembling(judged: Sequence[tuple[DocumentStatus, Document]]) -> Work[Configuration]:
+    """The same."""
     by_kind: dict[str, list[Document]] = {}
     statuses: list[DocumentStatus] = []
-    for status, document in judged:
-        statuses.append(status)
-        by_kind.setdefault(status.kind, []).append(document)
+    for some in steps(judged, 10 * STEP):
+        yield
+        for status, document in some:
+            statuses.append(status)
+            by_kind.setdefault(status.kind, []).append(document)
     [sidecar] = by_kind.pop("Sidecar")
     fields = {PLACES[kind]: tuple(documents) for kind, documents in by_kind.items()}
     return Configuration(cast("Sidecar", sidecar), documents=tuple(statuses), **fields)  # type: ignore[arg-type]  # by PLACES
+
+
+def taken_apart(configuration: Configuration) -> tuple[tuple[DocumentStatus, Document], ...]:
+    """The documents that a configuration was assembled of, in their order."""
+    by_kind = {kind: iter(getattr(configuration, place)) for kind, place in PLACES.items()}
+    by_kind["Sidecar"] = iter((configuration.sidecar,))
+    return tuple((status, next(by_kind[status.kind])) for status in configuration.documents)
 
 
 class Plain(SimpleNamespace):

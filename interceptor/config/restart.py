@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from interceptor.config.configuration import Configuration
+    from interceptor.config.sidecar import Sidecar
 
 # What is read anew for each decision. All else was used up at the start: sockets, limits, files, labels of metrics.
 LIVE: Final = (
@@ -26,9 +27,9 @@ LIVE: Final = (
 _SHOWN: Final = 60  # characters of a value
 
 
-def restart_needed(started: Configuration, asked: Configuration) -> list[str]:
+def restart_needed(started: Sidecar, asked: Configuration) -> list[str]:
     """A sentence for each field that a proxy which was started with one configuration cannot take from another."""
-    before, after = (each.sidecar.model_dump(mode="json") for each in (started, asked))
+    before, after = (each.model_dump(mode="json") for each in (started, asked.sidecar))
     place = next(
         (f"{each.file}:{each.line}" for each in asked.documents if each.kind == "Sidecar"), "Sidecar"
     )

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import subprocess  # noqa: TID251 (for the name of a pipe: trio starts the process)
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 import interceptor
-from interceptor.discovery.verdict import LENGTH, Verdict, asked
+from interceptor.discovery.conversation import (
+    LENGTH,
+    Answer,
+    Held,
+    Parts,
+    Question,
+    difference,
+    pieces,
+    told,
+    verdict_of,
+)
 
 if TYPE_CHECKING:
-    from interceptor.discovery.verdict import Ask, Judged
+    from collections.abc import Callable, Mapping
+
+    from interceptor.discovery.conversation import Kind
+    from interceptor.discovery.verdict import Judged, Seen, Verdict
 
 # Not the one of a virtual environment, which may be root's alone: it finds the modules where this program did.
 COMMAND: Final = (os.path.realpath(sys.executable), "-P", "-m", "interceptor.discovery.judge")
@@ -39,6 +53,15 @@ def _directories() -> list[str]:
     return list(filter(None, dict.fromkeys((str(package), *sys.path))))
 
 
+class Change(NamedTuple):
+    """What came in: files to read, or a push by its content type and body, or a control plane's documents."""
+
+    paths: tuple[str, ...] | None = None  # None: the files are as they were
+    stdin: bytes | None = None
+    push: tuple[str, bytes] | None = None
+    supplied: dict[str, str] | None = None  # None: as before
+
+
 class UnjudgedError(Exception):
     """There is no verdict, and why: a sentence."""
 
@@ -51,13 +74,26 @@ class Judge:
         self._process: trio.Process | None = None
         self._received = bytearray()
         self._used = 0.0
+        self._numbers = itertools.count(1)
+        self._holds: frozenset[int] = (
+            frozenset()
+        )  # the questions of which the process knows what came of them
 
-    async def ask(self, ask: Ask) -> tuple[Verdict, list[Judged]]:
-        """A verdict with the documents not seen before. Raises UnjudgedError."""
+    async def ask(
+        self, change: Change, base: Held, number: int, seen: Callable[[], Mapping[bytes, Seen]]
+    ) -> tuple[int, Verdict, list[Judged]]:
+        """A verdict, its number, and the documents not seen before. Raises UnjudgedError.
+
+        ``base`` is in force by the verdict of that number, or of 0, and ``seen`` says what a process that holds nothing
+        has to know besides.
+        """
         reason = f"it was not judged within {JUDGE_SECONDS:.0f} s; make it smaller"
         try:
             with trio.move_on_after(JUDGE_SECONDS):
-                return await self._converse(ask)
+                return await self._converse(change, base, number, seen)
+        except trio.Cancelled:
+            await self.end()  # its answer is nobody's any more
+            raise
         except (OSError, EOFError, trio.BrokenResourceError) as error:
             reason = f"the process that judges it failed: {str(error) or type(error).__name__}; the program log may say more"
         finally:
@@ -65,24 +101,31 @@ class Judge:
         await self.end()
         raise UnjudgedError(reason)
 
-    async def _converse(self, ask: Ask) -> tuple[Verdict, list[Judged]]:
+    async def _converse(
+        self, change: Change, base: Held, number: int, seen: Callable[[], Mapping[bytes, Seen]]
+    ) -> tuple[int, Verdict, list[Judged]]:
         if self._process is None or self._process.poll() is not None:
             await self.end()
             self._process = await _started(self._command)
         assert self._process.stdin is not None
-        for data in asked(ask):
+        asked, whole = next(self._numbers), number not in self._holds
+        supplied = base.supplied if change.supplied is None else change.supplied
+        changed, rest = difference(base.supplied, supplied)
+        question = Question(asked, number, whole, change.paths, change.stdin, change.push, rest)
+        everything = told(base, seen()) if whole else ()
+        for data in pieces((*everything, ("changed", changed.items()), question)):
             await self._process.stdin.send_all(data)
-        documents: list[Judged] = []
-        verdict = await self._piece()
-        assert isinstance(verdict, Verdict)
-        while piece := await self._piece():
-            assert isinstance(piece, tuple)
-            documents += piece
-        return verdict, documents
+        parts = Parts()
+        while not isinstance(piece := await self._piece(), Answer):
+            parts.take(*piece)
+        self._holds = frozenset({number} if piece.problems else {number, asked})
+        return asked, verdict_of(base, piece, parts), parts.documents
 
-    async def _piece(self) -> object:
+    async def _piece(self) -> Answer | tuple[Kind, list[object]]:
         size = int.from_bytes(await self._take(LENGTH), "big")
-        return pickle.loads(await self._take(size))  # noqa: S301 (from the process that this one started)
+        piece: Answer | tuple[Kind, list[object]] = pickle.loads(await self._take(size))  # noqa: S301 (from the process that this one started)
+        await trio.lowlevel.checkpoint()  # several may have come at once
+        return piece
 
     async def _take(self, size: int) -> bytes:
         assert self._process is not None
@@ -104,6 +147,7 @@ class Judge:
     async def end(self) -> None:
         """End the process, whatever it does."""
         process, self._process = self._process, None
+        self._holds = frozenset()
         self._received.clear()
         if process is None:
             return

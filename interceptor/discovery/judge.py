@@ -1,7 +1,7 @@
 """The process that judges configuration, so that the running proxy needs neither pydantic nor a YAML reader.
 
 Usage: python -m interceptor.discovery.judge; questions come by standard input and verdicts leave by standard output,
-both as ``interceptor.discovery.verdict`` has them. It ends with its input.
+both as ``interceptor.discovery.conversation`` has them. It ends with its input.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from interceptor.config.documents import Known
 from interceptor.config.plain import plain_document
 from interceptor.config.problems import Source
 from interceptor.config.tree import MAX_CHARACTERS, chunks
-from interceptor.discovery import file, push
+from interceptor.discovery import file, push, pushed as of_pushed
+from interceptor.discovery.conversation import Answer, Held, answered, applied, holding, pieces, read_question
 from interceptor.discovery.paths import STDIN, look
-from interceptor.discovery.verdict import BATCH, Ask, Judged, Place, Start, Verdict, digest, framed, read_ask
+from interceptor.discovery.verdict import Ask, Judged, Place, Seen, Start, Verdict, digest, remembered
 from interceptor.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from interceptor.config.base import Document
     from interceptor.config.documents import Loaded
     from interceptor.config.problems import Problem
+    from interceptor.discovery.conversation import Kind, Parts, Question
 
 
 LONGEST: Final = 2000  # characters of a problem: it may name a value that has a million
@@ -38,16 +40,45 @@ def start(paths: tuple[str, ...]) -> Start:
     """The configuration that a proxy starts with; ConfigError with every problem."""
     stdin = file.from_stdin() if STDIN in paths else None
     looks = look(paths)  # before it is read: what is written meanwhile is seen as a change
-    verdict, *pieces = judged(Ask(paths, stdin, (), {}, None))
-    assert isinstance(verdict, Verdict)
+    verdict, documents = judged(Ask(paths, stdin, (), {}, None))
     if verdict.problems:
         raise ConfigError(*verdict.problems)
-    documents = tuple(each for piece in pieces for each in piece)  # type: ignore[attr-defined]  # as judged() has it
-    return Start(paths, stdin, looks, verdict, documents)
+    return Start(paths, stdin, looks, verdict, tuple(documents))
 
 
-def judged(ask: Ask) -> Iterator[object]:
-    """A verdict, then the documents that were not seen before, in pieces; at the end an empty one."""
+class Session:
+    """What this process holds: the version that is in force, and the one that it was last asked about."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Held, dict[bytes, Seen]]] = {}
+
+    def answer(self, question: Question, parts: Parts) -> Iterator[tuple[Kind, Iterable[object]] | Answer]:
+        """The answer to a question, in the parts in which it is told."""
+        base, seen = holding(parts) if question.whole else self._held[question.base]
+        self._held = {question.base: (base, seen)}
+        supplied = applied(base.supplied, parts.changed, question.supplied)
+        verdict, documents = judged(
+            Ask(
+                *(question.paths, question.stdin, base.files, base.pushed, question.push, supplied),
+                *(base.written, seen),
+            )
+        )
+        if verdict.problems:
+            return iter((Answer(verdict.problems),))
+        held = Held(
+            base.files if verdict.files is None else verdict.files,
+            base.pushed if verdict.pushed is None else verdict.pushed,
+            *(supplied, verdict.written, verdict.order),
+        )
+        fresh = remembered(held.order, ((each.digest, each.line, each[2:]) for each in documents))
+        there = {place.digest for place in held.order}
+        known = {digest: each for digest, each in seen.items() if digest in there}
+        self._held[question.number] = held, {**known, **fresh}
+        return answered(base, verdict, documents, held, of_pushed.etag)
+
+
+def judged(ask: Ask) -> tuple[Verdict, list[Judged]]:
+    """A verdict, and the documents that were not seen before."""
     files, unreadable = _files(ask)
     problems: list[Problem] = list(unreadable)
     pushed, sources = ask.pushed, [push.source(key, text) for key, text in ask.pushed.items()]
@@ -81,15 +112,13 @@ def judged(ask: Ask) -> Iterator[object]:
     loaded = file.judge(texts, sidecar_required=not problems, known=known, replaced=replaced)
     problems += loaded.problems
     if problems:
-        yield Verdict(tuple(str(each)[:LONGEST] for each in problems), None, None)
-    else:
-        order = _order(loaded, texts, digests)
-        if ask.push is not None:
-            order = list(_kept(loaded, order, pushed))
-        told = None if ask.paths is None else tuple(files)
-        yield Verdict((), told, None if ask.push is None else pushed, tuple(order), written)
-        yield from _documents(loaded, order, ask.seen)
-    yield ()
+        return Verdict(tuple(str(each)[:LONGEST] for each in problems), None, None), []
+    order = _order(loaded, texts, digests)
+    if ask.push is not None:
+        order = list(_kept(loaded, order, pushed))
+    told = None if ask.paths is None else tuple(files)
+    verdict = Verdict((), told, None if ask.push is None else pushed, tuple(order), written)
+    return verdict, list(_documents(loaded, order, ask.seen))
 
 
 def _files(ask: Ask) -> tuple[Sequence[Source], list[Problem]]:
@@ -126,22 +155,13 @@ def _holds(texts: Sequence[Source], index: int, line: int) -> bool:
     return line > text.line and (after is None or after.name != text.name or line <= after.line)
 
 
-def _documents(
-    loaded: Loaded, order: Sequence[Place], seen: Mapping[bytes, object]
-) -> Iterator[tuple[Judged, ...]]:
+def _documents(loaded: Loaded, order: Sequence[Place], seen: Mapping[bytes, object]) -> Iterator[Judged]:
     # By name: of what was sent in other words than before there is a text that was seen, and a document all the same.
     accepted = {(type(each).__name__, *_name(each)): each for each in loaded.accepted}
-    batch: list[Judged] = []
     for status, place in zip(loaded.documents, order, strict=True):
-        if place.digest in seen:
-            continue
-        document = accepted[status.kind, status.namespace, status.name]
-        batch.append(Judged(place.digest, place.line, status, plain_document(document)))
-        if len(batch) == BATCH:
-            yield tuple(batch)
-            batch = []
-    if batch:
-        yield tuple(batch)
+        if place.digest not in seen:
+            document = accepted[status.kind, status.namespace, status.name]
+            yield Judged(place.digest, place.line, status, plain_document(document))
 
 
 def _name(document: Document) -> tuple[str, str]:
@@ -154,9 +174,10 @@ def main() -> None:
     os.dup2(2, 1)  # what the user's own modules print when they are imported is no verdict
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
-    while (ask := read_ask(sys.stdin.buffer)) is not None:
-        for piece in judged(ask):
-            out.write(framed(piece))
+    session = Session()
+    while (asked := read_question(sys.stdin.buffer)) is not None:
+        for piece in pieces(session.answer(*asked)):
+            out.write(piece)
         out.flush()
 
 

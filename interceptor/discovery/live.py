@@ -9,34 +9,30 @@ that a control plane supplies are a third set.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from interceptor.config.configuration import assembling, taken_apart
 from interceptor.config.restart import restart_needed
 from interceptor.discovery import pushed
-from interceptor.discovery.asking import Judge, UnjudgedError
+from interceptor.discovery.asking import Change, Judge, UnjudgedError
+from interceptor.discovery.conversation import Held, spliced
 from interceptor.discovery.paths import look
-from interceptor.discovery.verdict import Ask, Seen, by_place, composed
+from interceptor.discovery.verdict import Judged, by_place, placing, remembered
 from interceptor.errors import ConfigError
-from interceptor.state.aside import FEW, aside, uncollected
+from interceptor.model.work import STEP, Work, steps
+from interceptor.state.aside import in_turns, uncollected
 from interceptor.watching import Watch, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from interceptor.config.configuration import Configuration
-    from interceptor.config.problems import Source
-    from interceptor.discovery.verdict import Judged, Place, Start
+    from interceptor.discovery.verdict import Placed, Seen, Start, Verdict
 
     Adopt = Callable[[Configuration], Awaitable[str]]  # puts it into force; the version then
-
-# The Sidecar is compared with others, and a RequestAuthentication may have its keys in a file.
-_SEEN_ONCE: Final = frozenset({"Sidecar", "RequestAuthentication"})
 
 MOST_LOGGED: Final = 100  # problems of one change
 
@@ -67,17 +63,19 @@ class Rejected:
         return f"the configuration from {self.source} was rejected, and the one before stays in force: {self.problems[0]}{more}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Base:
     """What was accepted last."""
 
-    files: tuple[Source, ...]
-    pushed: dict[str, str]
-    supplied: dict[str, str]
-    documents: dict[tuple[bytes, int], Judged]
-    order: tuple[Place, ...]
-    written: dict[bytes, str]
+    number: int  # of the verdict; 0: of what the proxy was started with
+    held: Held
+    placed: tuple[Placed, ...]  # in the order of its places
     etag: str
+
+    def seen(self) -> dict[bytes, Seen]:
+        """What need not be judged again."""
+        where = zip(self.held.order, self.placed, strict=True)
+        return remembered(self.held.order, ((place.digest, place.line, each) for place, each in where))
 
 
 class Live:
@@ -91,17 +89,15 @@ class Live:
         *,
         outcome: Callable[[bool], None],  # whether a change was accepted
     ) -> None:
-        documents = by_place(start.documents)
-        self._base = _Base(
-            start.verdict.files or (), {}, {}, documents, start.verdict.order, {}, pushed.etag({})
-        )
-        self._start = start
-        self._started = started
+        held = Held(start.verdict.files or (), order=start.verdict.order)
+        self._base = _Base(0, held, taken_apart(started), pushed.etag({}))
+        self._paths, self._stdin = start.paths, start.stdin
+        self._sidecar = started.sidecar
         self._looks = start.looks
         self._adopt = adopt
         self._outcome = outcome
         self._changing = trio.Lock()
-        self._due = Watch(lambda: start.paths)
+        self._due = Watch(lambda: self._paths)
         self._judge = Judge()
         self._rejected: dict[str, Rejected] = {}  # by source, until that has something better
 
@@ -118,7 +114,7 @@ class Live:
     @property
     def pushed(self) -> Mapping[str, str]:
         """The pushed documents, by key, as JSON."""
-        return self._base.pushed
+        return self._base.held.pushed
 
     def dump(self) -> dict[str, object]:
         """For ``/config_dump``."""
@@ -153,13 +149,8 @@ class Live:
         """Read the files again, and put into force what they say."""
         async with self._changing:
             self._looks = self._look()
-            base = self._base
-            ask = Ask(
-                *(self._start.paths, self._start.stdin, (), base.pushed, None, base.supplied),
-                *(base.written, self._seen()),
-            )
             try:
-                version = await self._change("the files", ask)
+                version = await self._change("the files", Change(self._paths, self._stdin))
             except RefusedError:
                 return
             _log.info("configuration %s from the files is in force", version)
@@ -169,18 +160,7 @@ class Live:
         async with self._changing:
             if expected not in (None, "*", self.etag):
                 raise StaleError
-            base = self._base
-            ask = Ask(
-                None,
-                None,
-                base.files,
-                base.pushed,
-                (content_type, body),
-                base.supplied,
-                base.written,
-                self._seen(),
-            )
-            version = await self._change("a push", ask)
+            version = await self._change("a push", Change(push=(content_type, body)))
             _log.info(
                 "configuration %s from a push is in force: %d documents are pushed", version, len(self.pushed)
             )
@@ -189,10 +169,8 @@ class Live:
     async def supply(self, documents: Mapping[str, str]) -> tuple[str, ...]:
         """Put the control plane's documents into force, in place of those before; every problem where they are refused."""
         async with self._changing:
-            base = self._base
-            ask = Ask(None, None, base.files, base.pushed, None, dict(documents), base.written, self._seen())
             try:
-                version = await self._change("the control plane", ask)
+                version = await self._change("the control plane", Change(supplied=dict(documents)))
             except RefusedError as error:
                 return error.problems
             _log.info(
@@ -201,24 +179,13 @@ class Live:
             return ()
 
     def _look(self) -> object:
-        return look(self._start.paths)
+        return look(self._paths)
 
-    def _seen(self) -> dict[bytes, Seen]:
-        alone = Counter(digest for digest, _ in self._base.documents)
-        return {
-            digest: Seen(
-                *(each.status.kind, each.status.namespace, each.status.name, line),
-                getattr(each.document, "uses_identity", False),
-            )
-            for (digest, line), each in self._base.documents.items()
-            if each.status.kind not in _SEEN_ONCE and alone[digest] == 1
-        }
-
-    async def _change(self, source: str, ask: Ask) -> str:
+    async def _change(self, source: str, change: Change) -> str:
         """Have something judged and adopted; the new version. Raises RefusedError, and says why once."""
         try:
-            with uncollected() if len(self._base.order) > FEW else nullcontext():
-                base = await self._judged(ask)
+            with uncollected(len(self._base.placed)):
+                base = await self._judged(change)
                 version = await self._put_into_force(base)
         except RefusedError as error:
             self._refuse(Rejected(source, error.problems))
@@ -233,8 +200,8 @@ class Live:
         return version
 
     async def _put_into_force(self, base: _Base) -> str:
-        made = await aside(partial(composed, base.documents, base.order), len(base.order))
-        if problems := restart_needed(self._started, made):
+        made = await in_turns(assembling(base.placed))
+        if problems := restart_needed(self._sidecar, made):
             raise RefusedError(problems)
         return await self._adopt(made)
 
@@ -250,22 +217,34 @@ class Live:
                 )
         self._rejected[rejected.source] = rejected
 
-    async def _judged(self, ask: Ask) -> _Base:
+    async def _judged(self, change: Change) -> _Base:
+        base, held = self._base, self._base.held
         try:
-            verdict, judged = await self._judge.ask(ask)
+            number, verdict, judged = await self._judge.ask(change, held, base.number, base.seen)
         except UnjudgedError as error:
             raise RefusedError((str(error),)) from error
         if verdict.problems:
             raise RefusedError(verdict.problems)
-        base = self._base
-        kept = base.documents
-        found = by_place(judged)
-        keys = [(place.digest, place.line) for place in verdict.order]
-        files = base.files if verdict.files is None else verdict.files
-        documents = {key: found.get(key) or kept[key] for key in keys}
-        if verdict.pushed is None:
-            return _Base(
-                files, base.pushed, ask.supplied, documents, verdict.order, verdict.written, base.etag
-            )
-        etag = await aside(partial(pushed.etag, verdict.pushed), len(verdict.pushed))
-        return _Base(files, verdict.pushed, ask.supplied, documents, verdict.order, verdict.written, etag)
+        placed = await in_turns(_placing(base, verdict, judged))
+        made = Held(
+            held.files if verdict.files is None else verdict.files,
+            held.pushed if verdict.pushed is None else verdict.pushed,
+            held.supplied if change.supplied is None else change.supplied,
+            *(verdict.written, verdict.order),
+        )
+        return _Base(number, made, placed, base.etag if verdict.pushed is None else verdict.etag)
+
+
+def _placing(base: _Base, verdict: Verdict, judged: Sequence[Judged]) -> Work[tuple[Placed, ...]]:
+    """The documents in the order of a verdict: those between the ends that are as they were may be new, or elsewhere."""
+    first, last = verdict.kept
+    middle = verdict.order[first : len(verdict.order) - last]
+    found = by_place(judged)
+    if any((place.digest, place.line) not in found for place in middle):
+        where = tuple(zip(base.held.order, base.placed, strict=True))
+        for some in steps(where, 10 * STEP):
+            yield
+            for place, (status, document) in some:
+                found.setdefault((place.digest, place.line), Judged(*place[:2], status, document))
+    placed = yield from placing(found, middle)
+    return spliced(base.placed, verdict.kept, placed)

@@ -15,8 +15,9 @@ import trio
 
 from interceptor.config.addresses import BOTH, ip_address, is_ip_address
 from interceptor.errors import PeerError
-from interceptor.state.aside import take_aside
-from interceptor.state.snapshot import visible_entries
+from interceptor.model.work import Work, done, steps
+from interceptor.state.aside import in_turns, uncollected
+from interceptor.state.snapshot import letting_go, seen_by, taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -93,12 +94,14 @@ def same(current: Snapshot, resolved: Mapping[str, Sequence[str]], gone: Mapping
     )
 
 
-def _hosts(configuration: Configuration) -> dict[str, frozenset[int]]:
+def _hosts(configuration: Configuration) -> Work[dict[str, frozenset[int]]]:
     """The hosts of a configuration whose addresses decide, and the versions of IP that any document wants of each."""
     found: dict[str, frozenset[int]] = {}
-    for entry in visible_entries(configuration):
-        for host in entry.spec.names_to_resolve:
-            found[host] = found.get(host, _NONE) | entry.spec.versions
+    for some in steps((yield from seen_by(configuration, configuration.service_entries))):
+        yield
+        for entry in some:
+            for host in entry.spec.names_to_resolve:
+                found[host] = found.get(host, _NONE) | entry.spec.versions
     return found
 
 
@@ -115,7 +118,8 @@ class Resolver:
         self._due: dict[str, float] = {}  # when each is looked up again
         self._failing: set[str] = set()
         self._publishing = trio.Lock()
-        self._know(self._configuration)
+        self._hosts = done(_hosts(self._configuration))
+        self._know(self._hosts)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -143,12 +147,13 @@ class Resolver:
 
         What cannot be compiled raises, and the one before stays.
         """
-        new = self._know(configuration)
+        wanted = await in_turns(_hosts(configuration))
+        new = self._know(wanted)
         try:
             await self._look_up(new, FIRST_TIMEOUT)
-            version = await self._publish(configuration)
+            version = await self._publish((configuration, wanted))
         finally:
-            hosts = _hosts(self._configuration)
+            hosts = self._hosts
             self._known = {host: known for host, known in self._known.items() if host in hosts}
             self._fixed = {host: fixed for host, fixed in self._fixed.items() if host in hosts}
             self._versions = {host: hosts[host] for host in self._known}
@@ -156,9 +161,9 @@ class Resolver:
             self._failing &= self._known.keys()
         return version
 
-    def _know(self, configuration: Configuration) -> list[str]:
+    def _know(self, wanted: Mapping[str, frozenset[int]]) -> list[str]:
         """The hosts of a configuration of which not all that it wants was asked before; it is from now on."""
-        hosts = {host: now | self._versions.get(host, _NONE) for host, now in _hosts(configuration).items()}
+        hosts = {host: now | self._versions.get(host, _NONE) for host, now in wanted.items()}
         new = [
             host
             for host, versions in hosts.items()
@@ -172,6 +177,8 @@ class Resolver:
         return asked
 
     async def _look_up(self, hosts: Sequence[str], seconds: float) -> None:
+        if not hosts:
+            return
         waiting = deque(hosts)
         asked: set[str] = set()
         with trio.move_on_after(seconds):
@@ -185,20 +192,25 @@ class Resolver:
                 "there was no time to look up %d hosts; they come first in the next round", len(waiting)
             )
 
-    async def _publish(self, new: Configuration | None = None) -> str:
-        """Make a snapshot of the configuration, or of a new one, the current one; its version."""
+    async def _publish(self, new: tuple[Configuration, dict[str, frozenset[int]]] | None = None) -> str:
+        """Make a snapshot of the configuration, or of a new one with its hosts, the current one; its version."""
         async with self._publishing:
-            configuration = new or self._configuration
-            hosts, current = _hosts(configuration), self._store.current
+            configuration, hosts = new or (self._configuration, self._hosts)
+            current = self._store.current
             resolved = {host: found for host in hosts if (found := self._addresses(host))}
             gone = {host: found for host in hosts if (found := former(self._known.get(host, {})))}
             if configuration is current.configuration and same(current, resolved, gone):
                 return (
                     current.version
                 )  # most answers are what was known: thousands of services are not compiled for them
-            snapshot = await take_aside(configuration, resolved, former=gone, before=current)
-            self._configuration = configuration
+            with uncollected(len(configuration.documents)):
+                snapshot = await in_turns(taking(configuration, resolved, former=gone, before=current))
+            self._configuration, self._hosts = configuration, hosts
             self._store.publish(snapshot)
+            leaving = letting_go(current)
+            del current
+            await trio.lowlevel.checkpoint()  # others let go of it too
+            await in_turns(leaving)
             return snapshot.version
 
     def _addresses(self, host: str) -> tuple[str, ...]:

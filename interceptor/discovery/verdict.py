@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from interceptor.config.configuration import assembled
+from interceptor.config.configuration import assembling
+from interceptor.model.work import Work, done, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from typing import BinaryIO
+    from collections.abc import Iterable, Mapping, Sequence
 
     from interceptor.config.base import Document
     from interceptor.config.configuration import Configuration, DocumentStatus
     from interceptor.config.problems import Source
 
-BATCH: Final = 20  # documents a piece: reading one in takes some 2 ms
-SEEN: Final = 500  # of those seen before a piece: the same
-LENGTH: Final = 8  # bytes before each piece
+# The Sidecar is compared with others, and a RequestAuthentication may have its keys in a file.
+_SEEN_ONCE: Final = frozenset({"Sidecar", "RequestAuthentication"})
 
 
 class Seen(NamedTuple):
@@ -68,13 +66,15 @@ class Judged(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What came of it; the documents that were not seen before follow in pieces, then an empty one."""
+    """What came of it; the documents that were not seen before are told beside it."""
 
     problems: tuple[str, ...]
     files: tuple[Source, ...] | None  # None: as before
     pushed: dict[str, str] | None  # None: as before
     order: tuple[Place, ...] = ()  # of each document
     written: dict[bytes, str] = {}  # noqa: RUF012 (never changed) (as in a question)
+    etag: str = ""  # of what is pushed, where that has changed
+    kept: tuple[int, int] = (0, 0)  # so many places at the beginning and the end are as they were
 
 
 class Start(NamedTuple):
@@ -97,49 +97,48 @@ def by_place(documents: Iterable[Judged]) -> dict[tuple[bytes, int], Judged]:
     return {(each.digest, each.line): each for each in documents}
 
 
-def composed(documents: Mapping[tuple[bytes, int], Judged], order: Iterable[Place]) -> Configuration:
+def remembered(order: Iterable[Place], *found: Iterable[tuple[bytes, int, Placed]]) -> dict[bytes, Seen]:
+    """Which texts need not be judged again, of those that hold one document each, and what they said.
+
+    ``found`` are documents with their texts' digests and their lines there.
+    """
+    alone = Counter(place.digest for place in order)
+    return {
+        digest: Seen(
+            *(status.kind, status.namespace, status.name, line), getattr(document, "uses_identity", False)
+        )
+        for some in found
+        for digest, line, (status, document) in some
+        if status.kind not in _SEEN_ONCE and alone[digest] == 1
+    }
+
+
+Placed: TypeAlias = "tuple[DocumentStatus, Document]"
+
+
+def composed(documents: Mapping[tuple[bytes, int], Judged], order: Sequence[Place]) -> Configuration:
     """The configuration that documents make in an order."""
+    return done(assembling(done(placing(documents, order))))
 
-    def found() -> Iterator[tuple[DocumentStatus, Document]]:
-        for place in order:
+
+def placing(
+    documents: Mapping[tuple[bytes, int], Judged], order: Sequence[Place]
+) -> Work[tuple[Placed, ...]]:
+    """Documents in an order, each with the place that it has now."""
+    found: list[Placed] = []
+    for some in steps(order):
+        yield
+        for place in some:
             each = documents[place.digest, place.line]
-            yield replace(each.status, file=place.file, line=place.before + place.line), each.document
-
-    return assembled(found())
-
-
-def framed(value: object) -> bytes:
-    """A piece as it is sent."""
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    return len(data).to_bytes(LENGTH, "big") + data
+            found.append((placed(each.status, place), each.document))
+    return tuple(found)
 
 
-def asked(ask: Ask) -> Iterator[bytes]:
-    """A question as it is sent, in pieces that are made when they are taken: none holds up the data path for long."""
-    yield framed(replace(ask, seen={}))
-    seen = iter(ask.seen.items())
-    while piece := tuple(islice(seen, SEEN)):
-        yield framed([(digest, tuple(each)) for digest, each in piece])
-    yield framed([])
-
-
-def read_ask(stream: BinaryIO) -> Ask | None:
-    """The next question, waiting for it; None where the other process is gone."""
-    data = read(stream)
-    if data is None:
-        return None
-    ask: Ask = pickle.loads(data)  # noqa: S301 (from the proxy that started this process)
-    while (data := read(stream)) is not None:
-        piece = pickle.loads(data)  # noqa: S301 (as above)
-        if not piece:
-            return ask
-        ask.seen.update((digest, Seen(*each)) for digest, each in piece)
-    return None
-
-
-def read(stream: BinaryIO) -> bytes | None:
-    """The bytes of the next piece, waiting for it; None where the other process is gone."""
-    length = stream.read(LENGTH)
-    size = int.from_bytes(length, "big")
-    data = stream.read(size) if len(length) == LENGTH else b""
-    return data if len(length) == LENGTH and len(data) == size else None
+def placed(status: DocumentStatus, place: Place) -> DocumentStatus:
+    """The status of a document that stands at a place."""
+    line = place.before + place.line
+    return (
+        status
+        if (status.file, status.line) == (place.file, line)
+        else replace(status, file=place.file, line=line)
+    )

@@ -16,8 +16,12 @@ class ByHost(Generic[T]):
 
     def add(self, host: str, value: T) -> bool:
         """Say something about a host; False where something is said about it already, which stays."""
+        return self.setdefault(host, value) is value
+
+    def setdefault(self, host: str, value: T) -> T:
+        """What is said about a host: the first that was."""
         table, key = (self._suffixes, host[1:]) if host.startswith("*") else (self._exact, host)
-        return table.setdefault(key.encode(), value) is value
+        return table.setdefault(key.encode(), value)
 
     def find(self, host: bytes) -> T | None:
         """What is said about a host in lower case."""

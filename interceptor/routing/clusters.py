@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from interceptor.config.addresses import of_family
 from interceptor.model.address import OriginalDestination, SocketAddress, UpstreamAddress
+from interceptor.model.work import Work, done, steps
 from interceptor.routing import traffic as traffic_of
+from interceptor.routing.age import oldest_first
 from interceptor.routing.balance import Endpoint
 from interceptor.routing.destinations import Decision, reached
 from interceptor.routing.locality import own_locality, parse, place_by
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
     from interceptor.routing.locality import Locality
     from interceptor.routing.security import Security
     from interceptor.routing.traffic import Traffic
+
+
+Key: TypeAlias = tuple[str, int, str | None]  # of a cluster: host, port, subset
+
+
+class _Same:
+    """A document: equal to itself alone, and not looked into."""
+
+    __slots__ = ("document",)
+
+    def __init__(self, document: object) -> None:
+        self.document = document
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.document is self.document
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +88,45 @@ class Clusters:
         self._own, self._labels = own_locality(own), own
         self._checks = {(check.host, check.port): check for check in checks}
         self._by_host: dict[str, list[ServiceEntry]] = {}
-        for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
-            for host in entry.spec.hosts:
-                self._by_host.setdefault(host, []).append(entry)
         self._rules: dict[str, DestinationRule] = {}
-        for rule in sorted(rules, key=lambda rule: rule.metadata.creationTimestamp or "~"):
-            self._rules.setdefault(rule.spec.host, rule)
         self._resolved = resolved
         self._security = security
-        self._made: dict[tuple[str, int, str | None], Cluster | None] = {}
+        self._made: dict[Key, Cluster | None] = {}
+        done(self.fill(oldest_first(entries), oldest_first(tuple(rules))))
+
+    def fill(
+        self,
+        entries: Sequence[ServiceEntry],
+        rules: Sequence[DestinationRule],
+        before: Clusters | None = None,
+    ) -> Work[None]:
+        """Take all documents, the oldest first, once; clusters that the one before had and that would be the same stay."""
+        for some in steps(entries):
+            yield
+            for entry in some:
+                for host in entry.spec.hosts:
+                    self._by_host.setdefault(host, []).append(entry)
+        for others in steps(rules):
+            yield
+            for rule in others:
+                self._rules.setdefault(rule.spec.host, rule)
+        for few in steps(() if before is None else before.made):
+            yield
+            for key, cluster, basis in few:
+                if self._basis(key[0]) == basis:
+                    self._made[key] = cluster
+
+    @property
+    def made(self) -> tuple[tuple[Key, Cluster, tuple[object, ...]], ...]:
+        """The clusters that were asked for, and what each was made of."""
+        asked = ((key, cluster) for key, cluster in self._made.items() if cluster is not None)
+        return tuple((key, cluster, self._basis(key[0])) for key, cluster in asked)
+
+    def _basis(self, host: str) -> tuple[object, ...]:
+        """What the clusters of a host are made of, each document by its very object."""
+        entries = self._by_host.get(host, ())
+        addresses = (self._resolved.get(name) for entry in entries for name in entry.spec.names_to_resolve)
+        return (self._checks, _Same(self.rule(host)), *map(_Same, entries), *addresses)
 
     def find(self, host: str, port: int | None, subset: str | None, dialled: int) -> Cluster | None:
         """The cluster of a destination; without a port that of the one dialled, or of the only one. None: there is none."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from interceptor.config.addresses import is_loopback, of_family
 from interceptor.model.address import SocketAddress, UpstreamAddress
+from interceptor.model.work import Kept, Work, done, steps
+from interceptor.routing.age import oldest_first
 from interceptor.routing.names import is_virtual, needs_virtual, virtual_addresses
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class Decision:
     tls: UpstreamTls | None = None  # how the upstream is spoken to; None: in the clear
 
 
+_Network: TypeAlias = "tuple[int, int, tuple[int, int]]"  # IP version, prefix length, (number, port)
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One host of a ServiceEntry at one of its ports."""
@@ -73,6 +78,14 @@ class Service:
         return self.entry.partition("/")[0]
 
 
+class _Part(NamedTuple):
+    """What one entry adds to the registry; of its own addresses the first that names one wins."""
+
+    single: dict[tuple[str, int], Service]
+    networks: dict[_Network, Service]
+    behind: tuple[Service, ...]  # services dialled at addresses, or at ports, that are not their members'
+
+
 class Registry:
     """The services named by ServiceEntry documents, found by address and port; immutable once made.
 
@@ -87,38 +100,50 @@ class Registry:
         places: Mapping[str, int] | None = None,
     ) -> None:
         self._single: dict[tuple[str, int], Service] = {}
-        # Services that are dialled at addresses, or at ports, that are not their members'.
         self._behind: dict[Service, ServiceEntry] = {}
         self._members: dict[Service, tuple[UpstreamAddress, ...]] = {}  # of those that were asked for
-        self._resolved = resolved or {}
+        self._resolved: Mapping[str, Sequence[str]] = {}
         # IP version -> prefix length, longest first -> (network address as a number, port) -> service
         self._networks: dict[int, dict[int, dict[tuple[int, int], Service]]] = {4: {}, 6: {}}
-        for entry in sorted(entries, key=lambda entry: entry.metadata.creationTimestamp or "~"):
-            stands = bool(entry.spec.endpoints) and (bool(entry.spec.addresses) or entry.spec.translates)
-            for service, address in _named(entry, resolved or {}):
-                self._add(service, address)
-                if stands:
-                    self._behind[service] = entry
-            for service, address in _virtual(entry, places or {}):
-                self._add(service, address)
-                self._behind[service] = entry
+        self.parts: Kept[ServiceEntry, _Part] = Kept()
+        done(self.fill(oldest_first(entries), resolved or {}, places or {}))
+
+    def fill(
+        self,
+        entries: Sequence[ServiceEntry],
+        resolved: Mapping[str, Sequence[str]],
+        places: Mapping[str, int],
+        before: Registry | None = None,
+    ) -> Work[None]:
+        """Take the services of all entries, the oldest first, once; of those of the one before what they came to then."""
+        self._resolved = resolved
+        self.parts = Kept(None if before is None else before.parts)
+        # The first wins, so it comes last: what comes later takes the place of what came before.
+        for some in steps(entries[::-1]):
+            yield
+            for entry in some:
+                self._add(entry, resolved, places)
+        self.parts.close()
         self._networks = {
             version: dict(sorted(lengths.items(), reverse=True))
             for version, lengths in self._networks.items()
         }
 
-    def _add(self, service: Service, address: str) -> None:
-        if (
-            "/" not in address
-        ):  # in canonical form, as documents and the resolver have it: 50 000 are not read again
-            self._single.setdefault((address, service.port), service)
-            return
-        network = ipaddress.ip_network(address)
-        if network.prefixlen == network.max_prefixlen:
-            self._single.setdefault((str(network.network_address), service.port), service)
-        else:
-            networks = self._networks[network.version].setdefault(network.prefixlen, {})
-            networks.setdefault((int(network.network_address), service.port), service)
+    def _add(
+        self, entry: ServiceEntry, resolved: Mapping[str, Sequence[str]], places: Mapping[str, int]
+    ) -> None:
+        """Take an entry's, which count for more than those that were taken before it."""
+        names, virtual = entry.spec.names_to_resolve, needs_virtual(entry) if places else ()
+        depends = (
+            *(() if not names else map(resolved.get, names)),
+            *(() if not virtual else map(places.get, virtual)),
+        )
+        part = self.parts.of(entry, depends, lambda: _part(entry, resolved, places))
+        self._single.update(part.single)
+        for (version, length, key), service in part.networks.items():
+            self._networks[version].setdefault(length, {})[key] = service
+        for service in part.behind:
+            self._behind[service] = entry
 
     def dump(self) -> list[dict[str, object]]:
         """Every service with the addresses that mean it, for the admin endpoint."""
@@ -132,7 +157,9 @@ class Registry:
                     addresses.setdefault(service, []).append(str(network))
         return [
             {"name": service.cluster, "document": f"ServiceEntry {service.entry}", "addresses": found}
-            for service, found in addresses.items()
+            for service, found in reversed(
+                addresses.items()
+            )  # the documents' order: the first was taken last
         ]
 
     def upstreams(self, service: Service, destination: OriginalDestination) -> tuple[UpstreamAddress, ...]:
@@ -164,6 +191,31 @@ class Registry:
             if found is not None:
                 return found
         return None
+
+
+def _part(entry: ServiceEntry, resolved: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> _Part:
+    """What one entry adds to the registry."""
+    single: dict[tuple[str, int], Service] = {}
+    networks: dict[_Network, Service] = {}
+    behind: dict[Service, None] = {}
+    stands = bool(entry.spec.endpoints) and (bool(entry.spec.addresses) or entry.spec.translates)
+    named = ((*each, stands) for each in _named(entry, resolved))
+    virtual = ((*each, True) for each in _virtual(entry, places))
+    for service, address, stands_for_others in itertools.chain(named, virtual):
+        if stands_for_others:
+            behind[service] = None
+        if (
+            "/" not in address
+        ):  # in canonical form, as documents and the resolver have it: 50 000 are not read
+            single.setdefault((address, service.port), service)
+            continue
+        network = ipaddress.ip_network(address)
+        number = int(network.network_address)
+        if network.prefixlen == network.max_prefixlen:
+            single.setdefault((str(network.network_address), service.port), service)
+        else:
+            networks.setdefault((network.version, network.prefixlen, (number, service.port)), service)
+    return _Part(single, networks, tuple(behind))
 
 
 def reached(

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from interceptor.model.work import Kept, Work, done, steps
+from interceptor.routing.age import oldest_first
 from interceptor.routing.by_host import ByHost
 from interceptor.routing.routes import drawn, weight_sums
 
@@ -90,16 +93,28 @@ class FlowTable:
     ) -> None:
         self._tls: ByHost[tuple[FlowRoute, ...]] = ByHost()
         self._tcp: ByHost[tuple[FlowRoute, ...]] = ByHost()
-        for document in sorted(documents, key=lambda each: each.metadata.creationTimestamp or "~"):
-            if "mesh" not in document.spec.gateways:
-                continue
-            spec = document.spec
-            tls = [([(match.sniHosts, match) for match in each.match], each.route) for each in spec.tls]
-            tcp = [([(_ANY, match) for match in each.match], each.route) for each in spec.tcp]
-            for table, kind, given in ((self._tls, "tls", tls), (self._tcp, "tcp", tcp)):
-                routes = tuple(_compiled(document.full_name, kind, given, labels or {}))
-                for host in spec.hosts if given else ():
-                    table.add(host, routes)
+        self.compiled: Kept[VirtualService, tuple[tuple[FlowRoute, ...], tuple[FlowRoute, ...]]] = Kept()
+        done(self.fill(oldest_first(documents), labels or {}))
+
+    def fill(
+        self,
+        documents: Sequence[VirtualService],
+        labels: Mapping[str, str],
+        before: FlowTable | None = None,
+    ) -> Work[None]:
+        """Take the routes of all documents, the oldest first, once; of those of the one before what they came to then."""
+        self.compiled = Kept(None if before is None else before.compiled)
+        for some in steps(documents):
+            yield
+            for document in some:
+                spec = document.spec
+                if "mesh" not in spec.gateways or not (spec.tls or spec.tcp):
+                    continue
+                tls, tcp = self.compiled.of(document, labels, partial(_both, document, labels))
+                for table, given, routes in ((self._tls, spec.tls, tls), (self._tcp, spec.tcp, tcp)):
+                    for host in spec.hosts if given else ():
+                        table.add(host, routes)
+        self.compiled.close()
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -130,6 +145,19 @@ class FlowTable:
         """The route that a connection takes."""
         steps = self.tried(host, server_name, destination)
         return next((step.route for step in steps if step.failed is None), None)
+
+
+def _both(
+    document: VirtualService, labels: Mapping[str, str]
+) -> tuple[tuple[FlowRoute, ...], tuple[FlowRoute, ...]]:
+    """The tls and the tcp routes of a document."""
+    spec = document.spec
+    tls = [([(match.sniHosts, match) for match in each.match], each.route) for each in spec.tls]
+    tcp = [([(_ANY, match) for match in each.match], each.route) for each in spec.tcp]
+    return (
+        tuple(_compiled(document.full_name, "tls", tls, labels)),
+        tuple(_compiled(document.full_name, "tcp", tcp, labels)),
+    )
 
 
 def _compiled(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
+
+from interceptor.model.work import Kept, Work, done, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -85,16 +87,21 @@ class Names:
     def __init__(self, entries: Sequence[ServiceEntry] = (), places: Mapping[str, int] | None = None) -> None:
         self._exact: dict[str, Answer] = {}
         self._suffixes: dict[str, Answer] = {}
-        for entry in entries:
-            given = [address for address in entry.spec.addresses if "/" not in address]
-            virtual = needs_virtual(entry)
-            for host in entry.spec.hosts:
-                if host in virtual:
-                    v4, v6 = virtual_addresses((places or {})[host])
-                    self._add(Answer(host, (v4,), (v6,)))
-                elif given and not _is_address(host):
-                    v4s = tuple(address for address in given if ":" not in address)
-                    self._add(Answer(host, v4s, tuple(address for address in given if ":" in address)))
+        self.answers: Kept[ServiceEntry, tuple[Answer, ...]] = Kept()
+        done(self.fill(entries, places or {}))
+
+    def fill(
+        self, entries: Sequence[ServiceEntry], places: Mapping[str, int], before: Names | None = None
+    ) -> Work[None]:
+        """Take the names of all entries, once; of those that the one before had too what they came to then."""
+        self.answers = Kept(None if before is None else before.answers)
+        for some in steps(entries):
+            yield
+            for entry in some:
+                depends = tuple(map(places.get, entry.spec.hosts))
+                for answer in self.answers.of(entry, depends, partial(_answers, entry, places)):
+                    self._add(answer)
+        self.answers.close()
 
     def _add(self, answer: Answer) -> None:
         """The first document for a name wins, as in the registry."""
@@ -128,7 +135,24 @@ class Names:
         return None
 
 
+def _answers(entry: ServiceEntry, places: Mapping[str, int]) -> tuple[Answer, ...]:
+    """What is answered for the hosts of one entry."""
+    given = [address for address in entry.spec.addresses if "/" not in address]
+    virtual = needs_virtual(entry)
+    made: list[Answer] = []
+    for host in entry.spec.hosts:
+        if host in virtual:
+            v4, v6 = virtual_addresses(places[host])
+            made.append(Answer(host, (v4,), (v6,)))
+        elif given and not _is_address(host):
+            v4s = tuple(address for address in given if ":" not in address)
+            made.append(Answer(host, v4s, tuple(address for address in given if ":" in address)))
+    return tuple(made)
+
+
 def _is_address(host: str) -> bool:
+    if not host[-1:].isdigit() and ":" not in host:  # asked of thousands of hosts, of which few are any
+        return False
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from interceptor.model import http
+from interceptor.model.work import Kept, Work, done, steps
+from interceptor.routing.age import oldest_first
 from interceptor.routing.by_host import ByHost
 from interceptor.routing.cors import Cors, cors
 from interceptor.routing.retry import RetryPolicy, retry_policy
@@ -151,12 +153,26 @@ class RouteTable:
     ) -> None:
         self._hosts: ByHost[tuple[Route, ...]] = ByHost()
         self.shadowed: list[tuple[str, str]] = []  # document, host
-        for document in sorted(documents, key=lambda each: each.metadata.creationTimestamp or "~"):
-            if "mesh" in document.spec.gateways and document.spec.http:
-                self._add(document, labels or {})
+        self.compiled: Kept[VirtualService, tuple[Route, ...]] = Kept()
+        done(self.fill(oldest_first(documents), labels or {}))
+
+    def fill(
+        self,
+        documents: Sequence[VirtualService],
+        labels: Mapping[str, str],
+        before: RouteTable | None = None,
+    ) -> Work[None]:
+        """Take the routes of all documents, the oldest first, once; of those of the one before what they came to then."""
+        self.compiled = Kept(None if before is None else before.compiled)
+        for some in steps(documents):
+            yield
+            for document in some:
+                if "mesh" in document.spec.gateways and document.spec.http:
+                    self._add(document, labels)
+        self.compiled.close()
 
     def _add(self, document: VirtualService, labels: Mapping[str, str]) -> None:
-        routes = tuple(_compiled(document, labels))
+        routes = self.compiled.of(document, labels, lambda: tuple(_compiled(document, labels)))
         for host in document.spec.hosts:
             if not self._hosts.add(host, routes):
                 self.shadowed.append((document.full_name, host))

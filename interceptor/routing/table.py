@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interceptor.model.work import steps
 from interceptor.routing.by_host import ByHost
 from interceptor.routing.plans import Plans
 from interceptor.routing.routes import host_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from interceptor.config.service_entry import ServiceEntry
     from interceptor.model.address import OriginalDestination
+    from interceptor.model.work import Work
     from interceptor.routing.clusters import Cluster, Clusters
     from interceptor.routing.destinations import Decision
     from interceptor.routing.flow_routes import FlowRoute, FlowTable
@@ -50,34 +52,35 @@ class FoundFlow:
 class Routing:
     """What one snapshot says about requests and connections of the app's."""
 
-    def __init__(
-        self,
-        table: RouteTable,
-        flows: FlowTable,
-        clusters: Clusters,
-        entries: Sequence[ServiceEntry],
-        resolved: Mapping[str, Sequence[str]],
-    ) -> None:
+    def __init__(self, table: RouteTable, flows: FlowTable, clusters: Clusters) -> None:
         self.table = table
         self.flows = flows
         self.clusters = clusters
         self.plans = Plans()
-        self._hosts = {
-            entry.full_name: entry.spec.hosts for entry in entries if not entry.spec.hosts_to_resolve
-        }
+        self._hosts: dict[str, tuple[str, ...]] = {}
         self._resolved: dict[tuple[str, int], set[str]] = {}
-        ports: dict[str, set[int]] = {}
-        for entry in entries:
-            for host in entry.spec.hosts:
-                ports.setdefault(host, set()).update(port.number for port in entry.spec.ports)
-            for host in entry.spec.hosts_to_resolve:
-                for address in resolved.get(host, ()):
-                    for port in entry.spec.ports:
-                        self._resolved.setdefault((address, port.number), set()).add(host)
-        self._listened = frozenset(number for numbers in ports.values() for number in numbers)
+        self._listened: set[int] = set()
         self._ports: ByHost[set[int]] = ByHost()
-        for host, numbers in ports.items():
-            self._ports.add(host, numbers)
+
+    def fill(self, entries: Sequence[ServiceEntry], resolved: Mapping[str, Sequence[str]]) -> Work[None]:
+        """Take all entries, once."""
+        for some in steps(entries):
+            yield
+            for entry in some:
+                self._add(entry, resolved)
+
+    def _add(self, entry: ServiceEntry, resolved: Mapping[str, Sequence[str]]) -> None:
+        spec = entry.spec
+        if not spec.hosts_to_resolve:
+            self._hosts[entry.full_name] = spec.hosts
+        numbers = {port.number for port in spec.ports}
+        self._listened |= numbers
+        for host in spec.hosts:
+            self._ports.setdefault(host, set()).update(numbers)
+        for host in spec.hosts_to_resolve:
+            for address in resolved.get(host, ()):
+                for number in numbers:
+                    self._resolved.setdefault((address, number), set()).add(host)
 
     def find(self, question: Question, decision: Decision, destination: OriginalDestination) -> Found | None:
         """What is said about a request; None where nothing is, and it goes where the connection goes."""

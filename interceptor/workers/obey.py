@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from interceptor.config.configuration import PLACES
 from interceptor.errors import ConfigError
-from interceptor.state.aside import take_aside
+from interceptor.state.aside import in_turns, uncollected
+from interceptor.state.snapshot import letting_go, taking
 from interceptor.workers.message import Handover, Message, changed
 
 if TYPE_CHECKING:
@@ -96,12 +98,12 @@ async def _publish(worker: Worker, message: Message) -> None:
         if worker.credentials is not None:
             _admit(worker.credentials, configuration)
     given = message.value
-    worker.store.publish(
-        await take_aside(
-            configuration,
-            given.resolved,
-            former=given.former,
-            places=given.places,
-            before=worker.store.current,
+    with uncollected(sum(len(getattr(configuration, place)) for place in PLACES.values())):
+        before = worker.store.current
+        work = taking(
+            *(configuration, given.resolved), former=given.former, places=given.places, before=before
         )
-    )
+        worker.store.publish(await in_turns(work))
+        leaving = letting_go(before)
+        del before, work
+        await in_turns(leaving)

@@ -17,10 +17,11 @@ import interceptor
 from interceptor import watching as looks
 from interceptor.config.configuration import Configuration
 from interceptor.discovery import live
-from interceptor.discovery.asking import Judge, UnjudgedError
+from interceptor.discovery.asking import Change, Judge, UnjudgedError
+from interceptor.discovery.conversation import Held
 from interceptor.discovery.judge import LONGEST, start
 from interceptor.discovery.live import Live, RefusedError, StaleError
-from interceptor.discovery.verdict import Ask, by_place, composed
+from interceptor.discovery.verdict import by_place, composed
 from interceptor.state.snapshot import take
 from tests.support.documents import SIDECAR, service_entry_text
 from tests.support.until import until
@@ -190,13 +191,13 @@ async def test_what_needs_a_restart_is_refused_by_name(file: Path) -> None:
 async def test_a_judge_that_dies_is_told_and_replaced(file: Path) -> None:
     judge = Judge((sys.executable, "-c", "import sys; sys.stdin.buffer.read(1); sys.exit(3)"))
     with pytest.raises(UnjudgedError, match="ended with status 3"):
-        await judge.ask(Ask((str(file),), None, (), {}, None))
+        await judge.ask(Change((str(file),)), Held(), 0, dict)
     judge = Judge()
-    await judge.ask(Ask((str(file),), None, (), {}, None))
+    await judge.ask(Change((str(file),)), Held(), 0, dict)
     assert judge._process is not None
     judge._process.kill()
     await judge._process.wait()
-    verdict, documents = await judge.ask(Ask((str(file),), None, (), {}, None))
+    _, verdict, documents = await judge.ask(Change((str(file),)), Held(), 0, dict)
     assert (verdict.problems, len(documents)) == ((), 1)
     await judge.end()
 

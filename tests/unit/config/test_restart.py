@@ -9,7 +9,7 @@ STARTED = configuration(f"{SIDECAR}spec: {{workers: 2, egress: {{port: 15001}}}}
 
 
 def refused(text: str) -> list[str]:
-    return restart_needed(STARTED, configuration(text))
+    return restart_needed(STARTED.sidecar, configuration(text))
 
 
 def test_the_same_needs_none() -> None:

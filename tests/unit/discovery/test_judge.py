@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,11 @@ from interceptor.config import documents as documents_module
 from interceptor.config.configuration import PLACES, Configuration
 from interceptor.discovery.judge import judged, start
 from interceptor.discovery.verdict import (
-    SEEN,
     Ask,
     Judged,
     Seen,
-    Verdict,
-    asked,
     by_place,
     composed,
-    read_ask,
 )  # fmt: skip
 from interceptor.errors import ConfigError
 from interceptor.state.snapshot import take
@@ -46,15 +40,6 @@ def file(tmp_path: Path) -> Path:
 def ask(file: Path, push: str | None = None, pushed: dict[str, str] | None = None, **more: object) -> Ask:
     body = None if push is None else (PUSHED, push.encode())
     return Ask((str(file),), None, (), pushed or {}, body, **more)  # type: ignore[arg-type]  # each test gives what it needs
-
-
-def pieces(asked: Ask) -> tuple[Verdict, list[Judged]]:
-    found: Iterator[object] = judged(asked)
-    verdict = next(found)
-    assert isinstance(verdict, Verdict)
-    *batches, last = found
-    assert last == ()
-    return verdict, [each for batch in batches for each in batch]  # type: ignore[attr-defined]  # what comes after the verdict
 
 
 def names(documents: list[Judged]) -> list[str]:
@@ -90,10 +75,10 @@ SAID = ("hosts: is required; add it", "host: there is no such field; did you mea
 
 
 def test_what_was_seen_before_is_not_read_again(file: Path) -> None:
-    _, first = pieces(ask(file))
+    _, first = judged(ask(file))
     seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
     file.write_text(file.read_text().replace("b.example", "c.example"))
-    verdict, documents = pieces(ask(file, seen=seen))
+    verdict, documents = judged(ask(file, seen=seen))
     assert names(documents) == ["app", "b"]
     assert len(verdict.order) == 3
     merged = {**by_place(first), **by_place(documents)}
@@ -104,17 +89,17 @@ def test_what_was_seen_before_is_not_read_again(file: Path) -> None:
 
 
 def test_a_second_document_of_the_name_of_one_seen_before_is_refused(file: Path) -> None:
-    _, first = pieces(ask(file))
+    _, first = judged(ask(file))
     seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
     file.write_text(file.read_text() + "---\n" + entry("a", "192.0.2.7"))
-    verdict, _ = pieces(ask(file, seen=seen))
+    verdict, _ = judged(ask(file, seen=seen))
     assert verdict.problems == (
         f"{file}:15: ServiceEntry default/a is given twice, first at {file}:5; keep one",
     )
 
 
 def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
-    verdict, documents = pieces(ask(file, entry("a", "192.0.2.9") + "---\n" + entry("n")))
+    verdict, documents = judged(ask(file, entry("a", "192.0.2.9") + "---\n" + entry("n")))
     assert [(place.file, place.before) for place in verdict.order] == [
         (str(file), 0),
         (str(file), 8),
@@ -129,7 +114,7 @@ def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
     ]
     assert verdict.pushed is not None
     assert sorted(verdict.pushed) == ["ServiceEntry/default/a", "ServiceEntry/default/n"]
-    again, documents = pieces(ask(file, pushed=verdict.pushed))
+    again, documents = judged(ask(file, pushed=verdict.pushed))
     assert again.pushed is None
     assert take(composed(by_place(documents), again.order)).version == take(configuration).version
     assert again.order == verdict.order
@@ -137,7 +122,7 @@ def test_a_pushed_document_takes_the_place_of_the_files(file: Path) -> None:
 
 def test_a_pushed_document_is_judged_once_however_it_comes_again(file: Path) -> None:
     sent = [entry("x"), entry("y"), entry("z")]
-    first, documents = pieces(ask(file, "---\n".join(sent)))
+    first, documents = judged(ask(file, "---\n".join(sent)))
     assert first.pushed is not None
     seen = {
         each.digest: Seen("ServiceEntry", "default", each.status.name, each.line)
@@ -145,24 +130,24 @@ def test_a_pushed_document_is_judged_once_however_it_comes_again(file: Path) -> 
         if each.status.kind == "ServiceEntry"
     }
     known = {"pushed": first.pushed, "written": first.written, "seen": seen}
-    again, documents = pieces(ask(file, "---\n".join([*sent[:2], entry("z", "192.0.2.7")]), **known))  # type: ignore[arg-type]  # each test gives what it needs
+    again, documents = judged(ask(file, "---\n".join([*sent[:2], entry("z", "192.0.2.7")]), **known))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app", "z"]
     patch = json.dumps({"documents": {"ServiceEntry/default/y": {"spec": {"addresses": ["192.0.2.9"]}}}})
     body = ("application/merge-patch+json", patch.encode())
-    patched, documents = pieces(dataclasses.replace(ask(file, **known), push=body))  # type: ignore[arg-type]  # each test gives what it needs
+    patched, documents = judged(dataclasses.replace(ask(file, **known), push=body))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app", "y"]
     assert len(first.written) == len(again.written) == 3
     assert sorted(patched.written.values()) == ["ServiceEntry/default/x", "ServiceEntry/default/z"]
     # The other words of what was seen: read, and found to say the same.
-    _, documents = pieces(ask(file, "# x\n" + sent[0], **{**known, "written": {}}))  # type: ignore[arg-type]  # each test gives what it needs
+    _, documents = judged(ask(file, "# x\n" + sent[0], **{**known, "written": {}}))  # type: ignore[arg-type]  # each test gives what it needs
     assert names(documents) == ["app"]
 
 
 def test_what_a_file_says_may_be_pushed_in_the_same_words(file: Path) -> None:
-    _, first = pieces(ask(file))
+    _, first = judged(ask(file))
     seen = {each.digest: Seen("ServiceEntry", "default", each.status.name, each.line) for each in first[1:]}
     words = file.read_text().split("---\n")[1]
-    verdict, documents = pieces(ask(file, words, seen=seen))
+    verdict, documents = judged(ask(file, words, seen=seen))
     assert names(documents) == ["app", "a"]
     assert [each.file for each in verdict.order] == [str(file), str(file), "push/ServiceEntry/default/a"]
 
@@ -174,35 +159,26 @@ def test_what_was_judged_before_still_needs_the_workloads_certificate(file: Path
     )
     tls = "spec: {tls: {certificate: a, privateKey: b, trustBundle: c}}\n"
     file.write_text(f"{SIDECAR}{tls}---\n{rule}")
-    verdict, documents = pieces(ask(file))
+    verdict, documents = judged(ask(file))
     assert verdict.problems == ()
     [found] = [each for each in documents if each.status.kind == "DestinationRule"]
     assert found.document.uses_identity  # type: ignore[attr-defined]  # the kind of document that was asked for
     seen = {found.digest: Seen("DestinationRule", "default", "r", found.line, uses_identity=True)}
     file.write_text(f"{SIDECAR}---\n{rule}")
-    verdict, _ = pieces(ask(file, seen=seen))
+    verdict, _ = judged(ask(file, seen=seen))
     assert [each.partition(": ")[2][:40] for each in verdict.problems] == [
         "spec.trafficPolicy: the mode ISTIO_MUTUAL"[:40]
     ]
 
 
-def test_a_question_goes_in_pieces_and_arrives_whole(file: Path) -> None:
-    seen = {bytes((at // 256, at % 256)): Seen("ServiceEntry", "n", str(at), 1) for at in range(2 * SEEN + 1)}
-    sent = ask(file, "a: 1", seen=seen)
-    data = b"".join(asked(sent))
-    assert read_ask(io.BytesIO(data)) == sent
-    assert read_ask(io.BytesIO(b"")) is None
-    assert read_ask(io.BytesIO(data[:-1])) is None
-
-
 def test_a_pushed_sidecar_takes_the_place_of_the_files_whatever_its_name(file: Path) -> None:
     other = SIDECAR.replace("app", "other")
-    verdict, documents = pieces(ask(file, other))
+    verdict, documents = judged(ask(file, other))
     assert composed(by_place(documents), verdict.order).sidecar.metadata.name == "other"
 
 
 def test_two_documents_of_one_name_in_a_push_are_refused(file: Path) -> None:
-    verdict, _ = pieces(ask(file, entry("a") + "---\n" + entry("a", "192.0.2.2")))
+    verdict, _ = judged(ask(file, entry("a") + "---\n" + entry("a", "192.0.2.2")))
     assert verdict.problems == ("push:6: ServiceEntry default/a is given twice, first at push:1; keep one",)
 
 
@@ -213,12 +189,12 @@ def test_every_kind_that_is_honoured_has_a_place() -> None:
 
 
 def test_what_a_control_plane_supplies_stands_beside_the_files(file: Path) -> None:
-    verdict, documents = pieces(ask(file, supplied={"ServiceEntry/default/x": entry("x")}))
+    verdict, documents = judged(ask(file, supplied={"ServiceEntry/default/x": entry("x")}))
     assert verdict.problems == ()
     assert names(documents) == ["app", "a", "b", "x"]
     assert verdict.order[-1].file == "xds/ServiceEntry/default/x"
 
 
 def test_what_a_control_plane_supplies_takes_nothing_of_a_file_away(file: Path) -> None:
-    verdict, _ = pieces(ask(file, supplied={"ServiceEntry/default/a": entry("a")}))
+    verdict, _ = judged(ask(file, supplied={"ServiceEntry/default/a": entry("a")}))
     assert "given twice" in verdict.problems[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from interceptor.state.aside import uncollected
+from interceptor.state.aside import FEW, uncollected
 from interceptor.state.snapshot import take
 from tests.support.documents import configuration
 from tests.support.routed import document, shop
@@ -20,9 +20,11 @@ def thawed() -> Iterator[None]:
 
 def test_the_collector_rests_and_leaves_alone_what_was_made() -> None:
     before = gc.get_freeze_count()
-    with uncollected():
+    with uncollected(FEW):
+        assert gc.isenabled(), "so few are looked at in no time"
+    with uncollected(FEW + 1):
         assert not gc.isenabled()
-        with uncollected():
+        with uncollected(FEW + 1):
             assert not gc.isenabled()
         assert not gc.isenabled(), "who began first decides"
     assert gc.isenabled()
@@ -37,6 +39,6 @@ def test_what_is_used_no_more_is_freed_without_the_collector() -> None:
     assert snapshot.routing is not None
     assert snapshot.routing.clusters.find("shop.example", 80, None, 80) is not None
     made = [weakref.ref(each) for each in (snapshot.routing, snapshot.routing.clusters, snapshot.registry)]
-    with uncollected():
+    with uncollected(FEW + 1):
         del snapshot
         assert [each() for each in made] == [None] * 3

@@ -4,11 +4,15 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given, strategies as st
 
+from interceptor.config.configuration import PLACES, Configuration
 from interceptor.model.address import OriginalDestination, SocketAddress
-from interceptor.state.snapshot import Snapshot, take, visible
+from interceptor.model.work import done
+from interceptor.state.snapshot import Snapshot, letting_go, take, visible
 from tests.support.documents import SIDECAR, configuration, service_entry, service_entry_text
 from tests.support.policies import policy_text, security_text
+from tests.support.routed import document, shop
 
 NAMED = service_entry_text("{hosts: [a.example], ports: [{number: 443, name: x}], resolution: DNS}")
 STRICT = f"{SIDECAR}spec: {{egress: {{policy: REGISTRY_ONLY}}}}\n"
@@ -91,7 +95,10 @@ def test_policies_are_compiled_once_for_each_configuration() -> None:
     assert first.policies is not None
     assert first.policies.ingress is not None
     assert take(made, {"a.example": ["10.0.0.1"]}, before=first).policies is first.policies
-    assert take(configuration(NAMED, text), before=first).policies is not first.policies
+    assert take(configuration(NAMED, text), before=first).policies is first.policies, "the same documents"
+    other = policy_text("{rules: [{}]}", "{name: q}")
+    for texts in ((NAMED, text, other), (NAMED, other), (STRICT, NAMED, text)):
+        assert take(configuration(*texts), before=first).policies is not first.policies
     assert take(configuration(NAMED)).policies is None
 
 
@@ -149,3 +156,113 @@ def test_an_address_that_an_answer_has_no_longer_is_allowed_and_no_endpoint() ->
         assert cluster is not None
         assert [each.address.host for each in cluster.endpoints] == expected
         assert snapshot.egress(to("10.0.0.1", port)).service == "a.example"
+
+
+DNS = STRICT.replace("policy: REGISTRY_ONLY}", "policy: REGISTRY_ONLY}, dns: {}")
+DRAWN = {
+    "dns": DNS,
+    "named": NAMED,
+    "old": shop(80, ("10.1.0.1", "v1")).replace(
+        "{name: shop}", "{name: old, creationTimestamp: 2026-01-01T00:00:00Z}"
+    ),
+    "shop": shop(80, ("10.1.0.1", "v1"), ("10.1.0.2", "v2")),
+    "moved": shop(80, ("10.1.0.3", "v1")).replace("{name: shop}", "{name: moved}"),
+    "wide": service_entry_text(
+        "{hosts: ['*.wide.example'], addresses: [10.1.0.0/16], ports: [{number: 80, name: http}]}",
+        "{name: wide}",
+    ),
+    "rule": document("DestinationRule", "host: shop.example\ntrafficPolicy: {outlierDetection: {}}"),
+    "routes": document(
+        "VirtualService", "hosts: [shop.example]\nhttp: [{directResponse: {status: 200}}]", "routes"
+    ),
+    "other": document(
+        "VirtualService",
+        "hosts: [shop.example]\nhttp: [{directResponse: {status: 201}}]\n"
+        "tls: [{match: [{sniHosts: [shop.example]}], route: [{destination: {host: shop.example}}]}]",
+        "other",
+    ),
+    "open": policy_text("{rules: [{}]}", "{name: p}"),
+}
+KEPT = {name: configuration(STRICT, text) for name, text in DRAWN.items() if text != DNS}
+SIDECARS = {"dns": configuration(DNS).sidecar, "": configuration(STRICT).sidecar}
+
+
+def chosen(names: list[str]) -> Configuration:
+    """Some of the documents in an order, each the same object in every configuration, as in a running proxy."""
+    fields = {
+        place: tuple(each for name in names if name in KEPT for each in getattr(KEPT[name], place))
+        for place in PLACES.values()
+    }
+    return Configuration(SIDECARS["dns" if "dns" in names else ""], **fields)
+
+
+def says(made: Snapshot) -> object:
+    """Everything that a version decides, over what these documents name."""
+    addresses = [f"10.1.0.{at}" for at in range(1, 5)] + [
+        "10.0.0.1",
+        "10.0.0.2",
+        "240.240.0.1",
+        "198.51.100.1",
+    ]
+    routing = made.routing
+    hosts = ("shop.example", "a.example", "x.wide.example")
+    return (
+        made.version,
+        sorted(made.registry.dump(), key=str),
+        [made.egress(to(address, port)) for address in addresses for port in (80, 443)],
+        [made.names.find(host) for host in hosts],
+        dict(made.places),
+        made.policies is not None and made.policies.ingress is not None,
+        routing
+        and [
+            (
+                [(route.document, route.spec) for route in routing.table.of_host(host.encode())],
+                routing.table.shadowed,
+                routing.flows.asks_name(host),
+                routing.clusters.find(host, 80, None, 80),
+                [
+                    routing.may_be(host, made.egress(to(address, 80)), to(address, 80))
+                    for address in addresses
+                ],
+            )
+            for host in hosts
+        ],
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(sorted(DRAWN)), unique=True),
+            st.sampled_from([{}, {"a.example": ["10.0.0.1"]}, {"a.example": ["10.0.0.2", "10.1.0.1"]}]),
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_what_is_made_of_the_version_before_is_what_is_made_of_nothing(
+    steps: list[tuple[list[str], dict[str, list[str]]]],
+) -> None:
+    before: Snapshot | None = None
+    for names, resolved in steps:
+        made = take(chosen(names), resolved, before=before)
+        assert says(made) == says(
+            take(chosen(names), resolved, places=None if before is None else before.places)
+        )
+        before = made
+    assert before is not None
+    done(letting_go(before))
+    assert before.version, "what others still use stays what it is"
+
+
+def test_what_did_not_change_is_the_very_same_in_the_next_version() -> None:
+    first = take(chosen(["shop", "named", "rule", "routes"]))
+    assert first.routing is not None
+    cluster = first.routing.clusters.find("shop.example", 80, None, 80)
+    second = take(chosen(["shop", "rule", "routes", "open"]), before=first)
+    assert second.routing is not None
+    assert second.routing.clusters.find("shop.example", 80, None, 80) is cluster
+    assert second.routing.table.of_host(b"shop.example") is first.routing.table.of_host(b"shop.example")
+    third = take(chosen(["shop", "routes"]), before=second)
+    assert third.routing is not None
+    assert third.routing.clusters.find("shop.example", 80, None, 80) is not cluster, "its rule is gone"
