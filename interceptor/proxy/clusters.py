@@ -46,6 +46,7 @@ class ClusterState:
         self.connections = 0  # that carry something: opaque flows, and requests of HTTP/1
         self.waiting: dict[object, Callable[[], None]] = {}  # who waits for a connection, and how it is told
         self.used_at = 0.0
+        self.there = True  # among the states: who keeps one sees that it is the cluster's no more
         self._handing = False
         self._chance = chance
         self._active: dict[UpstreamAddress, int] = {}
@@ -81,9 +82,9 @@ class ClusterState:
                 self._since[address] = now
             for address in self._since.keys() - cluster.decisions.keys():
                 del self._since[address]
-            self._groups = None
+            self._groups = self._lone = None
         if cluster.traffic != before.traffic:
-            self._groups = None
+            self._groups = self._lone = None
             if (cluster.traffic.balancing, cluster.traffic.hash_on) != (
                 before.traffic.balancing,
                 before.traffic.hash_on,
@@ -92,6 +93,31 @@ class ClusterState:
         self._set_limits()
         if cluster.traffic.outliers != before.traffic.outliers:
             self._set_outliers()
+
+    def enter(self, now: float, key: bytes | None) -> UpstreamAddress | None:
+        """Count a request in, and its connection, where both may begin at once; the endpoint for it."""
+        if self.requests >= self.most_requests or self.connections >= self.most_connections:
+            return None
+        address = self._lone
+        if address is None or now >= self._look_at:
+            address = self.pick(now, key)
+            if address is None:
+                return None
+        else:
+            self.used_at = now
+        self.requests += 1
+        self.connections += 1
+        active = self._active
+        active[address] = active.get(address, 0) + 1
+        return address
+
+    def leave(self, address: UpstreamAddress) -> None:
+        """Such a request is over."""
+        self.requests -= 1
+        self.end(address)
+        self.connections -= 1
+        if self.waiting:
+            self._hand_over()
 
     def pick(
         self,
@@ -149,7 +175,7 @@ class ClusterState:
             self._sweep_at = now + outliers.settings.interval
             for address in outliers.sweep(now, self._members()):
                 _log.info("%s of %s is used again", address, self.cluster.name)
-                self._groups = None
+                self._groups = self._lone = None
         groups = self._groups
         if groups is None or (self._warm_at and now >= self._warm_at):
             groups = self._groups = self._grouped(now)
@@ -212,10 +238,12 @@ class ClusterState:
     def leave_connection(self) -> None:
         """A connection carries nothing any more: who waits longest has it. One that is over at once leaves it to the next."""
         self.connections -= 1
-        if self.waiting and not self._handing:
+        if self.waiting:
             self._hand_over()
 
     def _hand_over(self) -> None:
+        if self._handing:
+            return
         self._handing = True
         try:
             while self.waiting and self.has_connection():
@@ -250,7 +278,7 @@ class ClusterState:
             return
         reason = self._outliers.note(address, outcome, now, self._members())
         if reason is not None:
-            self._groups = None
+            self._groups = self._lone = None
             _log.warning("%s of %s is left out for a while: %s", address, self.cluster.name, reason)
 
     def judge(self, unhealthy: frozenset[UpstreamAddress], now: float) -> None:
@@ -259,7 +287,7 @@ class ClusterState:
             return
         for address in (self._unhealthy - unhealthy) & self.cluster.decisions.keys():
             self._since[address] = now
-        self._unhealthy, self._groups = unhealthy, None
+        self._unhealthy, self._groups, self._lone = unhealthy, None, None
 
     @property
     def ejected(self) -> Collection[UpstreamAddress]:
@@ -323,7 +351,7 @@ class ClusterStates:
                 state.follow(found, now)
                 there |= found.decisions.keys()
             elif not state.requests and not state.connections:
-                del self._states[name]
+                self._drop(state)
             gone |= before - (() if found is None else found.decisions.keys())
         return gone - there, there
 
@@ -341,6 +369,10 @@ class ClusterStates:
     def _forget(self, now: float) -> None:
         """Names come and go with configurations: what is not used any more is dropped."""
         self._forget_at = now + FORGET
-        for name, state in list(self._states.items()):
+        for state in list(self._states.values()):
             if not state.requests and not state.connections and now - state.used_at >= FORGET:
-                del self._states[name]
+                self._drop(state)
+
+    def _drop(self, state: ClusterState) -> None:
+        state.there = False
+        del self._states[state.cluster.name]

@@ -38,6 +38,7 @@ class Way(NamedTuple):
     destination: Destination  # as it is recorded
     keyed: Keyed
     changes: bool  # whether answers are changed
+    plain: bool  # whether an answer that tells of no failure is passed on without a look at it
     before: bytes
     request_id: bytes | None
     after: bytes

@@ -60,10 +60,13 @@ class Answered(RequestRecord):
         if metadata is not None:
             head = metadata.response(self, head, self._service.decision)
         routed = self.routed
-        if self._service.all.filters is not None or (routed is not None and routed.changes):
+        if self._service.all.filters is not None:
             head = head.copy()
-        if routed is not None and routed.answered(head):
-            return
+        if routed is not None and not (routed.indifferent and head.status < 400):
+            if routed.changes:
+                head = head.copy()
+            if routed.answered(head):
+                return
         self.details = VIA_UPSTREAM
         self.service_seconds = max(0.0, self._service.all.hub.now - self._sent_at)
         self._respond(head, body)

@@ -193,6 +193,8 @@ class Attempts:
 
     # What the exchange calls
 
+    indifferent: Final = False  # each answer is of interest
+
     @property
     def changes(self) -> bool:
         """Whether something is added to the response."""

@@ -55,8 +55,8 @@ class Exchange(Answered):
     """One request and its response, on their way; and at its end the record of both."""
 
     __slots__ = (
-        "_head", "_held", "_kept", "_kept_size", "_replay", "_request", "_trailers", "_written",
-        "body", "body_limit", "connect_timeout", "upgrade",
+        "_head", "_held", "_kept", "_kept_size", "_replay", "_trailers", "_written",
+        "body", "body_limit", "connect_timeout", "request", "upgrade",
     )  # fmt: skip
 
     def __init__(self, service: Service, downstream: Downstream, request: http1.Request) -> None:
@@ -66,7 +66,7 @@ class Exchange(Answered):
         self._trailers: Headers = []
         self._kept: list[bytes] | None = None  # of the body, for another attempt
         self._kept_size = 0
-        self._request = request
+        self.request = request  # what came, as it is for all requests that say the same
         self._head = request.head  # as the upstream sees it
         self._written: bytes | None = None  # the bytes of it, where nothing looks at it
         self._replay: Replay | None = None
@@ -86,7 +86,7 @@ class Exchange(Answered):
         if planned is not None and planned.takes(self):
             return
         if not every.looks(self.flow):
-            onward = self._request.onward or make_onward(self._request)
+            onward = self.request.onward or make_onward(self.request)
             request_id = onward.request_id
             if request_id is None:
                 request_id = self.request_id = every.request_id()
@@ -198,15 +198,10 @@ class Exchange(Answered):
         """Where the connection goes that the request came by, or the attempt under way."""
         return self._service.decision
 
-    @property
-    def request(self) -> http1.Request:
-        """What came, as it is for all requests that say the same."""
-        return self._request
-
     def own_head(self) -> RequestHead:
         """Its head, complete, and nobody else's: of a request that went on by a plan."""
         known = self.request_id
-        self.head = self._request.head.copy()
+        self.head = self.request.head.copy()
         complete(self.head, self._service.all.request_id if known is None else lambda: known)
         return self.head
 
@@ -226,12 +221,16 @@ class Exchange(Answered):
         if size <= REPLAYABLE and self.upgrade is None:
             self._kept, self._kept_size = list(self._held), size
 
-    def go(self, decision: Decision, traffic: Traffic, written: bytes) -> None:
-        """Send the request, whose head has been written, to an upstream of HTTP/1."""
-        every = self._service.all
-        service = self._service = self._service.towards(decision, traffic.reuse)
-        self._written = written
-        self.connect_timeout = traffic.connect_timeout or every.connect_timeout
+    def towards(self, decision: Decision, traffic: Traffic) -> Service:
+        """What requests of the connection are served with at an upstream of HTTP/1."""
+        return self._service.towards(decision, traffic.reuse)
+
+    def go(self, service: Service, written: bytes, connect_timeout: float | None) -> None:
+        """Send the request, whose head has been written, to an upstream."""
+        every = service.all
+        self._service, self._written = service, written
+        if connect_timeout is not None:
+            self.connect_timeout = connect_timeout
         connection = every.pool.take(service.key)
         if connection is None:
             self.spawn(self._dial)

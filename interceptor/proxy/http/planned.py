@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.http.attempts import Means
     from interceptor.proxy.http.exchange import Exchange
     from interceptor.proxy.http.roles import Served
+    from interceptor.proxy.http.serve import Service
     from interceptor.routing.plans import Plan, Way
     from interceptor.routing.retry import Failure
 
@@ -26,14 +27,12 @@ class Planned:
     """Those of one client's connection, one after the other."""
 
     __slots__ = (
-        "_address", "_age", "_destination", "_exchange", "_means", "_plan", "_request", "_state", "_way", "changes",
+        "_address", "_age", "_destination", "_exchange", "_means", "_plan", "_request", "_service", "_state", "_way",
+        "changes", "indifferent",
     )  # fmt: skip
 
     _plan: Plan  # of the request that came last, and of its snapshot
-    # While a request is under way
-    _way: Way
-    _state: ClusterState
-    _address: UpstreamAddress
+    _address: UpstreamAddress  # while a request is under way
 
     def __init__(self, means: Means, destination: OriginalDestination) -> None:
         self._means = means
@@ -41,7 +40,11 @@ class Planned:
         self._request: object = None
         self._age: object = None
         self._exchange: Exchange | None = None
+        self._way: Way | None = None
+        self._state: ClusterState | None = None
+        self._service: Service | None = None
         self.changes = False
+        self.indifferent = False  # to an answer that tells of no failure
 
     def takes(self, exchange: Served) -> bool:
         """Whether there is a plan for a request; it is on its way then, or answered."""
@@ -56,35 +59,32 @@ class Planned:
             if plan is None:
                 return False
             self._request, self._age, self._plan = request, plans.age, plan
-        self._follow(exchange)
+        else:
+            plan = self._plan
+        taken, ways = plan.taken, plan.ways
+        if taken is None or len(ways) == 1:
+            way = ways[0]
+        else:
+            way = routes.drawn(ways, taken.route.sums, self._means.states.chance)
+        self._follow(exchange, plan, way)
         return True
 
-    def _follow(self, exchange: Exchange) -> None:
-        plan, means = self._plan, self._means
-        taken, ways = plan.taken, plan.ways
-        way = (
-            ways[0]
-            if taken is None or len(ways) == 1
-            else routes.drawn(ways, taken.route.sums, means.states.chance)
-        )
-        cluster, keyed, every = way.cluster, way.keyed, means.serving
-        now = every.hub.now
-        state = means.states.of(cluster, now)
+    def _follow(self, exchange: Exchange, plan: Plan, way: Way) -> None:
+        every = self._means.serving
+        now, cluster, keyed = every.hub.now, way.cluster, way.keyed
+        state = self._state
+        if state is None or state.cluster is not cluster or not state.there:
+            state = self._state = self._means.states.of(cluster, now)
         address = None
-        if (
-            state.requests < state.most_requests
-            and state.connections < state.most_connections
-            and not plan.timed
-        ):
-            address = state.pick(now, exchange.flow.peer.host.encode() if keyed.by_peer else keyed.key)
+        if not plan.timed:
+            address = state.enter(now, exchange.flow.peer.host.encode() if keyed.by_peer else keyed.key)
         if address is None:
-            Routed(means, exchange, plan.question).start_by(plan, way)
+            Routed(self._means, exchange, plan.question).start_by(plan, way)
             return
-        state.requests += 1
-        state.connections += 1
-        state.begin(address)
-        self._exchange, self._way, self._state, self._address = exchange, way, state, address
-        self.changes = way.changes
+        self._exchange, self._address = exchange, address
+        if way is not self._way:
+            self._way, self.changes = way, way.changes
+        self.indifferent = way.plain and not state.watches
         exchange.routed, exchange.destination = self, way.destination
         request_id = way.request_id
         if request_id is None:
@@ -92,25 +92,28 @@ class Planned:
             written = b"%b%b%b" % (way.before, request_id, way.after)
         else:
             written = way.before
-        if exchange.body and taken is not None and taken.route.retries.attempts:
+        if exchange.body and plan.taken is not None and plan.taken.route.retries.attempts:
             exchange.keep()
-        exchange.go(cluster.decisions[address], cluster.traffic, written)
+        decision, service = cluster.decisions[address], self._service
+        if service is None or service.decision is not decision:
+            service = self._service = exchange.towards(decision, cluster.traffic)
+        exchange.go(service, written, cluster.traffic.connect_timeout)
 
     # What the exchange calls
 
     def answered(self, head: ResponseHead) -> bool:
         """A response came; True where it is not passed on, but the request is tried again."""
-        status = head.status
-        if status >= 500 or status in self._plan.again:
+        status, plan, state, way = head.status, self._plan, self._state, self._way
+        if status >= 500 or status in plan.again:
             return self._as_any_other().answered(head)
-        if self._state.watches:
-            self._state.note(self._address, Outcome.SUCCESS, self._means.serving.hub.now)
-        if self.changes:
-            taken, chosen = self._plan.taken, self._way.chosen
-            assert taken is not None
-            assert chosen is not None
+        if TYPE_CHECKING:
+            assert state is not None
+            assert way is not None
             assert self._exchange is not None
-            routes.change_answer(head, self._exchange.head, taken, chosen)
+        if state.watches:
+            state.note(self._address, Outcome.SUCCESS, self._means.serving.hub.now)
+        if plan.taken is not None and way.chosen is not None and way.changes:
+            routes.change_answer(head, self._exchange.head, plan.taken, way.chosen)
         return False
 
     def replied(self, head: ResponseHead) -> None:
@@ -123,16 +126,16 @@ class Planned:
 
     def finished(self) -> None:
         """The exchange is over, however it ended."""
-        state = self._state
         self._exchange = None
-        state.end(self._address)
-        state.requests -= 1
-        state.leave_connection()
+        if self._state is not None:
+            self._state.leave(self._address)
 
     def _as_any_other(self) -> Routed:
         """The request under way, with all that may become of it."""
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
+        assert self._way is not None
+        assert self._state is not None
         routed = exchange.routed = Routed(self._means, exchange, self._plan.question)
         routed.take_over(self._plan, self._way, self._state, self._address)
         return routed

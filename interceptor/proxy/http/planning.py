@@ -52,13 +52,14 @@ def _way(
         return None
     head, name = request.head.copy(), None
     request_id = complete(head, lambda: MARK)
-    changes = False
+    changes, plain = False, True
     if taken is not None and chosen is not None:
         head, name = routes.changed(head, taken, question, chosen), taken.route.name
         changes = routes.changes_answers(taken, chosen)
+        plain = not (changes or any(status < 400 for status in taken.route.retries.status_codes))
     http.put(head.headers, ATTEMPT, b"1")
     before, mark, after = http1.request_head(head, request.body).partition(MARK)
     if bool(mark) is not (request_id is None):  # the route does something about the id
         return None
     destination = Destination(cluster.name, cluster.base.service, cluster.base.namespace, name)
-    return Way(cluster, chosen, destination, key, changes, before, request_id, after)
+    return Way(cluster, chosen, destination, key, changes, plain, before, request_id, after)
