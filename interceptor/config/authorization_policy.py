@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 DRY_RUN: Final = "istio.io/dry-run"
 
+
+def _carried(value: str) -> str:
+    if value not in {"http", "tcp"}:
+        raise ValueError(f"'{value}' is not what a connection carries; write http or tcp")
+    return value
+
+
 # What each key of `when` is compared with, or how its values are judged.
 _CONDITIONS: Final[dict[str, Callable[[str], str]]] = {
     "source.ip": ip_address_or_network,
@@ -46,6 +53,7 @@ _CONDITIONS: Final[dict[str, Callable[[str], str]]] = {
     "destination.ip": ip_address_or_network,
     "destination.port": port,
     "connection.sni": pattern,
+    "connection.protocol": _carried,  # ours: whether it is a request, or a connection that is relayed as it is
 }
 _HEADER: Final = re.compile(r"request\.headers\[([!#$%&'*+.^_`|~0-9A-Za-z-]+)\]")
 _CLAIM: Final = re.compile(r"request\.auth\.claims((?:\[[^\[\]]+\])+)")

@@ -23,6 +23,7 @@ _NAME: Final = re.compile(r"\[([^\[\]]+)\]")
 PSEUDO_TRUST_DOMAIN: Final = "cluster.local"  # Istio's word for the own one, whatever it is called
 SNI: Final = "connection.sni"
 _REMOTE: Final = "remote.ip"
+_CARRIES: Final = "connection.protocol"
 _SPACE_DELIMITED: Final = frozenset(
     {"scope", "permission"}
 )  # claims that are lists in one text (Istio's two)
@@ -47,7 +48,7 @@ class Word:
     @property
     def of_request(self) -> bool:
         """Whether it is known later than the connection: its requests may differ in it, or its ClientHello says it."""
-        return self.http_only or self.about in {_REMOTE, SNI}
+        return self.http_only or self.about in {_REMOTE, SNI, _CARRIES}
 
 
 def _texts(values: Sequence[str], _: Scope) -> Matcher:
@@ -87,6 +88,10 @@ def _remote(connection: ConnectionFacts, request: RequestFacts | None) -> tuple[
     return (connection.address(host or connection.peer.host),)
 
 
+def _carries(_: ConnectionFacts, request: RequestFacts | None) -> tuple[str]:
+    return ("tcp" if request is None else "http",)
+
+
 _PRINCIPAL: Final = Word("source.principal", lambda c, _: (c.principal,), _principals)
 _NAMESPACE: Final = Word("source.namespace", lambda c, _: (c.namespace,), _texts)
 _ACCOUNT: Final = Word("source.serviceAccount", lambda c, _: (c.account,), _accounts)
@@ -117,6 +122,7 @@ _CONDITIONS: Final[dict[str, Word]] = {
         *(_PRINCIPAL, _NAMESPACE, _ACCOUNT, _SOURCE_IP, _REMOTE_IP, _REQUEST_PRINCIPAL, _PORT),
         Word("destination.ip", lambda c, _: (c.address(c.destination.host),), _networks),
         Word(SNI, lambda c, _: (c.sni,), _texts),
+        Word(_CARRIES, _carries, _texts),
         Word("request.auth.audiences", lambda _, r: _claim(r, ("aud",)), _texts, http_only=True),
         Word("request.auth.presenter", lambda _, r: _claim(r, ("azp",)), _texts, http_only=True),
     )

@@ -71,7 +71,11 @@ class Assembly:
             str, Mapping[str, object] | None
         ] = {}  # clusters of requests, and what those are hashed on
         self._hosts: dict[str, dict[int, tuple[list[dict[str, object]], str]]] = {}  # routes by host and port
-        self._relayed: set[str] = set()  # clusters of connections that are relayed as they are
+        # Clusters of connections that are relayed as they are, and how long those last.
+        self._relayed: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._lasting: dict[
+            str, tuple[tuple[str, str], ...]
+        ] = {}  # the same where they go to their destination
         self._entries: list[Made] = []
         self._made: dict[tuple[str, int, str], Routed] = {}
 
@@ -106,7 +110,9 @@ class Assembly:
             "ports": of_clusters.ports(chain.port, "TCP"),
         }
         if (original := self._original(chain)) is not None:
-            self._entry(listener, chain, {**spec, "hosts": [host_of(original)]})
+            host = host_of(original)
+            self._entry(listener, chain, {**spec, "hosts": [host]})
+            self._last(listener, chain, self._lasting, host)
         elif (routes := self._destinations(listener, chain)) is not None:
             self._entry(listener, chain, spec)
             self._entries.append(
@@ -164,8 +170,18 @@ class Assembly:
             made.append(
                 {"destination": place, **({"weight": weight} if len(chain.filters.clusters) > 1 else {})}
             )
-        self._relayed.update(cluster for cluster, _ in chain.filters.clusters)
+        for cluster, _ in chain.filters.clusters:
+            self._last(listener, chain, self._relayed, cluster)
         return made
+
+    def _last(
+        self, listener: str, chain: Chain, known: dict[str, tuple[tuple[str, str], ...]], name: str
+    ) -> None:
+        """How long the connections of a chain last, where it leads."""
+        if known.setdefault(name, chain.filters.times) != chain.filters.times:
+            self.left_out[f"{listener}, '{name}'"] = (
+                f"{chain.path}: another chain that leads there says something else of how long connections last, and that holds"
+            )
 
     def _entry(self, listener: str, chain: Chain, spec: dict[str, object]) -> None:
         told = f"{chain.port} {json.dumps(spec['addresses'])}"
@@ -298,12 +314,19 @@ class Assembly:
     def documents(self, write: Callable[[Made], tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """Every document, written: services of listeners before those of clusters, for an address is the listener's first."""
         yield from map(write, self._entries)
+        for host, times in self._lasting.items():
+            if times:
+                spec_of: dict[str, object] = {
+                    "host": host,
+                    "trafficPolicy": {"connectionPool": {"tcp": dict(times)}},
+                }
+                yield write(Made("DestinationRule", f"connections to {host}", host, spec_of))
         used = {*self._routed, *self._relayed}
         for name, known in self._known.items():
             protocol = (
                 "HTTP2" if protocols.speaks_http2(known.body) else "HTTP" if name in self._routed else "TCP"
             )
-            key = (protocol, name in used, self._routed.get(name))
+            key = (protocol, name in used, self._routed.get(name), self._relayed.get(name))
             if known.key != key:
                 known.key, known.written = (
                     key,
@@ -327,7 +350,8 @@ class Assembly:
         for spec in of_clusters.entries(name, known.body, known.found, protocol):
             yield Made("ServiceEntry", resource, json.dumps(spec["ports"]), spec)
         if name in used and isinstance(known.place, dict) and known.found:
-            policy = of_clusters.rule(known.body, self._routed.get(name), known.tls)
+            times = dict(self._relayed.get(name, ()))
+            policy = of_clusters.rule(known.body, self._routed.get(name), known.tls, times)
             spec = {"host": known.place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
 

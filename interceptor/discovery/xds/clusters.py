@@ -296,8 +296,8 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
     return {"host": found[0].host, "port": {"number": found[0].port}}
 
 
-def rule(body: Body, hash_on: Body | None, tls: Body | None) -> dict[str, object]:
-    """The traffic policy of a cluster that was judged, for requests."""
+def rule(body: Body, hash_on: Body | None, tls: Body | None, times: Mapping[str, str]) -> dict[str, object]:
+    """The traffic policy of a cluster that was judged; ``times``: how long the connections last that are relayed to it."""
     thresholds = next(iter(mappings(mapping(body, "circuit_breakers"), "thresholds")), {})
     bounds = {
         "http1MaxPendingRequests": number(thresholds, "max_pending_requests", 1024),  # Envoy's defaults
@@ -308,6 +308,7 @@ def rule(body: Body, hash_on: Body | None, tls: Body | None) -> dict[str, object
     if "retry_budget" in thresholds:  # Envoy: it holds in place of max_retries
         bounds.pop("maxRetries")
     http, tcp = protocols.written(body)
+    tcp.update(times)
     tcp["connectTimeout"] = f"{seconds(body, 'connect_timeout') or 5.0:f}s"  # Envoy's default
     if (connections := number(thresholds, "max_connections", 1024)) != UNLIMITED:
         tcp["maxConnections"] = connections

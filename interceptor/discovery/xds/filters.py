@@ -19,7 +19,11 @@ HTTP_MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 ROUTER: Final = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-_TCP: Final = observed.TCP | {"@type", "stat_prefix", "cluster", "weighted_clusters"}
+_TIMES: Final = {  # of a tcp_proxy: Istio's name of it
+    "idle_timeout": "idleTimeout",
+    "max_downstream_connection_duration": "maxConnectionDuration",
+}
+_TCP: Final = observed.TCP | {"@type", "stat_prefix", "cluster", "weighted_clusters", *_TIMES}
 _HTTP: Final = observed.HTTP | frozenset(
     {
         *("@type", "stat_prefix", "codec_type", "rds", "route_config", "http_filters", "upgrade_configs"),
@@ -42,11 +46,19 @@ class Filters(NamedTuple):
     """What the filters of a chain that was judged do."""
 
     clusters: tuple[tuple[str, int], ...] = ()  # each with its weight
+    times: tuple[
+        tuple[str, str], ...
+    ] = ()  # how long its connections last: fields of a connection pool's tcp
     route_name: str | None = None
     route_config: Body | None = None
     of_routes: frozenset[str] = frozenset()  # fields of routes whose filters are there
     policies: tuple[Policy, ...] = ()
     limits: tuple[Limit, ...] = ()
+
+    @property
+    def of_requests(self) -> bool:
+        """Whether the last one is an http_connection_manager."""
+        return not self.clusters
 
 
 def is_http(chain: Body) -> bool:
@@ -113,7 +125,7 @@ def read(chain: Body) -> Filters:
     limits = rate_limits.read(configs[:-1])
     config = configs[-1]
     if config.get("@type") == TCP_PROXY:
-        return Filters(_clusters(config), policies=tuple(before), limits=tuple(limits))
+        return Filters(_clusters(config), _times(config), policies=tuple(before), limits=tuple(limits))
     of_requests = [mapping(each, "typed_config") for each in mappings(config, "http_filters")]
     inside = [each.get("@type") for each in of_requests]
     named = "rds" in config
@@ -130,6 +142,8 @@ def _tcp_faults(config: Body, path: str) -> Iterator[str]:
     yield from unknown(config, _TCP, path)
     if ("cluster" in config) == ("weighted_clusters" in config):
         yield f"{path.removesuffix('.')}: needs one of cluster and weighted_clusters"
+    if seconds(config, "max_downstream_connection_duration") == 0:
+        yield f"{path}max_downstream_connection_duration: must be more than 0s"
     given = mappings(mapping(config, "weighted_clusters"), "clusters")
     yield from unknown(
         mapping(config, "weighted_clusters"), frozenset({"clusters"}), f"{path}weighted_clusters."
@@ -141,6 +155,17 @@ def _tcp_faults(config: Body, path: str) -> Iterator[str]:
             yield f"{here}weight: {number(each, 'weight', 0)} is not honoured; known are 1 to {_HEAVIEST}"
     if not all(name for name, _ in _clusters(config)) or not _clusters(config):
         yield f"{path}cluster: is required"
+
+
+def _times(config: Body) -> tuple[tuple[str, str], ...]:
+    given = ((ours, seconds(config, name)) for name, ours in _TIMES.items())
+    return tuple((ours, f"{value:f}s") for ours, value in given if value is not None)
+
+
+def timed(chain: Body) -> str | None:
+    """The field of a chain's tcp_proxy that says how long connections last, where one does."""
+    config = mapping((mappings(chain, "filters") or [{}])[-1], "typed_config")
+    return next((name for name in _TIMES if name in config), None)
 
 
 def _clusters(config: Body) -> tuple[tuple[str, int], ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from interceptor.discovery.xds.filters import Filters
     from interceptor.discovery.xds.messages import Body
+    from interceptor.discovery.xds.rate_limits import Limit
 
 _LISTENER: Final = observed.LISTENER | frozenset(
     {
@@ -61,17 +62,19 @@ def judge(body: Body, own: tuple[str, str] | None, trusted: tuple[str, ...] = ()
 
 
 def _unlike(given: Iterable[Port]) -> dict[int | None, str]:
-    """Ports whose chains have different policies or limits, and where."""
-    first: dict[int | None, Port] = {}
-    return {
-        each.number: each.path
-        for each in given
-        if _guards(first.setdefault(each.number, each)) != _guards(each)
-    }
-
-
-def _guards(port: Port) -> tuple[object, ...]:
-    return port.filters.policies, port.filters.limits
+    """Ports whose chains have different policies or limits, and where. Requests may have others than opaque connections."""
+    first: dict[tuple[int | None, bool], Port] = {}
+    bounds: dict[int | None, list[Limit]] = {}
+    found: dict[int | None, str] = {}
+    for each in given:
+        same = first.setdefault((each.number, each.filters.of_requests), each)
+        of_connections = [limit for limit in each.filters.limits if limit.scope == "connection"]
+        guards, others = each.filters, same.filters
+        if (guards.policies, guards.limits) != (others.policies, others.limits) or (
+            bounds.setdefault(each.number, of_connections) != of_connections
+        ):
+            found[each.number] = each.path
+    return found
 
 
 def _faults(body: Body, own: tuple[str, str] | None, trusted: tuple[str, ...]) -> Iterator[str]:
@@ -149,6 +152,8 @@ def _chain(chain: Body, path: str, own: tuple[str, str] | None, trusted: tuple[s
             "http/1.0, http/1.1 and h2c of raw_buffer"
         )
     yield from filters.judge(chain, path)
+    if (name := filters.timed(chain)) is not None:
+        yield f"{path}filters: {name} of a tcp_proxy is not honoured here; it is the Sidecar's spec.timeouts.idle"
 
 
 def ports(body: Body) -> list[Port]:
@@ -196,37 +201,62 @@ def authorization(given: Sequence[Port]) -> Iterator[tuple[str, Policy]]:
     ALLOW policies of a workload are about all of its ports together: a port without one is let through by another.
     """
     numbers = sorted({each.number for each in given if each.number is not None})
-    policies = {each.number: each.filters.policies for each in given}
-    for port in _unlike(given):  # of several listeners: nobody can say which holds
-        policies[port] = (Policy("DENY", [{}], dry_run=False),)
     free = []
-    for port, found in policies.items():
+    said = _policies(given)
+    for port, kind, found in said:
         if not any(each.action == "ALLOW" and not each.dry_run for each in found):
-            free.append(port)
+            free.append((port, kind))
         for index, policy in enumerate(found):
-            rules = [_at(rule, port, numbers) for rule in policy.rules]
-            yield f"{port} {index}", policy._replace(rules=rules)
-    if len(free) < len(policies) and free:
-        yield "free", Policy("ALLOW", [_at({}, port, numbers) for port in free], dry_run=False)
+            rules = [_at(rule, port, numbers, kind) for rule in policy.rules]
+            yield " ".join((str(port), *([kind] if kind else []), str(index))), policy._replace(rules=rules)
+    if len(free) < len(said) and free:
+        rules = [_at({}, port, numbers, kind) for port, kind in free]
+        yield "free", Policy("ALLOW", rules, dry_run=False)
+
+
+def _policies(given: Sequence[Port]) -> list[tuple[int | None, str | None, tuple[Policy, ...]]]:
+    """Those of each port; where they differ, of its requests and of its other connections."""
+    unlike = _unlike(given)
+    kinds: dict[int | None, dict[str, tuple[Policy, ...]]] = {}
+    for each in given:
+        kinds.setdefault(each.number, {})["http" if each.filters.of_requests else "tcp"] = (
+            each.filters.policies
+        )
+    made: list[tuple[int | None, str | None, tuple[Policy, ...]]] = []
+    for port, by_kind in kinds.items():
+        if port in unlike:  # of several listeners: nobody can say which holds
+            made.append((port, None, (Policy("DENY", [{}], dry_run=False),)))
+        elif len(by_kind) == 1 or by_kind["http"] == by_kind["tcp"]:
+            made.append((port, None, next(iter(by_kind.values()))))
+        else:
+            made += ((port, kind, found) for kind, found in by_kind.items())
+    return made
 
 
 def rate_limits(given: Sequence[Port]) -> Iterator[tuple[str, dict[str, object]]]:
     """Every limit, of its port alone, and what tells it from the others; chains of one port have one together."""
     numbers = sorted({each.number for each in given if each.number is not None})
-    for port, limits in {each.number: each.filters.limits for each in given}.items():
+    ordered = sorted(given, key=lambda each: each.filters.of_requests)  # of requests there may be more
+    for port, limits in {each.number: each.filters.limits for each in ordered}.items():
         place = {"ports": [port]} if port is not None else {"exceptPorts": numbers}
         for index, limit in enumerate(limits):
             yield f"{port} limit {index}", {"direction": "ingress", **place, **limit.written()}
 
 
-def _at(rule: Mapping[str, object], port: int | None, others: Sequence[int]) -> dict[str, object]:
-    """A rule that holds at a port alone; None: at all but the others."""
-    values = {"values": [str(port)]} if port is not None else {"notValues": list(map(str, others))}
-    if port is None and not others:
-        return dict(rule)
-    when = rule.get("when", [])
-    assert isinstance(when, list)
-    return {**rule, "when": [*when, {"key": "destination.port", **values}]}
+def _at(
+    rule: Mapping[str, object], port: int | None, others: Sequence[int], kind: str | None
+) -> dict[str, object]:
+    """A rule that holds at a port alone; None: at all but the others; and of a kind of connections alone."""
+    given = rule.get("when", [])
+    assert isinstance(given, list)
+    when = list(given)
+    if port is not None:
+        when.append({"key": "destination.port", "values": [str(port)]})
+    elif others:
+        when.append({"key": "destination.port", "notValues": list(map(str, others))})
+    if kind is not None:
+        when.append({"key": "connection.protocol", "values": [kind]})
+    return {**rule, "when": when} if when else dict(rule)
 
 
 def elsewhere(given: Filters, clusters: Mapping[str, Body], read: Mapping[str, Body]) -> str | None:

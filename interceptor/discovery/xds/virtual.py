@@ -39,6 +39,8 @@ def judge(body: Body) -> Iterator[str]:
         path = f"filter_chains[{index}]."
         yield from unknown(chain, _CHAIN, path)
         yield from filters.judge(chain, path)
+        if (name := filters.timed(chain)) is not None:
+            yield f"{path}filters: {name} of a tcp_proxy is not honoured here; it is the Sidecar's spec.timeouts.idle"
         match = mapping(chain, "filter_chain_match")
         yield from unknown(match, frozenset({"destination_port"}), f"{path}filter_chain_match.")
         rest += not match

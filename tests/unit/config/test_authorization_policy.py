@@ -163,6 +163,10 @@ def when(text: str) -> str:
             when("key: 'request.headers[a b]', values: [x]"),
             "spec.rules[0].when[0].key: there is no condition",
         ),
+        (
+            when("key: connection.protocol, values: [udp]"),
+            "spec.rules[0].when[0].values[0]: 'udp' is not what a connection carries; write http or tcp",
+        ),
         (when("key: 'request.headers[]', values: [x]"), "spec.rules[0].when[0].key: there is no condition"),
         (
             when("key: experimental.envoy.filters.x, values: [x]"),

@@ -57,3 +57,17 @@ def test_over_any_request_it_is_the_other_way_round() -> None:
     assert optimistic.matches(connection(port=1), None)
     by_proxy = rule("from: [{source: {remoteIpBlocks: [10.0.0.1]}}]", "DENY")
     assert (for_any(by_proxy), for_tcp(by_proxy)) == (None, by_proxy)
+
+
+def test_what_a_connection_carries_is_known_with_its_request_or_without_one() -> None:
+    of_requests = rule("when: [{key: connection.protocol, values: [http]}]", "DENY")
+    of_others = rule("when: [{key: connection.protocol, values: [tcp]}]")
+    assert of_requests.matches(connection(), request("GET"))
+    assert not of_requests.matches(connection(), None)
+    assert not of_others.matches(connection(), request("GET"))
+    assert for_tcp(of_others) is of_others
+    assert of_others.matches(connection(), None)
+    assert for_any(of_requests) is None, "a request may or may not come"
+    loose = for_any(of_others)
+    assert loose is not None
+    assert loose.matches(connection(), None)

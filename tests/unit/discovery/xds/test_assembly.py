@@ -197,3 +197,43 @@ def test_limits_are_documents_where_the_sidecar_has_a_place_for_them() -> None:
     first, second = specs(made, "RateLimit")
     assert first == {**place, "scope": "connection", **bucket}
     assert second == {**place, "scope": "request", **bucket}
+
+
+def proxied(cluster: str, **more: Any) -> dict[str, Any]:
+    config = {"@type": TCP_PROXY, "stat_prefix": "x", "cluster": cluster, **more}
+    return {"filters": [{"name": "tcp", "typed_config": config}]}
+
+
+def pools(made: Translation) -> dict[str, Any]:
+    found = specs(made, "DestinationRule")
+    return {spec["host"]: spec["trafficPolicy"]["connectionPool"]["tcp"] for spec in found}
+
+
+def test_how_long_connections_last_is_the_rule_of_where_they_lead() -> None:
+    times = {"idle_timeout": "30s", "max_downstream_connection_duration": "3600s"}
+    wanted = {"idleTimeout": "30.000000s", "maxConnectionDuration": "3600.000000s"}
+    made = made_of(listener("10.9.0.1", 80, proxied("a", **times)))
+    assert pools(made)["_cluster.a"].items() >= wanted.items()
+    assert made.left_out == {}
+    through = made_of(listener("10.9.0.1", 80, proxied("out", **times)))
+    assert list(pools(through).values()) == [wanted]
+    [entry] = specs(through, "ServiceEntry")[:1]
+    assert entry["hosts"] == list(pools(through))
+    never = made_of(listener("10.9.0.1", 80, proxied("a", idle_timeout="0s")))
+    assert pools(never)["_cluster.a"]["idleTimeout"] == "0.000000s"
+
+
+def test_two_chains_that_disagree_about_how_long_are_said() -> None:
+    given = {
+        "1": listener("10.9.0.1", 80, proxied("a", idle_timeout="30s")),
+        "2": listener("10.9.0.2", 80, proxied("a")),
+    }
+    made = TRANSLATOR.documents(CLUSTERS, {}, given, {})
+    assert pools(made)["_cluster.a"]["idleTimeout"] == "30.000000s"
+    assert "says something else of how long" in made.left_out["listener 2, 'a'"]
+
+
+def test_a_connection_that_may_not_last_is_refused() -> None:
+    body = listener("10.9.0.1", 80, proxied("a", max_downstream_connection_duration="0s"))
+    [said] = TRANSLATOR.judge(LISTENER, "l", body).problems
+    assert "max_downstream_connection_duration: must be more than 0s" in said

@@ -256,3 +256,48 @@ def test_limits_are_of_their_port_alone() -> None:
     bare = Translator("shop", 10.0)
     [said] = bare.judge(LISTENER, "l", body).problems
     assert "use: rateLimitDocuments" in said
+
+
+def test_requests_of_a_port_may_have_other_policies_than_its_opaque_connections() -> None:
+    clear = {"transport_protocol": "raw_buffer"}
+    web = http_chain(routes(PLAIN), allow("a", kind=rbac.HTTP), allow("c", "DENY", kind=rbac.HTTP))
+    web["filter_chain_match"] = {**clear, "application_protocols": ["http/1.1", "h2c"]}
+    made = made_of(listener(80, web, chain(allow("b"), match=clear)), listener(81, chain()))
+    http, deny, tcp, free = specs(made, "AuthorizationPolicy")
+    port = {"key": "destination.port", "values": ["80"]}
+    assert [each["rules"][0]["when"] for each in (http, deny, tcp)] == [
+        [port, {"key": "connection.protocol", "values": [kind]}] for kind in ("http", "http", "tcp")
+    ]
+    assert (deny["action"], tcp["action"]) == ("DENY", "ALLOW")
+    assert free["rules"] == [{"when": [{"key": "destination.port", "values": ["81"]}]}]
+
+
+def test_what_is_said_of_requests_alone_leaves_the_others_free() -> None:
+    clear = {"transport_protocol": "raw_buffer"}
+    web = http_chain(routes(PLAIN), allow("a", kind=rbac.HTTP))
+    web["filter_chain_match"] = {**clear, "application_protocols": ["http/1.1", "h2c"]}
+    _, free = specs(made_of(listener(80, web, chain(match=clear))), "AuthorizationPolicy")
+    when = [{"key": "destination.port", "values": ["80"]}, {"key": "connection.protocol", "values": ["tcp"]}]
+    assert free["rules"] == [{"when": when}]
+
+
+def test_limits_of_requests_stand_beside_opaque_connections_without_any() -> None:
+    clear = {"transport_protocol": "raw_buffer"}
+    everybody = {"default_value": {"numerator": 100}}
+    bucket = {"max_tokens": 2, "fill_interval": "1s"}
+    config = {"@type": rate_limits.HTTP, "stat_prefix": "x", "token_bucket": bucket}
+    limit = {
+        "name": "l",
+        "typed_config": {**config, "filter_enabled": everybody, "filter_enforced": everybody},
+    }
+    web = http_chain(routes(PLAIN), limit)
+    web["filter_chain_match"] = {**clear, "application_protocols": ["http/1.1", "h2c"]}
+    [found] = specs(made_of(listener(80, web, chain(match=clear))), "RateLimit")
+    assert (found["scope"], found["ports"]) == ("request", [80])
+
+
+def test_how_long_connections_last_is_the_sidecars_here() -> None:
+    proxy = chain()
+    proxy["filters"][0]["typed_config"]["idle_timeout"] = "60s"
+    [said] = TRANSLATOR.judge(LISTENER, "l", listener(80, proxy)).problems
+    assert said.startswith("filter_chains[0].filters: idle_timeout of a tcp_proxy is not honoured here")

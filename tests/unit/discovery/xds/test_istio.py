@@ -325,6 +325,9 @@ RETRIES = {
 CLUSTERS[NAMED] = {
     **{name: what for name, what in eds(NAMED).items() if name != "eds_cluster_config"},
     "type": "STRICT_DNS",
+    "dns_refresh_rate": "60s",
+    "respect_dns_ttl": True,
+    "dns_jitter": "0.100s",
     "dns_lookup_family": "V4_ONLY",
     "load_assignment": {"cluster_name": NAMED, **assignment("api.example.com", 80, "disabled")},
 }
@@ -399,6 +402,67 @@ def test_all_that_istio_sends_to_a_sidecar_is_accepted_and_becomes_documents() -
     web = rules["_80.web.shop.svc.cluster.local"]["tls"]
     assert web == {"mode": "ISTIO_MUTUAL", "sni": WEB.replace("|", "_."), "subjectAltNames": ["spiffe://cluster.local/ns/shop/sa/web"]}  # fmt: skip
     assert "tls" not in rules["_53.kube-dns.kube-system.svc.cluster.local"]
+
+
+def test_what_its_rules_and_routes_come_to_is_accepted() -> None:
+    """A DestinationRule with a hash, a warm-up, a failover and timeouts; a VirtualService with a fault and retries elsewhere."""
+    tuned = {
+        **CLUSTERS[WEB],
+        "lb_policy": "RING_HASH",
+        "ring_hash_lb_config": {"minimum_ring_size": 1024},
+        "common_lb_config": {"healthy_panic_threshold": {}, "locality_weighted_lb_config": {}},
+        "outlier_detection": {"enforcing_success_rate": 0, "consecutive_5xx": 7},
+        **speaking(
+            explicit_http_config=HTTP2,
+            common_http_protocol_options={"idle_timeout": "60s", "max_requests_per_connection": 9},
+        ),
+    }
+    warming = {**CLUSTERS[DNS], "least_request_lb_config": {"slow_start_config": {
+        "slow_start_window": "30s", "aggression": {"default_value": 1, "runtime_key": "x"}, "min_weight_percent": {"value": 10}}}}  # fmt: skip
+    near = assignment("10.244.0.5", 8080, "istio")["endpoints"]
+    far = assignment("10.244.9.5", 8080, "istio")["endpoints"]
+    assert isinstance(near, list)
+    assert isinstance(far, list)
+    both = {"endpoints": [near[0], {**far[0], "priority": 1}]}
+    remote = filter_of(
+        "x", f"{ENVOY}retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=2
+    )
+    fault = filter_of(
+        "x",
+        f"{ENVOY}filters.http.fault.v3.HTTPFault",
+        abort={"http_status": 500, "percentage": {"numerator": 1}},
+    )
+    route = {
+        "match": {"prefix": "/"},
+        "route": {"cluster": WEB, "retry_policy": {**RETRIES, "retry_priority": remote},
+                  "request_mirror_policies": [{"cluster": DNS, "disable_shadow_host_suffix_append": True}]},
+        "typed_per_filter_config": {"envoy.filters.http.fault": fault["typed_config"]},
+    }  # fmt: skip
+    for kind, name, body in (
+        (CLUSTER, WEB, tuned),
+        (CLUSTER, DNS, warming),
+        (ENDPOINT, WEB, both),
+        (ROUTE, "80", {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route]}]}),
+    ):
+        assert TRANSLATOR.judge(kind, name, sent(kind, {name: body})[name]).problems == ()
+
+
+def test_requests_and_opaque_connections_may_have_other_policies() -> None:
+    """As they have where an AuthorizationPolicy asks for methods or paths: on TCP such rules are others."""
+    body: Any = json.loads(json.dumps(LISTENERS["virtualInbound"]))  # in which no part is another one's
+    anybody = {"principals": [{"any": True}]}
+    gets = {"permissions": [{"header": {"name": ":method", "string_match": {"exact": "GET"}}}], **anybody}
+    for chain in body["filter_chains"][1:]:
+        last = chain["filters"][-1]["typed_config"]
+        if "http_filters" in last:
+            guard = f"{ENVOY}filters.http.rbac.v3.RBAC"
+            last["http_filters"].insert(0, filter_of("rbac", guard, rules={"policies": {"p": gets}}))
+        else:
+            chain["filters"].insert(0, GUARD)
+    judged = TRANSLATOR.judge(
+        LISTENER, "virtualInbound", sent(LISTENER, {"virtualInbound": body})["virtualInbound"]
+    )
+    assert judged.problems == ()
 
 
 @pytest.mark.parametrize(

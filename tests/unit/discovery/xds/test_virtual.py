@@ -63,3 +63,10 @@ def test_it_says_what_the_sidecar_does_or_why_not(
 def test_what_is_not_honoured_is_said_with_its_path(body: dict[str, Any], said: str) -> None:
     assert any(each.startswith(said) for each in virtual.judge(body)), list(virtual.judge(body))
     assert not virtual.is_virtual({})
+
+
+def test_how_long_connections_last_is_the_sidecars() -> None:
+    rest = chain("b")
+    rest["filters"][0]["typed_config"]["max_downstream_connection_duration"] = "60s"
+    [said] = virtual.judge(listener(chain("a", destination_port=15001), rest))
+    assert said.startswith("filter_chains[1].filters: max_downstream_connection_duration of a tcp_proxy")
