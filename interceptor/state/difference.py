@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from interceptor.config.addresses import is_ip_address, socket_address
 from interceptor.errors import ConfigError
 from interceptor.state.explain import answer
+from interceptor.state.explain_route import few
 from interceptor.state.question import FIELDS
 
 if TYPE_CHECKING:
@@ -84,11 +85,38 @@ def changes(before: Snapshot, after: Snapshot, asked: Mapping[Asked, int]) -> li
     for each, count in asked.items():
         was, now = (answer(snapshot, dict(each)) for snapshot in (before, after))
         old, new = _decided(was), _decided(now)
+        if old["route"] == new["route"]:  # which names a few of many endpoints
+            old["endpoints"], new["endpoints"] = _few(was, now), _few(now, was)
         differing = [name for name in old if old[name] != new[name]]
         if differing:
             sides = ({name: side[name] for name in differing} for side in (old, new))
-            found.append(Change(f"{was.direction.value}: {was.asked}", count, *sides))
+            found.append(Change(f"{was.direction.value}: {was.asked}{_with(dict(each))}", count, *sides))
     return found
+
+
+def _few(one: Explanation, other: Explanation) -> str:
+    """Some of the endpoints that only one of two answers has, and how many there are."""
+    own, others = (
+        {
+            each: None
+            for cluster in ([] if side.routed is None else side.routed.clusters)
+            for each in _ends(cluster)
+        }
+        for side in (one, other)
+    )
+    return few([each for each in own if each not in others]) or "-"
+
+
+def _ends(cluster: Mapping[str, object]) -> Iterable[object]:
+    found = cluster["endpoints"]
+    assert isinstance(found, list)
+    return found
+
+
+def _with(asked: Mapping[str, tuple[str, ...]]) -> str:
+    """The headers by which it differs from others; every entry of a log has a User-Agent."""
+    told = [each for each in asked.get("header", ()) if not each.lower().startswith("user-agent:")]
+    return f", with {', '.join(told)}" if told else ""
 
 
 def strangers(before: Snapshot, routes: Mapping[Asked, str]) -> list[str]:
@@ -106,11 +134,13 @@ def strangers(before: Snapshot, routes: Mapping[Asked, str]) -> list[str]:
 
 def _decided(explanation: Explanation) -> dict[str, str]:
     route, mode, verdict = explanation.route, explanation.mutual_tls, explanation.verdict
+    routed = explanation.routed
     return {
         "verdict": f"{'allowed' if verdict.allowed else 'denied'} by {verdict.policy}",
         "cluster": route.cluster,
-        "upstream": _listed(map(str, route.upstreams)),
-        "route": "-" if explanation.routed is None else explanation.routed.summary,
+        "upstream": "-" if routed is not None else _listed(map(str, route.upstreams)),
+        "route": "-" if routed is None else routed.summary,
+        "what is done": "-" if routed is None else _listed(routed.done),
         "mutual TLS": "-" if mode is None else mode.mode.value,
         "TLS to the upstream": "none" if route.tls is None else f"{route.tls.policy}",
         "dry run": explanation.verdict.shadow,

@@ -181,6 +181,10 @@ def _case(snapshot: Snapshot, question: Question, notes: list[str]) -> _Case:
             if head is None
             else route_reason(snapshot.routing, head, question, route, destination)
         )
+        if head is None and route.protocol in {"http", "http2", "grpc"}:
+            notes.append(
+                f"port {question.port} is declared to carry HTTP, each request of which is routed by itself: ask with a path"
+            )
         if routed is None and head is not None and snapshot.routing.is_elsewhere(head.authority, route):
             notes.append(
                 f"the Host {head.authority.decode('latin-1')} has routes at the ports of its service; what is sent to this "
@@ -221,6 +225,9 @@ def _judged(case: _Case) -> tuple[Verdict, str]:
                 verdict,
                 "404, for no route takes it" if case.routed.route is None else "what its route answers",
             )
+        if case.routed is not None and not case.routed.served:
+            nobody = "for nobody is where it goes"
+            return verdict, f"503, {nobody}" if case.question.request is not None else f"a reset, {nobody}"
         where = where if case.routed is None else "where its route says"
         return verdict, f"it goes on to {where}"
     head = case.question.request

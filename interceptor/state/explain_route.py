@@ -43,11 +43,13 @@ class RouteReason:
     clusters: tuple[Mapping[str, object], ...]
     because: tuple[str, ...]
     entries: tuple[str, ...] = ()  # the ServiceEntry documents of the clusters
+    served: bool = True  # somebody is there, as far as documents and addresses go
+    done: tuple[str, ...] = ()  # what else is done with the request
 
     @property
     def summary(self) -> str:
         """Who gets it, in one line."""
-        goes = [f"{each['share']:g}% {each['name']} ({_few(each['endpoints'])})" for each in self.clusters]
+        goes = [f"{each['share']:g}% {each['name']} ({few(each['endpoints'])})" for each in self.clusters]
         return f"{self.document or 'no document'}, {self.route or 'no route'}: {'; '.join(goes) or '-'}"
 
     def as_mapping(self) -> dict[str, object]:
@@ -80,6 +82,7 @@ def route_reason(
             clusters=(_cluster(found.cluster, 100.0),),
             because=(*because, *_endpoints(found.cluster, question, peer)),
             entries=_entries([found.cluster]),
+            served=_served([found.cluster]),
         )
     because += _steps(routing, question, found.host)
     if found.taken is None:
@@ -89,13 +92,15 @@ def route_reason(
     given = [(each.destination, share) for each, share in _shares(route.spec.route, route.sums)]
     goes = [_destination(routing, each, share, destination.port, question, peer) for each, share in given]
     because += [line for each in goes for line in each.lines]
-    because += _done(found.taken, question)
+    done = tuple(_done(found.taken, question))
     return RouteReason(
         document=f"VirtualService {route.document}",
         route=route.name,
         clusters=tuple(each.mapping for each in goes),
-        because=tuple(because),
+        because=(*because, *done),
         entries=_entries([each.cluster for each in goes]),
+        served=not goes or _served([each.cluster for each in goes]),
+        done=done,
     )
 
 
@@ -135,6 +140,7 @@ def flow_reason(
             clusters=(_cluster(cluster, 100.0),),
             because=(*because, f"it goes to {cluster.name}", *ends),
             entries=_entries([cluster]),
+            served=_served([cluster]),
         )
     given = [(each.destination, share) for each, share in _shares(found.route.route, found.route.sums)]
     goes = [_destination(routing, each, share, destination.port, None, asked.peer) for each, share in given]
@@ -144,6 +150,7 @@ def flow_reason(
         clusters=tuple(each.mapping for each in goes),
         because=(*because, *(line for each in goes for line in each.lines)),
         entries=_entries([each.cluster for each in goes]),
+        served=_served([each.cluster for each in goes]),
     )
 
 
@@ -151,8 +158,13 @@ def _entries(clusters: Sequence[Cluster | None]) -> tuple[str, ...]:
     return tuple({each.base.entry: None for each in clusters if each is not None and each.base.entry})
 
 
-def _few(endpoints: object) -> str:
-    """Some of them, and how many there are."""
+def _served(clusters: Sequence[Cluster | None]) -> bool:
+    """Whether any of them has anybody."""
+    return any(each is not None and (each.original or each.endpoints) for each in clusters)
+
+
+def few(endpoints: object) -> str:
+    """Some of many endpoints, and how many more there are."""
     texts = list(map(str, endpoints)) if isinstance(endpoints, list) else []
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return ", ".join(texts[:SHOWN]) + more
@@ -299,6 +311,29 @@ def _done(taken: Taken, question: Question) -> Iterator[str]:
         yield f"it is redirected: {status}, {location.decode('latin-1')}"
     if spec.directResponse is not None:
         yield f"it is answered: {spec.directResponse.status}"
+    yield from _changes(taken, question)
+    yield from _limits(taken)
+
+
+def _changes(taken: Taken, question: Question) -> Iterator[str]:
+    """What its endpoint sees otherwise than the app wrote it, and the app than the endpoint."""
+    spec = taken.route.spec
     target = routes.rewritten(taken, question)
     if target != question.head.target:
         yield f"the path is rewritten to {target.decode('latin-1')}"
+    if spec.rewrite is not None and spec.rewrite.authority is not None:
+        yield f"the host is rewritten to {spec.rewrite.authority}"
+    for whose, said in (("its", spec.headers.request), ("the answer's", spec.headers.response)):
+        if changed := sorted((*said.set, *said.add, *said.remove)):
+            yield f"{whose} headers are changed: {', '.join(changed)}"
+
+
+def _limits(taken: Taken) -> Iterator[str]:
+    """What a document says of its time, and of other attempts."""
+    spec, policy = taken.route.spec, taken.route.retries
+    if spec.route and spec.timeout:
+        yield f"it may take {spec.timeout:g} s"
+    if spec.route and spec.retries is not None:
+        each = "" if policy.per_try_timeout is None else f", {policy.per_try_timeout:g} s each"
+        after = f" after {', '.join(sorted(policy.conditions))}" if policy.attempts else ""
+        yield f"it is tried again at most {policy.attempts} times{after}{each}"

@@ -103,6 +103,7 @@ def _request(given: Mapping[str, Sequence[str]], problems: list[str]) -> Request
         (given.get(name) or (default,))[0]
         for name, default in (("path", "/"), ("method", "GET"), ("host", ""))
     )
+    host = host or next((value.decode() for name, value in headers if name.lower() == b"host"), "")
     return RequestHead(method.encode(), path.encode(), host.encode(), b"http", b"1.1", headers)
 
 

@@ -121,6 +121,33 @@ def test_a_tcp_route_that_changes_is_told_with_its_endpoints() -> None:
     assert change.after == {"route": f"{name} outbound|80||bank.example (10.2.0.1:80)"}
 
 
+def test_a_request_that_its_route_leads_where_it_went_is_not_told_though_its_service_changes() -> None:
+    text = """
+    hosts: [shop.example]
+    http:
+    - {match: [{uri: {prefix: /old}}], redirect: {uri: %s}}
+    - {route: [{destination: {host: shop.example, subset: v1}}]}
+    """
+    rule = document("DestinationRule", "host: shop.example\nsubsets: [{name: v1, labels: {version: v1}}]")
+    many = [(f"10.1.0.{number}", "v1") for number in range(1, 8)]
+    sides = (
+        (("10.2.0.1", "v2"), "/x", many),
+        (("10.2.0.2", "v2"), "/y", many),
+        (("10.2.0.1", "v2"), "/x", [*many[:6], ("10.1.0.9", "v1")]),
+    )
+    before, after, later = (
+        take(configuration(shop(80, other, *ends), rule, document("VirtualService", text % to)))
+        for other, to, ends in sides
+    )
+    asked = question({"to": "shop.example:80", "path": "/", "header": ["User-Agent: x", "x-user: me"]})
+    redirected = question({"to": "shop.example:80", "path": "/old/1"})
+    [change] = changes(before, after, {asked: 1, redirected: 1})
+    assert change.before == {"what is done": "it is redirected: 301, http://shop.example/x"}
+    [change] = changes(before, later, {asked: 1, redirected: 1})
+    assert change.asked.endswith("to 198.51.100.1:80, GET /, with x-user: me")
+    assert (change.before, change.after) == ({"endpoints": "10.1.0.7:80"}, {"endpoints": "10.1.0.9:80"})
+
+
 def test_what_took_another_route_than_the_log_can_tell_is_said() -> None:
     routes = document(
         "VirtualService",

@@ -82,6 +82,27 @@ def test_the_route_its_subset_its_endpoints_and_why() -> None:
         ("match: [{port: 81}]\n  directResponse: {status: 204}", "  404, for no route takes it"),
         ("directResponse: {status: 204}", "  what its route answers"),
         ("route: [{destination: {host: gone.example}}]", "which the registry does not have: 503"),
+        ("route: [{destination: {host: gone.example}}]", "  503, for nobody is where it goes"),
+        ("timeout: 3s\n  route: [{destination: {host: shop.example}}]", "  it may take 3 s"),
+        (
+            "retries: {attempts: 1, perTryTimeout: 2s, retryOn: 5xx}\n  route: [{destination: {host: shop.example}}]",
+            "  it is tried again at most 1 times after 5xx, 2 s each",
+        ),
+        (
+            "retries: {attempts: 0}\n  route: [{destination: {host: shop.example}}]",
+            "  it is tried again at most 0 times\n",
+        ),
+        (
+            "rewrite: {authority: b.example}\n  route: [{destination: {host: shop.example}}]",
+            "  the host is rewritten to b.example",
+        ),
+        (
+            (
+                "headers: {request: {set: {x-a: a}, remove: [x-b]}, response: {add: {x-c: c}}}\n"
+                "  route: [{destination: {host: shop.example}}]"
+            ),
+            "  its headers are changed: x-a, x-b\n  the answer's headers are changed: x-c",
+        ),
     ],
 )
 def test_what_becomes_of_it_otherwise(route: str, line: str) -> None:
@@ -91,6 +112,7 @@ def test_what_becomes_of_it_otherwise(route: str, line: str) -> None:
 def test_a_host_that_is_not_believed() -> None:
     said = explained("- directResponse: {status: 204}", host="bank.example")[1]
     assert "the Host bank.example is not believed: the address is that of shop.example" in said
+    assert said == explained("- directResponse: {status: 204}", header="Host: bank.example")[1]
 
 
 def test_a_routed_host_at_a_port_that_no_service_has_passes() -> None:
@@ -214,6 +236,15 @@ def test_the_policies_of_where_a_route_leads_count() -> None:
     assert (mapping["verdict"], mapping["policy"]) == ("denied", "AuthorizationPolicy default/no")
     mapping, _ = explained_flow(route)
     assert mapping["verdict"] == "allowed"
+
+
+def test_a_connection_that_leads_to_nobody_is_said_to_be_reset() -> None:
+    route = document(
+        "VirtualService", "hosts: [shop.example]\ntcp: [{route: [{destination: {host: nowhere.example}}]}]"
+    )
+    mapping, said = explained_flow(route)
+    assert mapping["outcome"] == "a reset, for nobody is where it goes"
+    assert "note: port 80 is declared to carry HTTP, each request of which is routed by itself" in said
 
 
 def test_a_header_that_a_hash_goes_by_and_that_is_not_there() -> None:
