@@ -21,7 +21,7 @@ from interceptor.tls.judgement import Refusal
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from interceptor.tls.certificates import Material
+    from interceptor.tls.contexts import Contexts
     from interceptor.tls.rotation import Keeper
 
 TELL_SECONDS: Final = 60.0  # between two log lines of one reason: anybody can connect and fail
@@ -55,7 +55,7 @@ class Greeter:
             said = getattr(cause, "verify_message", None) or (cause.reason or "the connection ended").lower()
             self._refused(f"the TLS handshake failed: {said.replace('_', ' ')}")
             return None
-        names = _proved(secured, contexts.material)
+        names = _proved(secured, contexts, self._keeper.now())
         if isinstance(names, Refusal):
             self._refused(str(names))
             return None
@@ -75,7 +75,9 @@ class Greeter:
             _log.warning("a push from another machine was refused: %s", reason)
 
 
-def _proved(secured: trio.SSLStream[trio.SocketStream], material: Material) -> tuple[str, ...] | Refusal:
+def _proved(
+    secured: trio.SSLStream[trio.SocketStream], contexts: Contexts, now: float
+) -> tuple[str, ...] | Refusal:
     """The names that a client proved to have.
 
     Where foreign trust domains have authorities of their own in the bundle, no other name than an identity counts, and
@@ -83,16 +85,17 @@ def _proved(secured: trio.SSLStream[trio.SocketStream], material: Material) -> t
     """
     der = secured.getpeercert(binary_form=True)
     assert der is not None  # OpenSSL asked for it
+    chain = openssl.verified_chain(secured._ssl_object)  # noqa: SLF001 (trio shows no chain; its TLS object is ssl's)
     peer, uris = certificates.peer(der)
-    if (peer.issuer, peer.serial) in material.revoked:
-        return Refusal("revoked", "its certificate was revoked")
+    material, peer = contexts.material, contexts.vouching.traced(peer, der, lambda: chain)
+    if (wrong := judgement.judge_presented(peer, material.revoked, now)) is not None:
+        return wrong
     if not material.anchors:
         return peer.names
     assert material.identity is not None  # it came with the bundles
     identity = judgement.identity_of(uris)
     if isinstance(identity, Refusal):
         return identity
-    root = openssl.verified_root(secured._ssl_object)  # noqa: SLF001 (trio shows no chain; its TLS object is ssl's)
-    fingerprint = None if root is None else hashlib.sha256(root).hexdigest()
+    fingerprint = hashlib.sha256(chain[-1]).hexdigest() if chain else None
     own = material.identity.trust_domain
     return judgement.judge_authority(identity, fingerprint, own, material.anchors) or uris

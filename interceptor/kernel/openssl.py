@@ -135,13 +135,17 @@ def make_context(*, server: bool, resumption: bool = True) -> ssl.SSLContext:
     return made
 
 
+def verified_chain(tls: ssl.SSLObject) -> list[bytes]:
+    """A peer's certificate, those that it was verified by up to the root, in DER; none where a session was resumed."""
+    if sys.version_info >= (3, 13):
+        return tls.get_verified_chain()
+    found = tls._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]  # noqa: SLF001 (public from 3.13 on)
+    return [bytes(each.public_bytes(_ssl.ENCODING_DER)) for each in found]
+
+
 def verified_root(tls: ssl.SSLObject) -> bytes | None:
     """The authority that a peer's certificate was verified by, in DER; None where a session was resumed."""
-    if sys.version_info >= (3, 13):
-        chain = tls.get_verified_chain()
-        return chain[-1] if chain else None
-    found = tls._sslobj.get_verified_chain()  # type: ignore[attr-defined]  # noqa: SLF001 (public from 3.13 on)
-    return bytes(found[-1].public_bytes(_ssl.ENCODING_DER)) if found else None
+    return next(reversed(verified_chain(tls)), None)
 
 
 @functools.cache

@@ -21,7 +21,8 @@ class Issued(NamedTuple):
 
     issuer: str
     serial: int
-    authority: str  # the issuer's key identifier; without one its name
+    authority: str  # the issuer's key identifier, or its name; of the root where others stand between
+    above: tuple[tuple[str, int], ...] = ()  # issuer and serial number of those
 
 
 class SpiffeId(NamedTuple):

@@ -97,7 +97,7 @@ class Transport:
             refusal = self._again(judged, contexts.material)
             if refusal is not None:
                 raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
-        flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority)
+        flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority, judged.above)
         flow.peer_presented = self.forwarding.proved(partial(_forwarded, stream, contexts))
         return stream
 
@@ -192,7 +192,10 @@ class Transport:
         """Compare who answered with whom we meant to call."""
         if tls.kind != "mesh":
             flow.security = "mutual_tls" if tls.kind == "mutual" else "tls"
-            peer, _ = _presented(stream)
+            peer, _ = _presented(stream, contexts)
+            refused = judgement.judge_presented(peer, contexts.material.revoked, self._keeper(tls).now())
+            if refused is not None:
+                raise HandshakeError(refused.reason, refused.sentence.replace("peer", "upstream"))
             wrong = judgement.judge_names(peer.names, tls.expected)
         else:
             judged = self._judge(stream, contexts, self.workload.now() if self.workload else 0.0)
@@ -217,7 +220,7 @@ class Transport:
         )
 
     def _judge(self, stream: TlsStream, contexts: Contexts, now: float) -> PeerCertificate | Refusal:
-        peer, uris = _presented(stream)
+        peer, uris = _presented(stream, contexts)
         material = contexts.material
         if not material.anchors:
             return judgement.judge_peer(peer, uris, self.trust_domains, material.revoked, now)
@@ -260,10 +263,11 @@ class Transport:
             ) from None
 
 
-def _presented(stream: TlsStream) -> tuple[PeerCertificate, tuple[str, ...]]:
+def _presented(stream: TlsStream, contexts: Contexts) -> tuple[PeerCertificate, tuple[str, ...]]:
     der = stream.certificate()
     assert der is not None  # OpenSSL asked for it
-    return certificates.peer(der)
+    peer, uris = certificates.peer(der)
+    return contexts.vouching.traced(peer, der, stream.chain), uris
 
 
 def _forwarded(stream: TlsStream, contexts: Contexts, details: CertificateDetails) -> bytes:

@@ -213,6 +213,11 @@ def facts(certificate: x509.Certificate) -> Facts:
     )
 
 
+def parsed(der: bytes) -> Facts:
+    """What a certificate says that OpenSSL has verified."""
+    return facts(x509.load_der_x509_certificate(der))
+
+
 @lru_cache(maxsize=1024)
 def forwarded(der: bytes, details: CertificateDetails) -> bytes:
     """What an app is told of the certificate that its peer presented: of an element of x-forwarded-client-cert, as Envoy's."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.errors import ConfigError
 from interceptor.kernel import openssl
+from interceptor.tls.vouching import Vouching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Contexts:
     def __init__(self, material: Material) -> None:
         """Raises ConfigError where OpenSSL refuses what cryptography read."""
         self.material = material
+        self.vouching = Vouching(material.bundle)
         self._made: dict[tuple[bool, bool, tuple[str, ...]], ssl.SSLContext] = {}
         self._sessions: OrderedDict[Upstream, openssl.AnySession] = OrderedDict()
         if material.pair_pem is not None:

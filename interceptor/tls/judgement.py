@@ -151,8 +151,18 @@ class PeerCertificate(NamedTuple):
     issuer: str
     serial: int
     not_after: float
-    authority: str  # the issuer's key identifier; without one its name
+    authority: str  # the issuer's key identifier, or its name; of the root where others stand between
     signs: bool = False  # whether it may sign certificates
+    above: tuple[tuple[str, int], ...] = ()  # issuer and serial number of those others
+
+
+def judge_presented(
+    certificate: PeerCertificate, revoked: Collection[tuple[str, int]], now: float
+) -> Refusal | None:
+    """Whether a certificate that OpenSSL verified, perhaps when a session began that is resumed now, still holds."""
+    if now >= certificate.not_after:
+        return Refusal("expired", f"the peer's certificate expired {span(now - certificate.not_after)} ago")
+    return _judge_revoked(certificate, revoked)
 
 
 def judge_peer(
@@ -162,14 +172,9 @@ def judge_peer(
     revoked: Collection[tuple[str, int]],
     now: float,
 ) -> PeerCertificate | Refusal:
-    """Who a peer of the mesh is; a trust domain's alias is written as its primary (``trust_domains``: alias -> primary).
-
-    The time is compared again: a resumed session's certificate was verified when the session began.
-    """
-    if now >= certificate.not_after:
-        return Refusal("expired", f"the peer's certificate expired {span(now - certificate.not_after)} ago")
-    if (certificate.issuer, certificate.serial) in revoked:
-        return _revoked(certificate)
+    """Who a peer of the mesh is; a trust domain's alias is written as its primary (``trust_domains``: alias -> primary)."""
+    if (wrong := judge_presented(certificate, revoked, now)) is not None:
+        return wrong
     if certificate.signs:  # X.509-SVID, section 5.2
         return Refusal("usage", "the peer's certificate is an authority's, which is nobody's identity")
     identity = identity_of(uris)
@@ -210,13 +215,14 @@ def judge_again(
 ) -> Refusal | None:
     """Whether the peer of an open connection is still believed, by the authorities before and now.
 
-    A certificate expires without ending its connection. One by an intermediate authority, which only the handshake
-    showed, is judged by the revocation list alone.
+    A certificate expires without ending its connection. One by an intermediate authority is judged by the root above it.
     """
-    if (certificate.issuer, certificate.serial) in revoked:
-        return _revoked(certificate)
+    if (wrong := _judge_revoked(certificate, revoked)) is not None:
+        return wrong
     if certificate.authority in before and certificate.authority not in now:
         issuer = f"'{certificate.issuer}', which issued the peer's certificate"
+        if certificate.above:
+            issuer = f"the root above {issuer}"
         return Refusal("trust_bundle", f"the trust bundle no longer has the key of {issuer}")
     return None
 
@@ -226,9 +232,17 @@ def authorities(bundle: Sequence[Facts]) -> frozenset[str]:
     return frozenset(name for each in bundle for name in (each.subject, each.key_id) if name is not None)
 
 
-def _revoked(certificate: Issued | PeerCertificate) -> Refusal:
-    sentence = f"the peer's certificate with the serial number {certificate.serial:x} was revoked"
-    return Refusal("revoked", sentence)
+def _judge_revoked(
+    certificate: Issued | PeerCertificate, revoked: Collection[tuple[str, int]]
+) -> Refusal | None:
+    if (certificate.issuer, certificate.serial) in revoked:
+        told = f"the peer's certificate with the serial number {certificate.serial:x} was revoked"
+        return Refusal("revoked", told)
+    for issuer, serial in certificate.above:
+        if (issuer, serial) in revoked:
+            told = f"the authority with the serial number {serial:x} between '{issuer}' and the peer's certificate was revoked"
+            return Refusal("revoked", told)
+    return None
 
 
 def judge_names(names: Sequence[str], expected: Sequence[str]) -> Refusal | None:

@@ -118,6 +118,10 @@ class TlsStream:
         """What the peer presented, in DER."""
         return self._tls.getpeercert(binary_form=True)
 
+    def chain(self) -> list[bytes]:
+        """The peer's certificate and those it was verified by, up to the root, in DER; none where a session was resumed."""
+        return openssl.verified_chain(self._tls)
+
     def authority(self) -> bytes | None:
         """The root that the peer's certificate was verified by, in DER; None where a session was resumed."""
         return openssl.verified_root(self._tls)

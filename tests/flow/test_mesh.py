@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -588,6 +589,64 @@ async def test_an_upstream_that_is_no_longer_believed_is_left(
                 served.close()
             (flow,) = await outer.records.wait_closed()
     assert flow.denied == (how if ended else None)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("how", ["revoked", "trust_bundle"])
+async def test_an_authority_between_is_judged_too_also_where_the_session_was_resumed(
+    tmp_path: Path, how: str, version: ssl.TLSVersion
+) -> None:
+    root = Root()  # ours sign no authorities
+    root.pair = root.odd((), is_authority=True, self_signed=True, purposes=())
+    between, other, crl = root.odd((), is_authority=True, purposes=()), Root(), tmp_path / "crl.pem"
+    leaf = root.odd(issuer=between)
+    crl.write_bytes(other.revocation_list())
+    gateway = Gateways(tmp_path, other.issue(DB), root, other)
+    files = gateway.files._replace(revocation_list=str(crl))
+    gateway.keeper = Keeper(files, trust_domain="cluster.local", wall_clock=time.time)
+    chain = replace(leaf, certificate=leaf.certificate + between.certificate)
+    context = client(tmp_path / "peer", chain, other)
+    context.maximum_version = version
+    async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
+        with await shake(running, context) as first:
+            assert await ask(first) == b"QUESTION"
+            resume = partial(context.wrap_socket, running.connect(), session=first.session)
+            with await trio.to_thread.run_sync(resume) as second:
+                assert await ask(second) == b"QUESTION"
+                assert second.session_reused
+                if how == "revoked":
+                    crl.write_bytes(root.revocation_list(between) + other.revocation_list())
+                else:
+                    (tmp_path / Path(files.trust_bundle or "").name).write_bytes(other.pair.certificate)
+                assert gateway.keeper.reload()
+                for peer in (first, second):
+                    with pytest.raises(OSError):
+                        await ask(peer)
+        with pytest.raises(OSError):
+            with await shake(running, context) as peer:
+                await ask(peer)
+        ended = await running.records.wait_closed(3)
+    last = "certificate" if how == "trust_bundle" else "revoked"
+    assert [flow.denied for flow in ended] == [how, how, last]
+    assert "between" in ended[0].details if how == "revoked" else "the root above" in ended[0].details
+
+
+async def test_a_revoked_upstream_outside_the_mesh_is_not_spoken_to(tmp_path: Path, root: Root) -> None:
+    gateway = Gateways(tmp_path / "web", root.issue(WEB), root)
+    good, bad = (root.odd(uris=(), dns_names=("db.example",)) for _ in range(2))
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(root.revocation_list(bad))
+    files = CertificateFiles(None, None, gateway.files.trust_bundle, str(crl))
+    gateway.others[files] = Keeper(files, trust_domain=None, wall_clock=time.time)
+    tls = UpstreamTls("DestinationRule a/b", "simple", files, "db.example")
+    details = []
+    for pair, answered in ((good, b"QUESTION"), (bad, b"reset")):
+        upstream = server(tmp_path / "db", pair, root, asks=False)
+        async with egress(gateway, upstream, tls) as running:
+            assert await call(running, upstream) == answered
+            (flow,) = await running.records.wait_closed()
+            details.append(flow.details)
+    assert "the upstream's certificate with the serial number" in details[1]
 
 
 async def test_other_certificates_than_the_workloads_are_followed_too(tmp_path: Path, root: Root) -> None:

@@ -81,7 +81,7 @@ TRUSTED = {"cluster.local": "cluster.local", "old.local": "cluster.local"}
         (("root", "key"), ("root", "key"), (), None),
         (("root", "key"), ("root", "other"), (), "trust_bundle"),  # a new key of the same name
         (("root", "key"), (), (), "trust_bundle"),
-        (("above",), (), (), None),  # an intermediate authority issued it
+        (("else",), (), (), None),  # nobody knows who issued it
         (("root", "key"), ("root", "key"), (("root", 7),), "revoked"),
         (("root", "key"), ("root", "key"), (("root", 8), ("else", 7)), None),
     ],
@@ -91,6 +91,34 @@ def test_an_open_connection_is_judged_again(
 ) -> None:
     refusal = judgement.judge_again(PEER, before, now, revoked)
     assert (None if refusal is None else refusal.reason) == found
+
+
+@pytest.mark.parametrize(
+    ("revoked", "now", "found"),
+    [
+        ((), ("key",), None),
+        (
+            (("root", 3),),
+            ("key",),
+            "the authority with the serial number 3 between 'root' and the peer's certificate was revoked",
+        ),
+        ((("root", 4),), ("key",), None),
+        (
+            (),
+            (),
+            "the trust bundle no longer has the key of the root above 'root', which issued the peer's certificate",
+        ),
+    ],
+)
+def test_who_stands_between_counts_as_well(
+    revoked: tuple[tuple[str, int], ...], now: tuple[str, ...], found: str | None
+) -> None:
+    peer = PEER._replace(above=(("other", 4), ("root", 3)))
+    refusal = judgement.judge_again(peer, ("key",), now, revoked)
+    assert (None if refusal is None else refusal.sentence) == found
+    if revoked:
+        judged = judgement.judge_presented(peer, revoked, NOW)
+        assert (None if judged is None else judged.sentence) == found
 
 
 def test_authorities_are_known_by_name_and_by_key() -> None:
