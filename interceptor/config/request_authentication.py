@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
-from interceptor.config.base import Document, Fault, Strict
+from interceptor.config.base import Document, Duration, Fault, Strict
 from interceptor.config.patterns import Selector, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FILE: Final = "file://"
+_URL: Final = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][!-~]*)?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Of keys that are published: a symmetric one would let whoever reads this file sign.
 _KEY_TYPES: Final = ("RSA", "EC", "OKP")
@@ -45,10 +46,10 @@ def key_set(text: str) -> str:
     return text
 
 
-def _file(value: str) -> str:
-    if not value.startswith(FILE + "/"):
+def _place(value: str) -> str:
+    if not value.startswith(FILE + "/") and not _URL.fullmatch(value):
         raise ValueError(
-            f"'{value}' is not fetched by this version; give the keys in jwks, or a file as {FILE}/path/of/keys.json"
+            f"'{value}' is not where keys can be; write it like https://issuer.example/keys, or {FILE}/path/of/keys.json"
         )
     return value
 
@@ -76,7 +77,6 @@ class JwtRule(Strict):
             "outputClaimToHeaders",
             "outputPayloadToHeader",
             "spaceDelimitedClaims",
-            "timeout",
         }
     )
 
@@ -85,7 +85,8 @@ class JwtRule(Strict):
         default=(), strict=False
     )
     jwks: Annotated[str, AfterValidator(key_set)] | None = None
-    jwksUri: Annotated[str, AfterValidator(_file)] | None = None  # noqa: N815 (the document's spelling, here and below)
+    jwksUri: Annotated[str, AfterValidator(_place)] | None = None  # noqa: N815 (the document's spelling, here and below)
+    timeout: Duration = 5.0  # for fetching the keys
     fromHeaders: Annotated[tuple[TokenHeader, ...], AfterValidator(some)] = Field(default=(), strict=False)  # noqa: N815
     fromParams: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(some)] = Field(  # noqa: N815
         default=(), strict=False
@@ -95,7 +96,7 @@ class JwtRule(Strict):
 
 def _with_keys(rule: JwtRule) -> JwtRule:
     if (rule.jwks is None) == (rule.jwksUri is None):
-        raise ValueError("must give the keys: either jwks, or jwksUri with a file")
+        raise ValueError("must give the keys: either jwks, or jwksUri")
     return rule
 
 
@@ -117,6 +118,12 @@ class RequestAuthentication(Document):
     def selected_labels(self) -> Mapping[str, str]:
         """The labels of the workloads it is about; none: all of its namespace, or of the mesh."""
         return self.spec.selector.matchLabels if self.spec.selector else {}
+
+    def notes(self) -> Iterator[str]:
+        """Whose tokens hold later only."""
+        for rule in self.spec.jwtRules:
+            if rule.jwksUri is not None and not rule.jwksUri.startswith(FILE):
+                yield f"spec.jwtRules: until the keys come from {rule.jwksUri} no token of {rule.issuer} holds"
 
     def faults(self) -> Iterator[Fault]:
         """None: what is wrong is wrong in one rule."""

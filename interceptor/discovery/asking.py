@@ -60,6 +60,7 @@ class Change(NamedTuple):
     stdin: bytes | None = None
     push: tuple[str, bytes] | None = None
     supplied: dict[str, str] | None = None  # None: as before
+    keys: dict[str, str] | None = None  # key sets that were fetched, by their URL; None: as before
 
 
 class UnjudgedError(Exception):
@@ -111,7 +112,8 @@ class Judge:
         asked, whole = next(self._numbers), number not in self._holds
         supplied = base.supplied if change.supplied is None else change.supplied
         changed, rest = difference(base.supplied, supplied)
-        question = Question(asked, number, whole, change.paths, change.stdin, change.push, rest)
+        keys = base.keys if change.keys is None else change.keys
+        question = Question(asked, number, whole, change.paths, change.stdin, change.push, rest, keys)
         everything = told(base, seen()) if whole else ()
         for data in pieces((*everything, ("changed", changed.items()), question)):
             await self._process.stdin.send_all(data)

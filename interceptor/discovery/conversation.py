@@ -47,6 +47,7 @@ class Held(NamedTuple):
     supplied: dict[str, str] = {}  # noqa: RUF012
     written: dict[bytes, str] = {}  # noqa: RUF012
     order: tuple[Place, ...] = ()
+    keys: dict[str, str] = {}  # noqa: RUF012 (as above; in each question: they are few)
 
 
 class Delta(NamedTuple):
@@ -66,6 +67,7 @@ class Question(NamedTuple):
     stdin: bytes | None
     push: tuple[str, bytes] | None
     supplied: Delta
+    keys: dict[str, str] = {}  # noqa: RUF012 (never changed)
 
 
 class Answer(NamedTuple):

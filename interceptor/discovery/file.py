@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from interceptor.config.documents import Known, Loaded, load as load_documents
@@ -18,7 +19,7 @@ from interceptor.policy.selection import Workload
 from interceptor.routing.references import dangling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     from interceptor.config.base import Document
@@ -104,6 +105,7 @@ def judge(
     sidecar_required: bool,
     known: Callable[[Source], Known | None] = lambda _: None,
     replaced: Callable[[str, str, str, str], bool] = lambda *_: False,
+    keys: Mapping[str, str] = MappingProxyType({}),  # key sets that were fetched, by their URL
 ) -> Loaded:
     """What some texts say, with what the documents keep in files of their own."""
     loaded = load_documents(
@@ -113,7 +115,7 @@ def judge(
         known=known,
         replaced=replaced,
     )
-    return _with_keys(loaded)
+    return _with_keys(loaded, keys)
 
 
 def _unreadable(error: OSError) -> str:
@@ -124,8 +126,8 @@ def _name(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def _with_keys(loaded: Loaded) -> Loaded:
-    """The same, with the keys that documents keep in files of their own."""
+def _with_keys(loaded: Loaded, keys: Mapping[str, str]) -> Loaded:
+    """The same, with the keys that documents keep elsewhere."""
     if all(each.kind != "RequestAuthentication" for each in loaded.documents):
         return loaded
     from interceptor.config.request_authentication import RequestAuthentication  # noqa: PLC0415 (as in documents)
@@ -138,7 +140,8 @@ def _with_keys(loaded: Loaded) -> Loaded:
             metadata = document.metadata
             place = places["RequestAuthentication", metadata.namespace, metadata.name]
             rules = [
-                _read_keys(rule, index, place, problems) for index, rule in enumerate(document.spec.jwtRules)
+                _read_keys(rule, index, place, problems, keys)
+                for index, rule in enumerate(document.spec.jwtRules)
             ]
             spec = document.spec.model_copy(update={"jwtRules": tuple(rules)})
             accepted.append(document.model_copy(update={"spec": spec}))
@@ -147,12 +150,17 @@ def _with_keys(loaded: Loaded) -> Loaded:
     return replace(loaded, accepted=tuple(accepted), problems=(*loaded.problems, *problems))
 
 
-def _read_keys(rule: JwtRule, index: int, place: DocumentStatus, problems: list[Problem]) -> JwtRule:
+def _read_keys(
+    rule: JwtRule, index: int, place: DocumentStatus, problems: list[Problem], keys: Mapping[str, str]
+) -> JwtRule:
+    """A rule with its keys; without, where they are to be fetched and were not."""
     from interceptor.config.request_authentication import FILE, key_set  # noqa: PLC0415 (as above)
 
-    if rule.jwksUri is None:
+    if rule.jwksUri is None or not (rule.jwksUri.startswith(FILE) or rule.jwksUri in keys):
         return rule
     try:
+        if rule.jwksUri in keys:
+            return rule.model_copy(update={"jwks": key_set(keys[rule.jwksUri])})
         with Path(rule.jwksUri.removeprefix(FILE)).open("rb") as file:
             return rule.model_copy(update={"jwks": key_set(file.read(_MAX_BYTES).decode())})
     except OSError as error:

@@ -60,7 +60,7 @@ class Session:
         verdict, documents = judged(
             Ask(
                 *(question.paths, question.stdin, base.files, base.pushed, question.push, supplied),
-                *(base.written, seen),
+                *(base.written, seen, question.keys),
             )
         )
         if verdict.problems:
@@ -109,7 +109,7 @@ def judged(ask: Ask) -> tuple[Verdict, list[Judged]]:
         own = not name.startswith(f"{push.BODY}/") and name != push.BODY
         return own and (f"{kind}/{namespace}/{document}" in keys or (sidecar and kind == "Sidecar"))
 
-    loaded = file.judge(texts, sidecar_required=not problems, known=known, replaced=replaced)
+    loaded = file.judge(texts, sidecar_required=not problems, known=known, replaced=replaced, keys=ask.keys)
     problems += loaded.problems
     if problems:
         return Verdict(tuple(str(each)[:LONGEST] for each in problems), None, None), []

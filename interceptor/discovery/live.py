@@ -19,6 +19,7 @@ from interceptor.config.restart import restart_needed
 from interceptor.discovery import pushed
 from interceptor.discovery.asking import Change, Judge, UnjudgedError
 from interceptor.discovery.conversation import Held, spliced
+from interceptor.discovery.keys import HAS_KEYS, Keys, Places, places
 from interceptor.discovery.paths import look
 from interceptor.discovery.verdict import Judged, by_place, placing, remembered
 from interceptor.errors import ConfigError
@@ -71,6 +72,7 @@ class _Base:
     held: Held
     placed: tuple[Placed, ...]  # in the order of its places
     etag: str
+    keys: Places  # of RequestAuthentications, where they stand elsewhere
 
     def seen(self) -> dict[bytes, Seen]:
         """What need not be judged again."""
@@ -90,14 +92,16 @@ class Live:
         outcome: Callable[[bool], None],  # whether a change was accepted
     ) -> None:
         held = Held(start.verdict.files or (), order=start.verdict.order)
-        self._base = _Base(0, held, taken_apart(started), pushed.etag({}))
+        placed = taken_apart(started)
+        self._base = _Base(0, held, placed, pushed.etag({}), places(placed))
         self._paths, self._stdin = start.paths, start.stdin
         self._sidecar = started.sidecar
-        self._looks = start.looks
+        # What files of keys looked like when they were read nobody knows: where there are any, they are read again.
+        self._looks: object = (start.looks, None if self._base.keys.files else ())
         self._adopt = adopt
         self._outcome = outcome
         self._changing = trio.Lock()
-        self._due = Watch(lambda: self._paths)
+        self._due = Watch(lambda: (*self._paths, *self._base.keys.files))
         self._judge = Judge()
         self._rejected: dict[str, Rejected] = {}  # by source, until that has something better
 
@@ -132,6 +136,7 @@ class Live:
         """Take changes of the files, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._due.listen)
+            nursery.start_soon(Keys(lambda: self._base.keys.urls, self._take_keys).run)
             try:
                 await self._follow()
             finally:
@@ -178,8 +183,21 @@ class Live:
             )
             return ()
 
+    async def _take_keys(self, url: str, text: str) -> tuple[str, ...]:
+        """Put a key set that was fetched into force; every problem where it is refused. Whoever fetched it says so."""
+        async with self._changing:
+            try:
+                made = await self._judged(Change(keys={**self._base.held.keys, url: text}))
+                await self._put_into_force(made)
+            except RefusedError as error:
+                return error.problems
+            except (ConfigError, OSError) as error:
+                return (str(error),)
+            self._base = made
+            return ()
+
     def _look(self) -> object:
-        return look(self._paths)
+        return look(self._paths), look(self._base.keys.files)
 
     async def _change(self, source: str, change: Change) -> str:
         """Have something judged and adopted; the new version. Raises RefusedError, and says why once."""
@@ -226,13 +244,15 @@ class Live:
         if verdict.problems:
             raise RefusedError(verdict.problems)
         placed = await in_turns(_placing(base, verdict, judged))
+        at = places((each.status, each.document) for each in judged)  # which are judged each time
         made = Held(
             held.files if verdict.files is None else verdict.files,
             held.pushed if verdict.pushed is None else verdict.pushed,
             held.supplied if change.supplied is None else change.supplied,
             *(verdict.written, verdict.order),
+            {url: text for url, text in (change.keys or held.keys).items() if url in at.urls},
         )
-        return _Base(number, made, placed, base.etag if verdict.pushed is None else verdict.etag)
+        return _Base(number, made, placed, base.etag if verdict.pushed is None else verdict.etag, at)
 
 
 def _placing(base: _Base, verdict: Verdict, judged: Sequence[Judged]) -> Work[tuple[Placed, ...]]:
@@ -247,4 +267,13 @@ def _placing(base: _Base, verdict: Verdict, judged: Sequence[Judged]) -> Work[tu
             for place, (status, document) in some:
                 found.setdefault((place.digest, place.line), Judged(*place[:2], status, document))
     placed = yield from placing(found, middle)
-    return spliced(base.placed, verdict.kept, placed)
+    made = spliced(base.placed, verdict.kept, placed)
+    again = {(each.digest, each.line): each.document for each in judged if each.status.kind == HAS_KEYS}
+    if not again:
+        return made
+    renewed: list[Placed] = []  # their text may be as it was, and the keys that stand elsewhere not
+    for some in steps(tuple(zip(verdict.order, made, strict=True)), 10 * STEP):
+        yield
+        for place, (status, document) in some:
+            renewed.append((status, again.get((place.digest, place.line), document)))
+    return tuple(renewed)

@@ -45,6 +45,7 @@ class Ask:
         default_factory=dict
     )  # digests of texts that were pushed, with the keys of what they say
     seen: dict[bytes, Seen] = field(default_factory=dict)  # by the digest of a text
+    keys: dict[str, str] = field(default_factory=dict)  # key sets that were fetched, by their URL
 
 
 class Place(NamedTuple):

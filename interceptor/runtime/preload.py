@@ -79,4 +79,4 @@ _LATE: Final = tuple(
     f"interceptor.{name}"
     for name in ("admin", "config", "middleware", "policy", "protocol", "proxy", "routing", "state", "tls")
 )
-_LATE_LIBRARIES: Final = ("inotify_simple", "jwt", "re2", "interceptor.discovery.lookup")
+_LATE_LIBRARIES: Final = ("inotify_simple", "jwt", "re2", "interceptor.discovery.lookup", "urllib.request")

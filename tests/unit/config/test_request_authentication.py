@@ -35,11 +35,25 @@ def test_labels_select() -> None:
 @pytest.mark.parametrize(
     ("rule", "found"),
     [
-        ("{issuer: i}", "spec.jwtRules[0]: must give the keys: either jwks, or jwksUri with a file"),
+        ("{issuer: i}", "spec.jwtRules[0]: must give the keys: either jwks, or jwksUri"),
         (f"{{issuer: i, jwks: {KEYS}, jwksUri: 'file:///x'}}", "spec.jwtRules[0]: must give the keys"),
+        *(
+            (
+                f"{{issuer: i, jwksUri: '{uri}'}}",
+                f"spec.jwtRules[0].jwksUri: '{uri}' is not where keys can be",
+            )
+            for uri in (
+                "ftp://x/keys",
+                "https://",
+                "https://a@x/keys",
+                "https://x/a b",
+                "file://x",
+                "http://x:y/",
+            )
+        ),
         (
-            "{issuer: i, jwksUri: 'https://x/keys'}",
-            "spec.jwtRules[0].jwksUri: 'https://x/keys' is not fetched by this version",
+            "{issuer: i, jwksUri: 'http://x', timeout: 5}",
+            "spec.jwtRules[0].timeout: must be text with a unit",
         ),
         ("{issuer: '', jwksUri: 'file:///x'}", "spec.jwtRules[0].issuer: must not be empty"),
         (f"{{jwks: {KEYS}}}", "spec.jwtRules[0].issuer: is required; add it"),
