@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from interceptor.config.addresses import ip_address_or_network
-from interceptor.config.base import Document, Duration, Fault, Port, Strict
+from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
 from interceptor.config.fault_injection import HTTPFaultInjection, Percentage
 from interceptor.config.route_words import (
     Expression,
@@ -58,7 +58,7 @@ class StringMatch(Strict):
 class HTTPMatchRequest(Strict):
     """Conditions on a request; all of them must hold."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"statPrefix", "sourceNamespace"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"statPrefix"})
 
     name: str = ""
     uri: StringMatch | None = None
@@ -71,6 +71,7 @@ class HTTPMatchRequest(Strict):
     queryParams: dict[str, StringMatch] = Field(default_factory=dict)  # noqa: N815
     port: Port | None = None
     sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
+    sourceNamespace: Name | None = None  # noqa: N815
     gateways: tuple[str, ...] = Field(default=(), strict=False)
 
 
@@ -198,16 +199,24 @@ class CorsPolicy(Strict):
     unmatchedPreflights: Literal["FORWARD", "IGNORE", "UNSPECIFIED"] = "UNSPECIFIED"  # noqa: N815
 
 
+class Delegate(Strict):
+    """Another VirtualService, without hosts, whose routes stand in this one's place; of the same namespace where none is given."""
+
+    name: Name
+    namespace: Name | None = None
+
+
 class HTTPRoute(Strict):
     """What is done with requests that one of its matches, or no match where it has none, holds for."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"delegate", "mirrorPercent"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"mirrorPercent"})
 
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = Field(default=(), strict=False)
     route: tuple[HTTPRouteDestination, ...] = Field(default=(), strict=False)
     redirect: HTTPRedirect | None = None
     directResponse: HTTPDirectResponse | None = None  # noqa: N815
+    delegate: Delegate | None = None
     rewrite: HTTPRewrite | None = None
     timeout: Duration | None = None
     retries: HTTPRetry | None = None
@@ -230,13 +239,14 @@ class HTTPRoute(Strict):
 class L4Match(Strict):
     """Conditions on a connection; all of them must hold."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet", "sourceNamespace"})
+    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet"})
 
     destinationSubnets: tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...] = Field(  # noqa: N815
         default=(), strict=False
     )
     port: Port | None = None
     sourceLabels: dict[str, str] = Field(default_factory=dict)  # noqa: N815
+    sourceNamespace: Name | None = None  # noqa: N815
     gateways: tuple[str, ...] = Field(default=(), strict=False)
 
 
@@ -270,7 +280,7 @@ class TLSRoute(Strict):
 class VirtualServiceSpec(Strict):
     """The hosts, and their routes in the order in which they are tried."""
 
-    hosts: Annotated[tuple[ServiceHost, ...], AfterValidator(some)] = Field(strict=False)
+    hosts: tuple[ServiceHost, ...] = Field(default=(), strict=False)  # none: others delegate to it
     gateways: tuple[str, ...] = Field(default=(MESH,), strict=False)
     http: tuple[HTTPRoute, ...] = Field(default=(), strict=False)
     tls: tuple[TLSRoute, ...] = Field(default=(), strict=False)
@@ -288,6 +298,8 @@ class VirtualService(Document):
         spec = self.spec
         if not (spec.http or spec.tls or spec.tcp):
             yield Fault(("spec",), "routes nothing; give http, tls or tcp")
+        if not spec.hosts:
+            yield from _delegate_faults(spec)
         for index, route in enumerate(spec.http):
             yield from _http_faults(route, ("spec", "http", index))
         for index, each in enumerate(spec.tcp):
@@ -302,6 +314,8 @@ class VirtualService(Document):
 
     def notes(self) -> Iterator[str]:
         """Routes that nothing reaches, and a document that is for other gateways alone."""
+        if not self.spec.hosts:
+            yield "it has no hosts: it holds where a route of another VirtualService delegates to it, and nowhere else"
         if MESH not in self.spec.gateways:
             yield f"spec.gateways does not name '{MESH}': the document says nothing to this proxy"
         for name, matches in (
@@ -313,19 +327,30 @@ class VirtualService(Document):
                 yield f"spec.{name}[{first + 1}] is never reached: spec.{name}[{first}] takes everything"
 
 
+def _delegate_faults(spec: VirtualServiceSpec) -> Iterator[Fault]:
+    """A document without hosts is for others to delegate to, which they do for requests alone."""
+    for name in ("tls", "tcp"):
+        if getattr(spec, name):
+            yield Fault(("spec", "hosts"), f"must name at least one: {name} routes are of hosts")
+    for index, route in enumerate(spec.http):
+        if route.delegate is not None:
+            message = "a VirtualService without hosts, to which others delegate, cannot delegate in turn"
+            yield Fault(("spec", "http", index, "delegate"), message)
+
+
 def _http_faults(route: HTTPRoute, at: tuple[str | int, ...]) -> Iterator[Fault]:
     abort = None if route.fault is None else route.fault.abort
     if abort is not None and (abort.httpStatus is None) == (abort.grpcStatus is None):
         yield Fault((*at, "fault", "abort"), "needs one of httpStatus and grpcStatus")
-    given = [name for name in ("route", "redirect", "directResponse") if getattr(route, name)]
+    given = [name for name in ("route", "redirect", "directResponse", "delegate") if getattr(route, name)]
     if not given:
-        yield Fault(at, "does nothing with a request; give route, redirect or directResponse")
+        yield Fault(at, "does nothing with a request; give route, redirect, directResponse or delegate")
     if len(given) > 1:
         yield Fault((*at, given[1]), f"cannot be given together with {given[0]}; keep one")
     yield from _weight_faults(route.route, (*at, "route"))
     if route.mirrorPercentage is not None and route.mirror is None:
         yield Fault((*at, "mirrorPercentage"), "needs mirror; mirrors have a percentage of their own")
-    if route.copies and not route.route:
+    if route.copies and not route.route and route.delegate is None:
         field = "mirror" if route.mirror is not None else "mirrors"
         yield Fault((*at, field), "needs route: what is answered here is not copied")
     if (

@@ -16,6 +16,7 @@ from interceptor.model.work import Kept, Work, done, steps
 from interceptor.routing.age import oldest_first
 from interceptor.routing.by_host import ByHost
 from interceptor.routing.routes import drawn, weight_sums
+from interceptor.routing.sources import MESH, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,12 +95,12 @@ class FlowTable:
         self._tls: ByHost[tuple[FlowRoute, ...]] = ByHost()
         self._tcp: ByHost[tuple[FlowRoute, ...]] = ByHost()
         self.compiled: Kept[VirtualService, tuple[tuple[FlowRoute, ...], tuple[FlowRoute, ...]]] = Kept()
-        done(self.fill(oldest_first(documents), labels or {}))
+        done(self.fill(oldest_first(documents), Source(labels or {})))
 
     def fill(
         self,
         documents: Sequence[VirtualService],
-        labels: Mapping[str, str],
+        source: Source,
         before: FlowTable | None = None,
     ) -> Work[None]:
         """Take the routes of all documents, the oldest first, once; of those of the one before what they came to then."""
@@ -108,9 +109,9 @@ class FlowTable:
             yield
             for document in some:
                 spec = document.spec
-                if "mesh" not in spec.gateways or not (spec.tls or spec.tcp):
+                if MESH not in spec.gateways or not (spec.tls or spec.tcp):
                     continue
-                tls, tcp = self.compiled.of(document, labels, partial(_both, document, labels))
+                tls, tcp = self.compiled.of(document, source, partial(_both, document, source))
                 for table, given, routes in ((self._tls, spec.tls, tls), (self._tcp, spec.tcp, tcp)):
                     for host in spec.hosts if given else ():
                         table.add(host, routes)
@@ -147,16 +148,14 @@ class FlowTable:
         return next((step.route for step in steps if step.failed is None), None)
 
 
-def _both(
-    document: VirtualService, labels: Mapping[str, str]
-) -> tuple[tuple[FlowRoute, ...], tuple[FlowRoute, ...]]:
+def _both(document: VirtualService, source: Source) -> tuple[tuple[FlowRoute, ...], tuple[FlowRoute, ...]]:
     """The tls and the tcp routes of a document."""
     spec = document.spec
     tls = [([(match.sniHosts, match) for match in each.match], each.route) for each in spec.tls]
     tcp = [([(_ANY, match) for match in each.match], each.route) for each in spec.tcp]
     return (
-        tuple(_compiled(document.full_name, "tls", tls, labels)),
-        tuple(_compiled(document.full_name, "tcp", tcp, labels)),
+        tuple(_compiled(document.full_name, "tls", tls, source)),
+        tuple(_compiled(document.full_name, "tcp", tcp, source)),
     )
 
 
@@ -164,14 +163,13 @@ def _compiled(
     document: str,
     kind: str,
     given: Sequence[tuple[Sequence[tuple[tuple[str, ...], L4Match]], tuple[RouteDestination, ...]]],
-    labels: Mapping[str, str],
+    source: Source,
 ) -> Iterator[FlowRoute]:
     for index, (matches, route) in enumerate(given):
         ours = [
             FlowMatch(names, asked.port, tuple(map(ipaddress.ip_network, asked.destinationSubnets)))
             for names, asked in matches
-            if (not asked.gateways or "mesh" in asked.gateways)
-            and asked.sourceLabels.items() <= labels.items()
+            if source.takes(asked)
         ]
         if ours or not matches:  # else it is for other gateways, or for workloads with other labels
             yield FlowRoute(document, f"{kind}[{index}]", tuple(ours), route, weight_sums(route))

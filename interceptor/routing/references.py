@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from interceptor.routing import delegates
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -31,18 +33,28 @@ def dangling(
                 rule.full_name,
                 f"no ServiceEntry has the host {host}, so it holds for nothing",
             )
+    known = delegates.named(services)
     for service in services:
-        for told in dict.fromkeys(_destinations(service)):
-            host, number, subset = told
-            if host not in ports:
-                said = f"no ServiceEntry has the host {host}"
-            elif number is not None and number not in ports[host]:
-                said = f"no ServiceEntry of {host} has the port {number}"
-            elif subset is not None and subset not in _of(subsets, host):
-                said = f"no DestinationRule about {host} has the subset {subset}"
-            else:
-                continue
-            yield "VirtualService", service.full_name, f"{said}: {_ANSWER}"
+        said_of = delegates.without_effect(service, known)
+        yield from (("VirtualService", service.full_name, said) for said in said_of)
+        yield from _unknown(service, ports, subsets)
+
+
+def _unknown(
+    service: VirtualService, ports: Mapping[str, set[int]], subsets: Mapping[str, set[str]]
+) -> Iterator[tuple[str, str, str]]:
+    """The destinations of a VirtualService that are not there."""
+    for told in dict.fromkeys(_destinations(service)):
+        host, number, subset = told
+        if host not in ports:
+            said = f"no ServiceEntry has the host {host}"
+        elif number is not None and number not in ports[host]:
+            said = f"no ServiceEntry of {host} has the port {number}"
+        elif subset is not None and subset not in _of(subsets, host):
+            said = f"no DestinationRule about {host} has the subset {subset}"
+        else:
+            continue
+        yield "VirtualService", service.full_name, f"{said}: {_ANSWER}"
 
 
 def _covers(host: str, other: str) -> bool:

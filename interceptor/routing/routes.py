@@ -14,10 +14,12 @@ from urllib.parse import unquote_to_bytes
 
 from interceptor.model import http
 from interceptor.model.work import Kept, Work, done, steps
+from interceptor.routing import delegates
 from interceptor.routing.age import oldest_first
 from interceptor.routing.by_host import ByHost
 from interceptor.routing.cors import Cors, cors
 from interceptor.routing.retry import RetryPolicy, retry_policy
+from interceptor.routing.sources import MESH, Source
 from interceptor.routing.text_match import TextMatch, text_match
 
 if TYPE_CHECKING:
@@ -154,25 +156,27 @@ class RouteTable:
         self._hosts: ByHost[tuple[Route, ...]] = ByHost()
         self.shadowed: list[tuple[str, str]] = []  # document, host
         self.compiled: Kept[VirtualService, tuple[Route, ...]] = Kept()
-        done(self.fill(oldest_first(documents), labels or {}))
+        done(self.fill(oldest_first(documents), Source(labels or {})))
 
     def fill(
         self,
         documents: Sequence[VirtualService],
-        labels: Mapping[str, str],
+        source: Source,
         before: RouteTable | None = None,
     ) -> Work[None]:
         """Take the routes of all documents, the oldest first, once; of those of the one before what they came to then."""
         self.compiled = Kept(None if before is None else before.compiled)
+        known = delegates.named(documents)
         for some in steps(documents):
             yield
             for document in some:
-                if "mesh" in document.spec.gateways and document.spec.http:
-                    self._add(document, labels)
+                if MESH in document.spec.gateways and document.spec.http:
+                    self._add(document, source, known)
         self.compiled.close()
 
-    def _add(self, document: VirtualService, labels: Mapping[str, str]) -> None:
-        routes = self.compiled.of(document, labels, lambda: tuple(_compiled(document, labels)))
+    def _add(self, document: VirtualService, source: Source, known: Mapping[str, VirtualService]) -> None:
+        depends = (source, delegates.asked(document, known)) if known else (source, ())
+        routes = self.compiled.of(document, depends, lambda: tuple(_compiled(document, source, known)))
         for host in document.spec.hosts:
             if not self._hosts.add(host, routes):
                 self.shadowed.append((document.full_name, host))
@@ -226,20 +230,17 @@ def weight_sums(route: Sequence[HTTPRouteDestination | RouteDestination]) -> tup
     return tuple(itertools.accumulate(each.weight or (len(route) == 1) for each in route))
 
 
-def _compiled(document: VirtualService, labels: Mapping[str, str]) -> Iterator[Route]:
-    for index, spec in enumerate(document.spec.http):
-        # A match for other gateways, or for workloads with other labels, is not this proxy's.
-        ours = [
-            match
-            for match in spec.match
-            if (not match.gateways or "mesh" in match.gateways)
-            and match.sourceLabels.items() <= labels.items()
-        ]
+def _compiled(
+    document: VirtualService, source: Source, known: Mapping[str, VirtualService]
+) -> Iterator[Route]:
+    for said in delegates.routes(document, known):
+        spec = said.spec
+        ours = source.own(spec.match)
         if spec.match and not ours:
             continue
         yield Route(
-            document.full_name,
-            spec.name or f"http[{index}]",
+            said.document,
+            spec.name or said.place,
             spec,
             tuple(map(_match, ours)),
             weight_sums(spec.route),

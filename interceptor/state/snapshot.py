@@ -195,6 +195,7 @@ def _routing(
 
     yield
     from interceptor.routing.routes import RouteTable  # noqa: PLC0415
+    from interceptor.routing.sources import Source  # noqa: PLC0415
     from interceptor.routing.table import Routing  # noqa: PLC0415
 
     known = None if before is None else before.routing
@@ -204,8 +205,9 @@ def _routing(
     else:
         table, flows = RouteTable(), FlowTable()
         services = yield from seen_by(configuration, configuration.virtual_services)
-        yield from table.fill(services, metadata.labels, None if known is None else known.table)
-        yield from flows.fill(services, metadata.labels, None if known is None else known.flows)
+        source = Source(metadata.labels, metadata.namespace)
+        yield from table.fill(services, source, None if known is None else known.table)
+        yield from flows.fill(services, source, None if known is None else known.flows)
     checks = configuration.sidecar.spec.healthChecks
     endpoints = {
         host: [each for each in found if each not in former[host]] if host in former else found

@@ -43,7 +43,7 @@ def test_a_document_as_istio_users_have_it() -> None:
 @pytest.mark.parametrize(
     ("spec", "found"),
     [
-        ("{hosts: []}", "4: spec.hosts: must name at least one"),
+        ("{hosts: []}", "4: spec: routes nothing"),
         ("{hosts: [reviews], http: [{directResponse: {status: 200}}]}", "is a short name"),
         ("{hosts: [a.b]}", "4: spec: routes nothing; give http, tls or tcp"),
         ("{hosts: [a.b], http: [{}]}", "spec.http[0]: does nothing with a request"),
@@ -126,6 +126,18 @@ def test_a_document_as_istio_users_have_it() -> None:
         (
             "{hosts: [a.b], http: [{corsPolicy: {allowOrigins: [{exact: x}], allowMethods: ['A B']}, directResponse: {status: 200}}]}",
             "'A B' is not a method, nor the name of a header",
+        ),
+        (
+            "{tcp: [{route: [{destination: {host: a.b}}]}]}",
+            "spec.hosts: must name at least one: tcp routes are of hosts",
+        ),
+        (
+            "{http: [{delegate: {name: other}}]}",
+            "spec.http[0].delegate: a VirtualService without hosts, to which others delegate, cannot",
+        ),
+        (
+            "{hosts: [a.b], http: [{delegate: {name: other}, route: [{destination: {host: a.b}}]}]}",
+            "spec.http[0].delegate: cannot be given together with route",
         ),
         ("{hosts: [a.b], tcp: [{}]}", "spec.tcp[0].route: is required"),
         (

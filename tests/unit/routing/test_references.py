@@ -58,3 +58,11 @@ def test_each_thing_that_is_not_there_is_said_once() -> None:
         f"{who}: no DestinationRule about bank.example has the subset v9",
         f"{who}: no ServiceEntry has the host gone.tls",
     ]
+
+
+def test_a_delegate_that_is_not_there_is_said() -> None:
+    text = "hosts: [shop.example]\nhttp: [{delegate: {name: team}}]"
+    assert found(text) == [
+        NOBODY,
+        "VirtualService default/shop: there is no VirtualService default/team without hosts",
+    ]
