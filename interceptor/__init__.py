@@ -9,7 +9,7 @@ The map (each package is pure, or does I/O; imports go one way, top to bottom; `
     launch      interceptor run: rules, proxy, proof and app together
     runtime     composition root: settings -> services, one nursery, signals, drain
     workers     what serves connections: one worker in the main process, or a supervisor of several processes
-    proxy       listener -> connection (THE path) -> hub; tracker of live flows; http: machines that the hub drives
+    proxy       listener -> connection (THE path; waiting: what needs a task) -> hub; tracker of live flows; http: machines that the hub drives
     discovery   sources of configuration: files, pushes and names, judged in a process beside; the only writers of the store
     admin       the admin and telemetry endpoints, and the one for pushes from other machines
     middleware  what stands around requests and connections: built-in filters, the user's own, the chain

@@ -1,45 +1,37 @@
-"""THE path: the life of one intercepted connection, from its original destination to its record."""
+"""THE path: the life of one intercepted connection, from its original destination to its record.
+
+Whoever has to wait for something more than a socket goes on in a task (``waiting``); the hub relays.
+"""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import trio
+from typing import TYPE_CHECKING, Final
 
 from interceptor.kernel import sockets
-from interceptor.middleware.api import Connection
 from interceptor.model.address import LocalAddress, OriginalDestination
 from interceptor.model.connection import Direction
-from interceptor.protocol.detect import HTTP1, HTTP2, OPAQUE
-from interceptor.proxy import endings, nowhere, permission, reach, sniff, upstream
-from interceptor.proxy.endings import DialError, GoneError, HandshakeError
-from interceptor.proxy.http import http1
-from interceptor.proxy.http.serve import Service, pool_key
-from interceptor.proxy.lifetime import Lifetime
+from interceptor.protocol.detect import OPAQUE
+from interceptor.proxy import endings, nowhere, permission, reach, sniff, upstream, waiting
+from interceptor.proxy.endings import DialError, GoneError, HandshakeError, TlsDialError
+from interceptor.proxy.underway import Way
 from interceptor.routing.destinations import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import trio
+    from outcome import Outcome
+
     from interceptor.model.address import SocketAddress
     from interceptor.model.connection import Flow
-    from interceptor.proxy.endings import Ended
     from interceptor.proxy.http.client import Dialled
     from interceptor.proxy.loop import Leg
     from interceptor.proxy.services import Services
     from interceptor.proxy.sniff import Found
     from interceptor.proxy.upstream import Dial
-
-
-class Met(NamedTuple):
-    """A peer's connection, as it is spoken on from here, and what was decided of it."""
-
-    leg: Leg
-    decision: Decision
-    found: Found | None = None  # what its first bytes say, where they were looked at and are the app's
-    dialled: Dialled | None = None  # the upstream, where it was dialled meanwhile
+    from interceptor.proxy.waiting import Met
+    from interceptor.tls.stream import TlsStream
 
 
 _NOT_REDIRECTED: Final = Decision(
@@ -59,68 +51,130 @@ def intercept(flow: Flow, downstream: socket.socket, services: Services, tasks: 
     A flow that is relayed as it is and whose upstream is there at once has no task, from accept to end. Every end but an
     orderly one is a RST to the peer: it must never take a failure for a complete answer.
     """
+
+    def begin() -> bool:
+        met = waiting.Met(downstream, decide(flow, downstream, services))
+        mode = None if services.http.transport is None else _mode(flow, met.decision, services)
+        if mode is None:
+            return _go_on(flow, met, services, tasks)
+        if mode == "STRICT":
+            _let_prove(flow, met, services, tasks)
+        else:
+            tasks.start_soon(waiting.serve, flow, met, None, services, mode)
+        return True
+
+    _carry_on(flow, downstream, services, begin)
+
+
+def _carry_on(flow: Flow, downstream: Leg, services: Services, step: Callable[[], bool]) -> None:
+    """Bring a flow that has no task one step further; it ends here where the step has not passed it on."""
     passed_on = False
     try:
-        decision = decide(flow, downstream, services)
-        if services.http.transport is not None and (mode := _mode(flow, decision, services)) is not None:
-            tasks.start_soon(_serve, flow, Met(downstream, decision), None, services, mode)
-            passed_on = True
-            return
-        services.tracker.decided(flow)
-        if decision.denied is not None and not nowhere.answers(decision, services):
-            permission.deny(flow, decision)
-            return
-        begun = None
-        if decision.denied is None and _is_opaque(flow, decision, services):
-            if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
-                return
-            begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
-            if not begun.errno:
-                dialled = reach.note_dialled(flow, begun.sock, begun.address, flow.opened, services)
-                _relay(flow, downstream, dialled, services, fresh=True)
-        if begun is None or begun.errno:
-            tasks.start_soon(_serve, flow, Met(downstream, decision), begun, services)
-        passed_on = True
-    except DialError as failure:
-        flow.upstream = failure.address
-        flow.flag, flow.details = endings.of_failure(failure)
-    except BaseException:
-        flow.flag, flow.details = endings.FAULT
-        raise
-    finally:
-        if not passed_on:
-            _end(flow, downstream, services)
-
-
-async def _serve(
-    flow: Flow, met: Met, begun: Dial | None, services: Services, mode: str | None = None
-) -> None:
-    """Go on with a flow that has to wait for something; with a mode it is still to be met."""
-    relayed, downstream = False, met.leg
-    sockets.finish_on_close(downstream)  # whoever serves it from here says himself what its end is
-    try:
-        if mode is not None:
-            met = await _meet(flow, met, services, strict=mode == "STRICT")
-            services.tracker.decided(flow)
-        if met.decision.denied is None:
-            relayed = await _serve_within(flow, met, begun, services)
-        elif nowhere.answers(met.decision, services):
-            await nowhere.refuse(flow, met.leg, met.decision, services)
-        else:
-            permission.deny(flow, met.decision)
+        passed_on = step()
     except HandshakeError as failure:
         permission.deny_handshake(flow, failure)
     except (DialError, GoneError) as failure:
         permission.note_failure(flow, failure)
-    except trio.Cancelled:
-        flow.flag, flow.details = endings.of_abort(services.abort_reason)
-        raise
     except Exception:  # noqa: BLE001 (see fault)
         flow.flag, flow.details = endings.FAULT
         services.fault(flow.peer, flow.id)
     finally:
-        if not relayed:
-            _end(flow, downstream, services)
+        if not passed_on:
+            waiting.end(flow, downstream, services)
+
+
+def _way(flow: Flow, downstream: Leg, services: Services, timeout: float) -> Way:
+    def aborted() -> None:
+        flow.flag, flow.details = endings.of_abort(services.abort_reason)
+        waiting.end(flow, downstream, services)
+
+    return Way(flow, services.hub, services.underway, timeout, aborted)
+
+
+def _let_prove(flow: Flow, met: Met, services: Services, tasks: trio.Nursery) -> None:
+    """Let a peer prove who it is, where nothing else is let in, and go on."""
+    transport, downstream = services.http.transport, met.leg
+    assert transport is not None
+    assert isinstance(downstream, socket.SocketType)
+
+    def proved(result: Outcome[TlsStream | Found]) -> None:
+        def step() -> bool:
+            came = result.unwrap()
+            if isinstance(came, sniff.Found):
+                return _go_on(flow, met, services, tasks)
+            assert flow.original_dst is not None
+            again = permission.decided(flow, flow.original_dst, services.snapshot())
+            waiting.note(flow, again)
+            return _go_on(flow, waiting.Met(came, again), services, tasks)
+
+        _carry_on(flow, downstream, services, step)
+
+    from interceptor.proxy.handshakes import Meeting  # noqa: PLC0415 (TLS, for who asks for it)
+
+    way = _way(flow, downstream, services, services.handshake_timeout)
+    Meeting(way, downstream, transport, proved)
+
+
+def _go_on(flow: Flow, met: Met, services: Services, tasks: trio.Nursery) -> bool:
+    """Relay it at once, where it is known that nothing looks at its bytes; else a task goes on. False: it is over."""
+    decision = met.decision
+    services.tracker.decided(flow)
+    if decision.denied is not None and not nowhere.answers(decision, services):
+        permission.deny(flow, decision)
+        return False
+    begun = None
+    if decision.denied is None and _is_opaque(flow, decision, services):
+        if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
+            return False
+        try:
+            begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
+        except DialError as failure:
+            flow.upstream = failure.address
+            raise
+        if decision.tls is not None and begun.errno in upstream.UNDER_WAY:
+            _call(flow, met, begun, services, tasks)
+            return True
+        if decision.tls is None and not begun.errno:
+            dialled = reach.note_dialled(flow, begun.sock, begun.address, flow.opened, services)
+            waiting.relay(flow, met.leg, dialled, services, fresh=True)
+            return True
+    tasks.start_soon(waiting.serve, flow, met, begun, services)
+    return True
+
+
+def _call(flow: Flow, met: Met, begun: Dial, services: Services, tasks: trio.Nursery) -> None:
+    """Speak TLS to an upstream, and go on."""
+    transport, decision, started = services.http.transport, met.decision, services.http.clock()
+    assert transport is not None
+    assert decision.tls is not None
+
+    dialled: list[Dialled] = []
+
+    def accepted() -> None:
+        dialled.append(reach.note_dialled(flow, begun.sock, begun.address, started, services))
+
+    def called(result: Outcome[TlsStream]) -> None:
+        def step() -> bool:
+            try:
+                stream = result.unwrap()
+            except TlsDialError:
+                raise
+            except DialError as failure:  # the next upstream may take it
+                tasks.start_soon(waiting.serve, flow, met, begun._replace(errno=failure.errno), services)
+                return True
+            permission.lets_through(flow, decision, services.snapshot().policies)
+            if flow.denied is not None:
+                sockets.reset(stream)
+                return False
+            waiting.relay(flow, met.leg, dialled[0]._replace(sock=stream), services, fresh=True)
+            return True
+
+        _carry_on(flow, met.leg, services, step)
+
+    from interceptor.proxy.handshakes import Calling  # noqa: PLC0415 (as above)
+
+    way = _way(flow, met.leg, services, services.connect_timeout)
+    Calling(way, begun, (transport, decision.tls), accepted, called)
 
 
 def _mode(flow: Flow, decision: Decision, services: Services) -> str | None:
@@ -138,224 +192,17 @@ def _mode(flow: Flow, decision: Decision, services: Services) -> str | None:
     return None if mode == "DISABLE" else mode
 
 
-async def _meet(flow: Flow, met: Met, services: Services, *, strict: bool) -> Met:
-    """Let a peer that calls as one of the mesh prove who it is; a port that refuses plaintext waits for that.
-
-    Where plaintext is let in the peer may also be silent, and the app speak first; the app's own TLS passes through.
-    Raises HandshakeError, DialError and GoneError.
-    """
-    downstream, decision, serving = met.leg, met.decision, services.http
-    assert serving.transport is not None
-    assert isinstance(downstream, socket.SocketType)
-    dial = reach.dialler(flow, decision, services) if decision.denied is None else None
-    found = await sniff.find_out(flow, downstream, dial, serving, services.handshake_timeout)
-    hello = found.detected.hello
-    flow.server_name = None if hello is None else hello.server_name
-    if hello is None or not (strict or any(name.startswith(b"istio") for name in hello.alpn)):
-        return Met(downstream, decision, found, found.dialled)
-    try:
-        stream = await serving.transport.accept(flow, downstream)
-    except BaseException:
-        if found.dialled is not None:
-            sockets.reset(found.dialled.sock)
-        raise
-    assert flow.original_dst is not None
-    again = permission.decided(flow, flow.original_dst, services.snapshot())
-    _note(flow, again)
-    if again.denied is not None and found.dialled is not None:
-        sockets.reset(found.dialled.sock)
-    return Met(stream, again, None, found.dialled)
-
-
-async def _serve_within(flow: Flow, met: Met, begun: Dial | None, services: Services) -> bool:
-    """Serve it inside the middleware that stands around connections, where there is any; that waits until it is over.
-
-    True: the hub has it, or had. False: it is over.
-    """
-    chain = None if services.middleware is None else services.middleware.connection_chain(flow)
-    if chain is None:
-        return await _find_out_and_serve(flow, met, begun, services)
-    relayed, over = False, trio.Event()
-
-    async def serve() -> None:
-        nonlocal relayed
-        relayed = await _find_out_and_serve(flow, met, begun, services, over.set)
-        if relayed:
-            await over.wait()
-
-    refusal = await chain.run(Connection(flow), serve)
-    if refusal is not None and flow.denied is None:
-        flow.denied = refusal.reason
-        flow.flag, flow.details = endings.of_denial(refusal.reason, refusal.details)
-        if met.dialled is not None:
-            sockets.reset(met.dialled.sock)
-    return relayed
-
-
-def _is_asked_who(flow: Flow, services: Services, found: Found) -> bool:
-    """Whether a filter asks the flow's requests who they are from. What carries none does not get past it."""
-    name = None if services.middleware is None else services.middleware.authenticates(flow)
-    if name is None:
-        return False
-    if found.dialled is not None:
-        sockets.reset(found.dialled.sock)
-    if flow.denied is None:
-        flow.denied = "middleware"
-        details = f"the middleware '{name}' authenticates requests, and this connection carries no HTTP that is understood"
-        flow.flag, flow.details = endings.of_denial(flow.denied, details)
-    return True
-
-
-async def _find_out_and_serve(
-    flow: Flow, met: Met, begun: Dial | None, services: Services, over: Callable[[], None] | None = None
-) -> bool:
-    """Find out what the flow carries, and serve it so. Policies may deny it at any moment from here on.
-
-    True: it is the hub's now. False: it is over.
-    """
-    found = await _find_out(flow, met, services)
-    if found.detected is HTTP1 and flow.denied is None:
-        await _serve_http(flow, met, found, services)
-        return False
-    if found.detected is HTTP2 and flow.denied is None:
-        await _serve_http2(flow, met, found.dialled, services)
-        return False
-    if _is_asked_who(flow, services, found):
-        return False
-    decision, dialled = met.decision, found.dialled
-    if dialled is not None and services.courses.may_depart(flow, decision):
-        sockets.reset(dialled.sock)
-        dialled = None
-    if begun is not None or permission.lets_through(
-        flow, decision, services.snapshot().policies, services.recorder
-    ):
-        dialled = dialled or await reach.dial(flow, decision, services, begun)
-        permission.lets_through(flow, decision, services.snapshot().policies)
-    if flow.denied is not None or dialled is None:
-        if dialled is not None:
-            sockets.reset(dialled.sock)
-        return False
-    _relay(flow, met.leg, dialled, services, over)
-    return True
-
-
-def _relay(
-    flow: Flow,
-    downstream: Leg,
-    dialled: Dialled,
-    services: Services,
-    over: Callable[[], None] | None = None,
-    *,
-    fresh: bool = False,
-) -> None:
-    """Hand both sockets over to the hub; the flow is recorded when it tells the end. Fresh: just accepted."""
-    lifetime: Lifetime | None = None
-
-    def done(ended: Ended) -> None:
-        try:
-            if lifetime is not None:
-                lifetime.stop()
-            if flow.denied is None:
-                flow.flag, flow.details = endings.of_relay(ended)
-            services.courses.leave(flow)
-            services.tracker.close(flow)
-        except Exception:  # noqa: BLE001 (see fault)
-            services.fault(flow.peer, flow.id)
-        if over is not None:
-            over()
-
-    pair = services.hub.start(flow, downstream, dialled.sock, done, fresh=fresh)
-    if not fresh and (cluster := services.courses.cluster(flow)) is not None:
-        terms = cluster.traffic
-        if terms.idle_timeout is not None:
-            setting = f"connectionPool.tcp.idleTimeout of {cluster.rule}"
-            services.hub.allow_silence(pair, terms.idle_timeout, setting)
-        if terms.longest is not None:
-            setting = f"connectionPool.tcp.maxConnectionDuration of {cluster.rule}"
-            lifetime = Lifetime(services.hub, flow, terms.longest, setting)
-        pair.probed = terms.reuse is not None and terms.reuse.keepalive is not None
-
-
-def _end(flow: Flow, downstream: Leg, services: Services) -> None:
-    """Record a flow that is over, or was never relayed; reset the connection if it is still open."""
-    if downstream.fileno() != -1:
-        sockets.reset(downstream)
-    try:
-        services.courses.leave(flow)
-        services.tracker.close(flow)
-    except Exception:  # noqa: BLE001 (see fault)
-        services.fault(flow.peer, flow.id)
-
-
 def _is_opaque(flow: Flow, decision: Decision, services: Services) -> bool:
     """Whether it is known from the start that the bytes are relayed as they are, and nothing else looks at them."""
-    if decision.tls is not None or services.middleware is not None or services.courses.any(flow):
+    if services.middleware is not None or not services.courses.silent(flow, decision):
+        return False
+    if decision.tls is not None and services.http.transport is None:  # which is told by who dials
         return False
     if permission.asks_name(flow, decision, services.snapshot().policies):
         return False
     if decision.protocol == "auto":
         return services.detect_timeout is None
     return sniff.DECLARED[decision.protocol].detected is OPAQUE
-
-
-async def _find_out(flow: Flow, met: Met, services: Services) -> Found:
-    """What the flow carries: as it is declared, or else by its first bytes."""
-    found, decision = met.found, met.decision
-    asks_name = services.courses.asks_name(flow, decision)
-    compared = permission.asks_name(flow, decision, services.snapshot().policies)
-    looked_at = {"auto"} | ({"tls"} if asks_name else set()) | ({"tls", "tcp"} if compared else set())
-    if decision.protocol not in looked_at:
-        return replace(sniff.DECLARED[decision.protocol], dialled=met.dialled)
-    if services.detect_timeout is None and not asks_name and not compared:
-        return replace(sniff.DECLARED["tcp"], dialled=met.dialled)
-    if found is None:
-        dial = None if asks_name else reach.dialler(flow, decision, services, met.dialled)
-        patience = services.detect_timeout or services.handshake_timeout
-        found = await sniff.find_out(flow, met.leg, dial, services.http, patience)
-        if found.dialled is None and met.dialled is not None:
-            found = replace(found, dialled=met.dialled)
-    services.recorder.detected(flow, found.result)
-    if found.detected.hello is not None and flow.server_name is None:
-        flow.server_name = found.detected.hello.server_name
-    if decision.protocol != "auto" or services.detect_timeout is None:
-        return replace(found, detected=OPAQUE)  # whatever it says, it is declared
-    return found
-
-
-def _service(flow: Flow, decision: Decision, services: Services) -> Service:
-    """What serves the flow's requests. Connections to the upstream are shared, but where it is to see its peer's address."""
-    flow.http, flow.relay = True, "http"
-    sources = reach.sources(flow, services)
-    return Service(
-        services.http, flow, decision, pool_key(decision, None if sources is None else flow.id), sources
-    )
-
-
-async def _serve_http(flow: Flow, met: Met, found: Found, services: Services) -> None:
-    """Serve the flow's requests, which turn out to be of HTTP/2 where the port was only declared to be of HTTP."""
-    service = _service(flow, met.decision, services)
-    dialled_by = services.courses.turn_back(flow, met.decision)
-    if found.dialled is not None:
-        key = pool_key(dialled_by, None if service.sources is None else flow.id)
-        services.http.pool.keep(services.http.pool.adopt(key, found.dialled))
-    early = await http1.serve(service, met.leg)
-    if early:
-        await _serve_http2(flow, met, None, services, early)
-
-
-async def _serve_http2(
-    flow: Flow, met: Met, dialled: Dialled | None, services: Services, early: bytes = b""
-) -> None:
-    """Serve the flow's requests, over one connection to an upstream that speaks HTTP/2 too."""
-    from interceptor.proxy.http import http2  # noqa: PLC0415 (costs nothing until the first client speaks it)
-
-    service = _service(flow, met.decision, services)
-    service.multiplexed = met.decision.protocol != "http"
-
-    async def dial() -> Dialled:
-        return await reach.dial(flow, met.decision, services, protocol="http2")
-
-    await http2.serve(service, met.leg, dialled, dial, early)
 
 
 def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decision:
@@ -378,15 +225,8 @@ def decide(flow: Flow, downstream: socket.socket, services: Services) -> Decisio
     flow.original_dst = destination
     if services.unproved is not None and flow.direction is Direction.INGRESS:
         flow.peer_presented = services.unproved
-    _note(flow, decision)
+    waiting.note(flow, decision)
     return decision
-
-
-def _note(flow: Flow, decision: Decision) -> None:
-    flow.upstream_cluster = decision.cluster
-    flow.destination_service = decision.service
-    flow.destination_namespace = decision.namespace
-    flow.policy = decision.policy
 
 
 def _is_ours(destination: SocketAddress, downstream: socket.socket) -> bool:

@@ -107,9 +107,14 @@ class Courses:
         self._clock = clock
         self._live: dict[int, Course] = {}  # by flow
 
-    def any(self, flow: Flow) -> bool:
-        """Whether anything may be said about a flow."""
-        return flow.direction is Direction.EGRESS and self._view().routing is not None
+    def silent(self, flow: Flow, decision: Decision) -> bool:
+        """Whether documents say nothing of where a flow goes, whatever server name it has."""
+        routing = self._view().routing
+        if routing is None or flow.direction is not Direction.EGRESS or flow.original_dst is None:
+            return True
+        if routing.flows.asks_name(decision.service):
+            return False
+        return routing.find_flow(None, decision, flow.original_dst) is None
 
     def asks_name(self, flow: Flow, decision: Decision) -> bool:
         """Whether where a flow goes depends on the server name of its ClientHello, so that the client speaks first."""

@@ -114,7 +114,7 @@ class Hub(Loop):
             sockets.reset_on_close(downstream)
         self._pairs[flow] = pair = Pair(flow, *ends, done, self._check_silence)
         pair.downstream.moved, pair.upstream.moved = flow.bytes_received, flow.bytes_sent
-        pair.active = self._clock()
+        pair.active = self.clock()
         self.schedule(pair, pair.active + self._young)
         flow.relay = "splice" if bulk else "copy"
         if not plain:

@@ -59,7 +59,7 @@ class Loop:
     """Waits for descriptors, and tells what is ready."""
 
     def __init__(self, tick: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self.now = 0.0  # when the events that are being served were taken from the kernel
         self._epoll = select.epoll()
         self._turns = Turns(self._epoll, clock)
@@ -73,7 +73,7 @@ class Loop:
 
     def use_clock(self, clock: Callable[[], float]) -> None:
         """Read the time by a faster way to the same clock."""
-        self._clock = self._turns.clock = clock
+        self.clock = self._turns.clock = clock
 
     # What machines use
 
@@ -221,10 +221,10 @@ class Loop:
 
     async def _watch_time(self) -> None:
         """Look at what is scheduled when its time has come."""
-        self._wheel.turn(self._clock())
+        self._wheel.turn(self.clock())
         while True:
             await trio.sleep(self._wheel.tick)
-            now = self._clock()
+            now = self.clock()
             for timed in self._wheel.turn(now):
                 timed.check_time(now)
 

@@ -24,6 +24,7 @@ from interceptor.proxy.listener import Listener
 from interceptor.proxy.services import Services
 from interceptor.proxy.share import Share
 from interceptor.proxy.tracker import Tracker
+from interceptor.proxy.underway import Underway
 
 if TYPE_CHECKING:
     import socket
@@ -96,6 +97,7 @@ class Proxy:
                 transport=None if transport is None else transport(hub),
                 filters=None if middleware is None else _filters(middleware),
             ),
+            underway=Underway(),
             courses=Courses(snapshot, states, trio.current_time),
             connect_timeout=timeouts.connect,
             handshake_timeout=timeouts.handshake,
@@ -136,9 +138,11 @@ class Proxy:
                     async with trio.open_nursery() as flows:
                         self._flows = flows
                         await self._accept(flows, task_status)
+                        await self._services.underway.wait_empty()  # they may begin tasks
                     await self._services.hub.wait_empty()
                 nursery.cancel_scope.cancel()
         finally:
+            self._services.underway.abort_all()
             self._services.hub.abort_all(self._services.abort_reason)
             self._services.http.close()
             self._services.hub.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.hub import Hub
     from interceptor.proxy.permission import SnapshotView
     from interceptor.proxy.tracker import Recorder, Tracker
+    from interceptor.proxy.underway import Underway
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Services:
     hub: Hub
     http: Serving
     courses: Courses
+    underway: Underway
     connect_timeout: float
     handshake_timeout: float
     detect_timeout: float | None  # None: nothing is detected

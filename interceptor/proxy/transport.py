@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import ssl
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -19,9 +18,9 @@ from interceptor.kernel import sockets
 from interceptor.model.connection import ResponseFlag
 from interceptor.model.forwarding import Forwarding
 from interceptor.model.identity import SECRETS, Issued, SpiffeId
-from interceptor.proxy import believed
+from interceptor.proxy import believed, shaking
 from interceptor.proxy.believed import Believed
-from interceptor.proxy.endings import HandshakeError, TlsDialError
+from interceptor.proxy.endings import HandshakeError
 from interceptor.tls import certificates, judgement, rotation
 from interceptor.tls.contexts import Upstream
 from interceptor.tls.judgement import PeerCertificate, Refusal
@@ -67,6 +66,14 @@ _OUTSIDE: Final[Mapping[ProtocolName, tuple[str, ...]]] = {
 }
 
 
+class Begun(NamedTuple):
+    """A handshake, and what it is made by."""
+
+    stream: TlsStream
+    contexts: Contexts
+    upstream: Upstream | None = None
+
+
 @dataclass(slots=True)
 class Transport:
     """The certificates of this proxy, and handshakes by them."""
@@ -82,13 +89,24 @@ class Transport:
 
     async def accept(self, flow: Flow, sock: socket.socket) -> TlsStream:
         """Let a peer prove who it is, and note it in the flow. Raises HandshakeError; the socket is the caller's then."""
+        begun = self.begin_accept(sock)
+        await self._shake(begun.stream, "the peer")
+        self.admit(flow, begun)
+        return begun.stream
+
+    def begin_accept(self, sock: socket.socket) -> Begun:
+        """What a peer is answered with. Raises HandshakeError."""
         keeper = self.workload
         assert keeper is not None
         if (own := keeper.refusal()) is not None:
             raise HandshakeError("own_certificate", f"{own}; until then peers are refused")
         contexts = keeper.current
-        stream = TlsStream(sock, contexts.server(ACCEPTED), server_side=True)
-        await self._shake(stream, "the peer")
+        return Begun(TlsStream(sock, contexts.server(ACCEPTED), server_side=True), contexts)
+
+    def admit(self, flow: Flow, begun: Begun) -> None:
+        """The handshake is done: note who the peer is. Raises HandshakeError."""
+        keeper, (stream, contexts, _) = self.workload, begun
+        assert keeper is not None
         judged = self._judge(stream, contexts, keeper.now())
         if isinstance(judged, Refusal):
             raise HandshakeError(judged.reason, judged.sentence, ResponseFlag.DENY)
@@ -99,7 +117,6 @@ class Transport:
                 raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
         flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority, judged.above)
         flow.peer_presented = self.forwarding.proved(partial(_forwarded, stream, contexts))
-        return stream
 
     def judge_again(self, flows: Iterable[Flow], before: Material) -> int:
         """Deny the open flows whose peer the new trust bundle and revocation list do not accept; how many."""
@@ -127,24 +144,23 @@ class Transport:
     ) -> TlsStream:
         """Speak TLS to an upstream that took our connection. Raises TlsDialError, and closes the socket then."""
         try:
-            stream, upstream, contexts = self._begin(sock, address, tls, protocol)
-            await self._shake(stream, "the upstream")
-            self._believe(flow, stream, contexts, tls)
+            begun = self.begin_connect(sock, address, tls, protocol)
+            await self._shake(begun.stream, "the upstream")
+            self.believe(flow, begun, tls)
         except HandshakeError as error:
             sockets.reset(sock)
-            raise TlsDialError(
-                address, f"no TLS to {address} as {tls.policy} asks for it: {error}"
-            ) from error
+            raise shaking.no_tls(address, tls, error) from error
         except BaseException:
             sockets.reset(sock)
             raise
-        if not (stream.resumed and contexts.serves_on(upstream, self._keeper(tls).now())):
-            by_id = stream.version == "TLSv1.2"
-            stream.on_ticket = lambda: contexts.keep(upstream, stream.session, by_id=by_id)
-        return stream
+        return begun.stream
 
-    def _believe(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> None:
-        """Believe who answered, until certificates say otherwise, which they may since the handshake began."""
+    def believe(self, flow: Flow, begun: Begun, tls: UpstreamTls) -> None:
+        """The handshake is done: believe who answered, until certificates say otherwise, as they may since it began.
+
+        Raises HandshakeError.
+        """
+        stream, contexts, upstream = begun
         presented, keeper = self._expect(flow, stream, contexts, tls), self._keeper(tls)
         if keeper.current is not contexts:
             refused = believed.refusal(presented, contexts.material, keeper.current.material)
@@ -153,6 +169,10 @@ class Transport:
         if keeper.on_change is None and self.on_change is not None:
             keeper.on_change = partial(self.on_change, keeper)
         self.believed.note(stream, flow, keeper, presented)
+        assert upstream is not None
+        if not (stream.resumed and contexts.serves_on(upstream, keeper.now())):
+            by_id = stream.version == "TLSv1.2"
+            stream.on_ticket = lambda: contexts.keep(upstream, stream.session, by_id=by_id)
 
     def _keeper(self, tls: UpstreamTls) -> Keeper:
         keeper = self.workload if tls.files is None else self.others.get(tls.files)
@@ -164,9 +184,10 @@ class Transport:
             )
         return keeper
 
-    def _begin(
+    def begin_connect(
         self, sock: socket.socket, address: UpstreamAddress, tls: UpstreamTls, protocol: ProtocolName
-    ) -> tuple[TlsStream, Upstream, Contexts]:
+    ) -> Begun:
+        """What an upstream is called with. Raises HandshakeError."""
         keeper = self._keeper(tls)
         if (own := keeper.refusal()) is not None:
             raise HandshakeError("own_certificate", str(own))
@@ -186,7 +207,7 @@ class Transport:
             server_name=tls.server_name,
             session=contexts.session(upstream),
         )
-        return stream, upstream, contexts
+        return Begun(stream, contexts, upstream)
 
     def _expect(self, flow: Flow, stream: TlsStream, contexts: Contexts, tls: UpstreamTls) -> PeerCertificate:
         """Compare who answered with whom we meant to call."""
@@ -238,29 +259,13 @@ class Transport:
         """Drive a handshake to its end. Raises HandshakeError."""
         try:
             with trio.fail_after(self.timeout):
-                while not stream.handshake() or stream.holds:
+                while not shaking.go_on(stream, who):
                     if stream.holds:
                         await self.hub.wait_writable(stream.sock)
                     else:
                         await self.hub.wait_readable(stream.sock)
         except trio.TooSlowError:
-            raise HandshakeError(
-                "handshake", f"{who} did not complete the TLS handshake within spec.timeouts.handshake"
-            ) from None
-        except ssl.SSLCertVerificationError as error:
-            raise HandshakeError(
-                "certificate",
-                f"{who}'s certificate does not stand against the trust bundle: {error.verify_message}",
-                ResponseFlag.DENY,
-            ) from None
-        except ssl.SSLError as error:
-            raise HandshakeError(
-                "handshake", f"the TLS handshake with {who} failed: {_said(error)}"
-            ) from None
-        except OSError as error:
-            raise HandshakeError(
-                "handshake", f"{who} broke off the TLS handshake: {error.strerror}"
-            ) from None
+            raise shaking.too_slow(who) from None
 
 
 def _presented(stream: TlsStream, contexts: Contexts) -> tuple[PeerCertificate, tuple[str, ...]]:
@@ -274,11 +279,6 @@ def _forwarded(stream: TlsStream, contexts: Contexts, details: CertificateDetail
     der = stream.certificate()
     assert der is not None
     return b"By=%b;%b" % (str(contexts.material.identity).encode(), certificates.forwarded(der, details))
-
-
-def _said(error: ssl.SSLError) -> str:
-    """OpenSSL's reason in words: a fixed set of its own, nothing that a peer wrote."""
-    return (error.reason or "the connection ended").lower().replace("_", " ")
 
 
 class Credentials:

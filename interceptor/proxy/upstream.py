@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.waits import Waits
     from interceptor.routing.destinations import Decision
 
+UNDER_WAY: Final = frozenset((0, errno.EINPROGRESS, errno.EALREADY))  # of a connect that did not fail so far
 SOURCES: Final = 64  # ports that are tried; one is in use where a program listens at it on all addresses
 
 
