@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from interceptor.proxy.services import Services
     from interceptor.routing.destinations import Decision
 
-_ROUTE: Final = "block_all"  # Istio's name for where such requests end
+_ROUTES: Final = {"registry": "block_all"}  # Istio's name for where such requests end
 # Seconds for a client to show that it speaks HTTP: it does so within a round trip and what its machine has to do else.
 # One that waits for its server to speak is reset that much later.
 PATIENCE: Final = 1.0
@@ -61,10 +61,11 @@ async def _serve(
     """It is served until it was asked something, by a configuration that may soon be another one."""
     assert decision.denied is not None
     flag, details = endings.of_denial(decision.denied, decision.details)
+    route = _ROUTES.get(decision.denied)
     local = replies.reply(ANSWERS[decision.denied], flag, details, details)
 
     def answer(record: RequestRecord, _decision: Decision) -> LocalReply:
-        record.destination = Destination(decision.cluster, decision.service, decision.namespace, _ROUTE)
+        record.destination = Destination(decision.cluster, decision.service, decision.namespace, route)
         serving.drain()
         return local
 

@@ -310,6 +310,11 @@ def _destination(
             snapshot = take(snapshot.configuration, {**snapshot.resolved, **told}, before=snapshot)
         if host == _EXAMPLE:
             notes.append(f"the address of {to} is not known here; {_EXAMPLE} stands for it")
+        if (answered := snapshot.names.find(to)) is not None:
+            given = (*answered[1].v4, *answered[1].v6)
+            if host not in given:
+                host = given[0]
+                notes.append(f"the app's query for {to} is answered with {host}")
     return snapshot, OriginalDestination(SocketAddress(host, port))
 
 

@@ -164,6 +164,18 @@ def test_names_that_were_looked_up_have_their_addresses() -> None:
     assert told(take(made), to="unknown.example:443") == (False, "egress.policy=REGISTRY_ONLY", told_so)
 
 
+def test_a_name_that_is_answered_here_is_dialled_at_what_it_is_answered_with() -> None:
+    spec = "{hosts: ['*.dns.example'], resolution: STATIC, endpoints: [{address: 10.8.0.9}], ports: [{number: 443, name: x}]}"
+    made = take(configuration(SIDECAR.replace("spec: {", "spec: {dns: {}, "), service_entry_text(spec)))
+    found = asked(made, to="api.dns.example:443")
+    assert found.route.cluster == "outbound|443||*.dns.example"
+    assert any(
+        note.startswith("the app's query for api.dns.example is answered with 240.240.")
+        for note in found.notes
+    )
+    assert "the less loaded of two drawn by chance, of 10.8.0.9:443" in "\n".join(found.lines())
+
+
 def test_an_allowed_destination_names_its_entry() -> None:
     assert told(snapshot(), to="10.8.0.1:443") == (
         True,
