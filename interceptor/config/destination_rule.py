@@ -13,7 +13,7 @@ from interceptor.config.route_words import Percent  # noqa: TC001 (pydantic read
 from interceptor.model.identity import CertificateFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 File = Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -21,7 +21,10 @@ File = Annotated[str, Field(min_length=1, max_length=4096)]
 class ClientTls(Strict):
     """Istio's ClientTLSSettings. ``ISTIO_MUTUAL`` presents the workload's own certificate, which ``spec.tls`` names."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"credentialName", "insecureSkipVerify"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "credentialName": "secrets of Kubernetes are not read: name the files in clientCertificate, privateKey and caCertificates",
+        "insecureSkipVerify": "an upstream that anybody may be is not spoken to by TLS: name its authority in caCertificates",
+    }
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
     clientCertificate: File | None = None  # noqa: N815 (the document's spelling, here and below)
@@ -63,7 +66,9 @@ class PortNumber(Strict):
 class OutlierDetection(Strict):
     """When an endpoint that fails is left out for a while."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"consecutiveErrors"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "consecutiveErrors": "Istio has consecutive5xxErrors and consecutiveGatewayErrors in its place"
+    }
 
     splitExternalLocalOriginErrors: bool = False  # noqa: N815
     consecutiveLocalOriginFailures: int = Field(default=5, ge=0)  # noqa: N815
@@ -125,14 +130,17 @@ class RetryBudget(Strict):
     minRetryConcurrency: int = Field(default=3, ge=0)  # noqa: N815
 
 
-_UNSUPPORTED = frozenset({"tunnel", "proxyProtocol"})
+_UNSUPPORTED: Final[Mapping[str, str]] = {
+    "tunnel": "connections are not sent through another proxy's CONNECT; remove it",
+    "proxyProtocol": "no PROXY header is sent to upstreams; remove it",
+}
 TRAFFIC: Final = ("loadBalancer", "connectionPool", "outlierDetection")
 
 
 class PortPolicy(Strict):
     """What holds for one port, in place of all that is said for the others."""
 
-    unsupported: ClassVar[frozenset[str]] = _UNSUPPORTED
+    refused: ClassVar[Mapping[str, str]] = _UNSUPPORTED
 
     port: PortNumber
     loadBalancer: LoadBalancer | None = None  # noqa: N815
@@ -144,7 +152,11 @@ class PortPolicy(Strict):
 class SubsetPolicy(Strict):
     """Which endpoint of a subset gets what, in place of what is said for all."""
 
-    unsupported: ClassVar[frozenset[str]] = _UNSUPPORTED | {"tls", "portLevelSettings"}
+    refused: ClassVar[Mapping[str, str]] = {
+        **_UNSUPPORTED,
+        "tls": "it is the host's for all subsets: write it in spec.trafficPolicy",
+        "portLevelSettings": "they are the host's for all subsets: write them in spec.trafficPolicy",
+    }
 
     loadBalancer: LoadBalancer | None = None  # noqa: N815
     connectionPool: ConnectionPool | None = None  # noqa: N815
@@ -163,7 +175,7 @@ class Subset(Strict):
 class TrafficPolicy(Strict):
     """How the service is spoken to, and which of its endpoints gets what."""
 
-    unsupported: ClassVar[frozenset[str]] = _UNSUPPORTED
+    refused: ClassVar[Mapping[str, str]] = _UNSUPPORTED
 
     loadBalancer: LoadBalancer | None = None  # noqa: N815
     connectionPool: ConnectionPool | None = None  # noqa: N815
@@ -176,7 +188,9 @@ class TrafficPolicy(Strict):
 class DestinationRuleSpec(Strict):
     """The host is one of a ServiceEntry's, or ``*.`` and a name."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"workloadSelector"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "workloadSelector": "give the proxies of other workloads files without this document"
+    }
 
     host: Annotated[str, AfterValidator(host_name)]
     trafficPolicy: TrafficPolicy = TrafficPolicy()  # noqa: N815

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import BeforeValidator
 
 from interceptor.config.base import Duration, Strict
 from interceptor.config.route_words import Percent, Status  # noqa: TC001 (pydantic reads them)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Percentage(Strict):
@@ -19,7 +22,10 @@ class Percentage(Strict):
 class Delay(Strict):
     """Requests that are held back."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"exponentialDelay", "percent"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "exponentialDelay": "Istio has no use for it either: give fixedDelay",
+        "percent": "Istio has percentage: {value: ...} in its place",
+    }
 
     percentage: Percentage = Percentage(value=100.0)
     fixedDelay: Duration  # noqa: N815
@@ -52,7 +58,9 @@ GrpcStatus = Annotated[int, BeforeValidator(_grpc_status)]
 class Abort(Strict):
     """Requests that are answered with an error."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"http2Error"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "http2Error": "Istio has no use for it either: give httpStatus or grpcStatus"
+    }
 
     percentage: Percentage = Percentage(value=100.0)
     httpStatus: Status | None = None  # noqa: N815

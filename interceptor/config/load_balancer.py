@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from interceptor.config.base import Duration, Fault, Strict, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 def _token(value: str) -> str:
@@ -68,7 +68,9 @@ class RingHash(Strict):
 class Maglev(Strict):
     """Istio's other way of consistent hashing; both are a ring here."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"tableSize"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "tableSize": "both ways are a ring here: give ringHash.minimumRingSize in place of maglev, or remove it"
+    }
 
 
 class ConsistentHash(Strict):

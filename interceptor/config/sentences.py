@@ -92,6 +92,8 @@ def described(value: object) -> str:
 def _unknown_field(name: str, owner: type[Strict]) -> str:
     if name in owner.unsupported:
         return "is not supported by this version; remove it"
+    if name in owner.refused:
+        return f"is not supported by this version; {owner.refused[name]}"
     return f"there is no such field{did_you_mean(name, _fields(owner))}"
 
 

@@ -21,7 +21,7 @@ from interceptor.config.addresses import (
 from interceptor.config.base import Document, Fault, Port, Strict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from interceptor.model.connection import ProtocolName
 
@@ -93,7 +93,9 @@ class ServicePort(Strict):
 class Endpoint(Strict):
     """One address of a STATIC service, or one name or address of a DNS service; a locality is written ``region/zone/subzone``."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"network"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "network": "gateways between networks are not known here; give an address that this workload reaches"
+    }
 
     address: Annotated[str, AfterValidator(_endpoint_address)]
     ports: dict[str, Port] = Field(default_factory=dict)
@@ -112,7 +114,9 @@ class Endpoint(Strict):
 class ServiceEntrySpec(Strict):
     """Hosts, the addresses behind them, and the ports they are dialled at."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"workloadSelector"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "workloadSelector": "no workloads are known here but by their addresses: give endpoints"
+    }
     unsupported_values: ClassVar[dict[str, frozenset[str]]] = {
         "resolution": frozenset({"DNS_ROUND_ROBIN", "DYNAMIC_DNS"})
     }
@@ -181,6 +185,11 @@ class ServiceEntry(Document):
                     "name each host, or give spec.addresses"
                 )
                 yield Fault(("spec", "hosts", index), message)
+        if spec.resolution != "DNS" and spec.dnsLookupFamily != "ALL" and not spec.hosts_to_resolve:
+            message = (
+                f"has no meaning here: nothing is looked up with the resolution {spec.resolution}; remove it"
+            )
+            yield Fault(("spec", "dnsLookupFamily"), message)
         if spec.resolution == "STATIC" and not spec.endpoints and not spec.addresses:
             message = "the resolution STATIC needs addresses; give spec.endpoints or spec.addresses"
             yield Fault(("spec", "resolution"), message)

@@ -27,7 +27,7 @@ from interceptor.config.route_words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Self
 
 MESH: Final = "mesh"
@@ -58,7 +58,9 @@ class StringMatch(Strict):
 class HTTPMatchRequest(Strict):
     """Conditions on a request; all of them must hold."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"statPrefix"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "statPrefix": "metrics have Istio's labels, and no others of a route's own; remove it"
+    }
 
     name: str = ""
     uri: StringMatch | None = None
@@ -126,7 +128,7 @@ class HTTPRedirect(Strict):
 class Body(Strict):
     """The body of an answer."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"bytes"})
+    refused: ClassVar[Mapping[str, str]] = {"bytes": "write the body as text, in string"}
 
     string: str = Field(default="", max_length=65_536)
 
@@ -188,7 +190,9 @@ class HTTPMirror(Strict):
 class CorsPolicy(Strict):
     """Which pages of other origins may ask."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"allowOrigin"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "allowOrigin": "Istio has allowOrigins in its place: [{exact: ...}]"
+    }
 
     allowOrigins: Annotated[tuple[StringMatch, ...], AfterValidator(some)] = Field(strict=False)  # noqa: N815
     allowMethods: tuple[HeaderToken, ...] = Field(default=(), strict=False)  # noqa: N815
@@ -209,7 +213,9 @@ class Delegate(Strict):
 class HTTPRoute(Strict):
     """What is done with requests that one of its matches, or no match where it has none, holds for."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"mirrorPercent"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "mirrorPercent": "Istio has mirrorPercentage: {value: ...} in its place"
+    }
 
     name: str = ""
     match: tuple[HTTPMatchRequest, ...] = Field(default=(), strict=False)
@@ -239,7 +245,9 @@ class HTTPRoute(Strict):
 class L4Match(Strict):
     """Conditions on a connection; all of them must hold."""
 
-    unsupported: ClassVar[frozenset[str]] = frozenset({"sourceSubnet"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "sourceSubnet": "this proxy stands beside one workload: give sourceLabels, sourceNamespace, or remove it"
+    }
 
     destinationSubnets: tuple[Annotated[str, AfterValidator(ip_address_or_network)], ...] = Field(  # noqa: N815
         default=(), strict=False

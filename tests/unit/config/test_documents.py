@@ -220,6 +220,7 @@ def test_every_field_of_istios_that_is_refused_is_documented() -> None:
         if isinstance(model, type) and issubclass(model, Strict)
         for name in (
             *model.unsupported,
+            *model.refused,
             *(each for values in model.unsupported_values.values() for each in values),
         )
     ]

@@ -80,7 +80,14 @@ def test_endpoints_may_have_weights_places_and_ports_of_their_own() -> None:
             "spec.resolution: 'DNS_ROUND_ROBIN' is not supported by this version; use NONE or STATIC or DNS",
         ),
         (f"{{hosts: [a.b], location: X, {PORTS}}}", "spec.location: 'X' is not a value of this field"),
-        (f"{{hosts: [a.b], workloadSelector: {{}}, {PORTS}}}", "spec.workloadSelector: is not supported"),
+        (
+            f"{{hosts: [a.b], workloadSelector: {{}}, {PORTS}}}",
+            "spec.workloadSelector: is not supported by this version; no workloads are known here",
+        ),
+        (
+            f"{{hosts: [a.b], addresses: [10.0.0.1], resolution: STATIC, dnsLookupFamily: V4_ONLY, {PORTS}}}",
+            "spec.dnsLookupFamily: has no meaning here: nothing is looked up with the resolution STATIC",
+        ),
         (
             f"{{hosts: [a.b], resolution: DNS, endpoints: [{{address: '*.d'}}], {PORTS}}}",
             "spec.endpoints[0].address: '*.d' is many names; give one, or an IP address",
