@@ -161,8 +161,9 @@ class Ads:
         """Keep what is good; what is wrong with the rest."""
         type_url = response.type_url
         rejected: dict[str, str] = {}
+        wanted = frozenset(kind.wanted)
         for index, resource in enumerate(response.resources):
-            if type_url in _FULL or resource.name in kind.wanted or not resource.name:
+            if type_url in _FULL or resource.name in wanted or not resource.name:
                 why = self._take_one(type_url, resource, now)
                 if why is not None:
                     rejected[resource.name or f"resources[{index}]"] = why

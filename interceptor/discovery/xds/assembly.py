@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from interceptor.config.addresses import host_name
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # No path is empty, so that nothing is taken and the answer is that of a virtual host that is not there: 404.
 _NOTHING: Final[dict[str, object]] = {"match": [{"uri": {"exact": ""}}], "directResponse": {"status": 404}}
 
+_host_name: Final = lru_cache(1 << 15)(
+    host_name
+)  # the same thousands each time; one that is none is asked anew
 _INBOUND: Final = "inbound listeners"
 _NO_LABELS: Final = (
     "whether peers must speak mutual TLS cannot be said of a Sidecar without metadata.labels; add some"
@@ -268,7 +272,7 @@ class Assembly:
         if given not in (None, port):
             self.left_out[f"{listener}, domain {domain}"] = f"{path}: requests come to the port {port} only"
             return None
-        return host_name(host)
+        return _host_name(host)
 
     def _route(self, listener: str, path: str, chain: Chain, host: str, given: VirtualHost) -> None:
         """What is done with requests for a host."""
@@ -338,9 +342,12 @@ class Assembly:
             texts = [text for _, text in by_port.values()]
             routes = texts[0] if len(texts) == 1 else f"[{', '.join(text[1:-1] for text in texts)}]"
             together.setdefault(routes, []).append(host)
-        for routes, hosts in together.items():
-            spec = f'{{"hosts": {json.dumps(list(map(_whole, hosts)))}, "http": {routes}}}'
-            yield write(Made("VirtualService", f"routes of {hosts[0]}", hosts[0], spec))
+        yield from self._memory.written(
+            {
+                (" ".join(hosts), routes): partial(_routes, write, hosts, routes)
+                for routes, hosts in together.items()
+            }
+        )
         self._memory.forget(self._routes, self._made)
 
     def _of_cluster(self, name: str, known: KnownCluster, protocol: str, used: set[str]) -> Iterator[Made]:
@@ -354,6 +361,12 @@ class Assembly:
             policy = of_clusters.rule(known.body, self._routed.get(name), known.tls, times)
             spec = {"host": known.place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
+
+
+def _routes(write: Callable[[Made], tuple[str, str]], hosts: Sequence[str], routes: str) -> tuple[str, str]:
+    """The document of hosts that have the same routes."""
+    spec = f'{{"hosts": {json.dumps(list(map(_whole, hosts)))}, "http": {routes}}}'
+    return write(Made("VirtualService", f"routes of {hosts[0]}", hosts[0], spec))
 
 
 def _whole(host: str) -> str:

@@ -6,6 +6,7 @@ another type, and bytes that are no message are problems of the resource they st
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -49,6 +50,7 @@ from xds.type.v3 import typed_struct_pb2
 
 from interceptor.discovery.xds import observed
 from interceptor.discovery.xds.messages import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Resource, Response
+from interceptor.discovery.xds.repeated import Repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,8 +132,9 @@ def encode(request: Request, node: Mapping[str, object], *, delta: bool) -> byte
     return bytes(made.SerializeToString())
 
 
-def decode(data: bytes, *, delta: bool) -> Response:
-    """A response; raises ValueError where the bytes are none."""
+def decode(data: bytes, *, delta: bool, known: Repeated | None = None) -> Response:
+    """A response; raises ValueError where the bytes are none. ``known``: what is said again is not read again."""
+    known = Repeated() if known is None else known
     message = discovery_pb2.DeltaDiscoveryResponse() if delta else discovery_pb2.DiscoveryResponse()
     try:
         message.ParseFromString(data)
@@ -139,43 +142,56 @@ def decode(data: bytes, *, delta: bool) -> Response:
         raise ValueError("it sent what is no response of xDS") from error
     type_url = message.type_url
     if delta:
-        resources = tuple(_wrapped(type_url, each) for each in message.resources)
+        resources = tuple(_wrapped(type_url, each, known) for each in message.resources)
         removed = tuple(message.removed_resources)
         return Response(type_url, message.nonce, message.system_version_info, resources, removed)
-    resources = tuple(_bare(type_url, each) for each in message.resources)
+    resources = tuple(_bare(type_url, each, known) for each in message.resources)
     return Response(type_url, message.nonce, message.version_info, resources)
 
 
-def _bare(type_url: str, given: Any) -> Resource:
+def _bare(type_url: str, given: Any, known: Repeated) -> Resource:
     if given.type_url != _WRAPPER:
-        return _resource(type_url, given, "", "", None)
+        return _known(type_url, given, known)
     wrapper = discovery_pb2.Resource()
     try:
         wrapper.ParseFromString(given.value)
     except DecodeError:
         return Resource("", problem="is no message of its type")
-    return _wrapped(type_url, wrapper)
+    return _wrapped(type_url, wrapper, known)
 
 
-def _wrapped(type_url: str, wrapper: discovery_pb2.Resource) -> Resource:
+def _wrapped(type_url: str, wrapper: discovery_pb2.Resource, known: Repeated) -> Resource:
     ttl = wrapper.ttl.ToTimedelta().total_seconds() if wrapper.HasField("ttl") else None
     if not wrapper.HasField("resource"):
         return Resource(wrapper.name, None, wrapper.version, ttl)
-    return _resource(type_url, wrapper.resource, wrapper.name, wrapper.version, ttl)
+    found = _known(type_url, wrapper.resource, known)
+    return replace(found, name=wrapper.name or found.name, version=wrapper.version, ttl=ttl)
 
 
-def _resource(type_url: str, given: Any, name: str, version: str, ttl: float | None) -> Resource:
+def _known(type_url: str, given: Any, known: Repeated) -> Resource:
+    """A resource as it was read before, where it says what it said."""
+    if given.type_url != type_url:
+        return _resource(type_url, given)
+    found = known.find(type_url, given.value)
+    if found is None:
+        found = _resource(type_url, given)
+        known.keep(type_url, given.value, found)
+    return found
+
+
+def _resource(type_url: str, given: Any) -> Resource:
+    name = ""
     if given.type_url != type_url or type_url not in _MESSAGES:
         return Resource(name, problem=f"is of the type '{given.type_url}', in a response of '{type_url}'")
     kind, naming = _MESSAGES[type_url]
     message = kind()
     try:
         message.ParseFromString(given.value)
-        name = name or getattr(message, naming)
+        name = getattr(message, naming)
         strange = next(_strange(message, ""), None)
         if strange is not None:
             return Resource(name, problem=f"{strange} is a field that this version does not know")
-        return Resource(name, MessageToDict(message, preserving_proto_field_name=True), version, ttl)
+        return Resource(name, MessageToDict(message, preserving_proto_field_name=True))
     except DecodeError:
         return Resource(name, problem="is no message of its type")
     except (TypeError, KeyError, JsonError, RecursionError) as error:  # of a message inside that is not known

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from interceptor.discovery.xds import clusters as of_clusters, endpoints as of_endpoints, routes as of_routes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from interceptor.discovery.xds.endpoints import Address
     from interceptor.discovery.xds.messages import Body
@@ -57,6 +57,14 @@ class Memory:
         self._clusters: dict[str, KnownCluster] = {}
         self._read: dict[str, tuple[Body, Configuration]] = {}
         self.routed: dict[tuple[str, int, str], Routed] = {}
+        self._documents: dict[tuple[str, str], tuple[str, str]] = {}  # of routes, as they were written
+
+    def written(
+        self, given: Mapping[tuple[str, str], Callable[[], tuple[str, str]]]
+    ) -> Iterator[tuple[str, str]]:
+        """Documents by all that they say, written anew where they say something new; others are forgotten."""
+        self._documents = {said: self._documents.get(said) or write() for said, write in given.items()}
+        yield from self._documents.values()
 
     def clusters(self, given: Mapping[str, Body], endpoints: Mapping[str, Body]) -> dict[str, KnownCluster]:
         """Each cluster; those that are gone are forgotten."""
