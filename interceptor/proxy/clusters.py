@@ -114,8 +114,13 @@ class ClusterState:
     def leave(self, address: UpstreamAddress) -> None:
         """Such a request is over."""
         self.requests -= 1
-        self.end(address)
         self.connections -= 1
+        active = self._active
+        left = active[address] - 1
+        if left:
+            active[address] = left
+        else:
+            del active[address]
         if self.waiting:
             self._hand_over()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.benchmark import mesh, outputs, plot, policy, report, rules
+from scripts.benchmark import mesh, outputs, plot, policy, report, routing, rules
 from scripts.benchmark.contestants import CONTESTANTS, Place
 from scripts.benchmark.load import LOADS, check_path
 from scripts.benchmark.measures import (
@@ -25,6 +25,7 @@ from scripts.benchmark.measures import (
     MESH_NAMES,
     OURS,
     POLICY_MEASURE,
+    ROUTES_MEASURE,
     TCP_MEASURES,
     Direction,
 )
@@ -130,11 +131,12 @@ def measure_all(
 
 
 def measure_once(results: Results, options: Options, visited: tuple[int, Direction, str]) -> None:
-    """What has no direction: two gateways with mutual TLS between them, and policies."""
+    """What has no direction: two gateways with mutual TLS between them, policies, and routes."""
     number, direction, name = visited
     loads: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[tuple[str, float]]]]] = {
         MESH_MEASURE: (MESH_NAMES, lambda: mesh.measure(name, options.seconds)),
         POLICY_MEASURE: ((OURS,), policy.measure),
+        ROUTES_MEASURE: ((OURS,), lambda: routing.measure(options.seconds)),
     }
     for measure, (names, load) in loads.items():
         if measure not in options.measures or name not in names:

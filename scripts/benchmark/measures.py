@@ -18,7 +18,10 @@ TCP_MEASURES: Final = ("memory", "requests", "connections", "bulk", "fairness")
 HTTP_MEASURES: Final = ("http", "http2")
 MESH_MEASURE: Final = "mesh"  # two gateways and mutual TLS between them, once a round whatever the directions
 POLICY_MEASURE: Final = "policy"  # in this process, once a round: only ours
-MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES, MESH_MEASURE, POLICY_MEASURE)
+ROUTES_MEASURE: Final = (
+    "routes"  # requests that are routed beside requests that pass, once a round: only ours
+)
+MEASURES: Final = (*TCP_MEASURES, *HTTP_MEASURES, MESH_MEASURE, POLICY_MEASURE, ROUTES_MEASURE)
 MESH_NAMES: Final = ("envoy", OURS)
 HTTP_NAMES: Final = ("none", "haproxy", "envoy", OURS)  # who can serve requests to their original destination
 
@@ -87,6 +90,9 @@ METRICS: Final = (
     Metric("mesh-handshakes", "mutual TLS: full handshakes, server", "1/s", "higher"),
     Metric("mesh-resumed", "mutual TLS: resumed handshakes, both gateways", "1/s", "higher"),
     Metric("policy", "a request by 1 000 policies, the slowest kind", "us", "lower"),
+    Metric("routed-rule", "requests by a DestinationRule, of those that pass (bar: 0.9)", "-", "higher"),
+    Metric("routed-routes", "requests by a VirtualService, of those that pass (bar: 0.9)", "-", "higher"),
+    Metric("lookup", "a route among 5 000 virtual hosts (bar: 20)", "us", "lower"),
     Metric("rest", "memory at rest", "MB", "lower"),
     Metric("idle", "memory per 1 000 idle conns", "MB", "lower"),
 )

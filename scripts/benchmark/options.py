@@ -17,6 +17,8 @@ from scripts.benchmark.measures import (
     MESH_MEASURE,
     MESH_NAMES,
     NAMES,
+    OURS,
+    ROUTES_MEASURE,
     STREAM_COUNTS,
     TCP_MEASURES,
     Direction,
@@ -33,6 +35,7 @@ RUN_OVERHEAD_SECONDS: Final = 0.4
 RULES_SECONDS: Final = 25.0
 IDLE_SECONDS_PER_THOUSAND: Final = 0.8
 MESH_RUNS: Final = 5
+ROUTES_SECONDS: Final = 70.0  # 24 runs, and reading 5 000 services
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Options:
         if MESH_MEASURE in self.measures:
             visit = 2 * SET_UP_SECONDS + MESH_RUNS * (self.seconds + RUN_OVERHEAD_SECONDS)
             total += visit * len(set(MESH_NAMES) & set(self.names)) / len(self.directions)
+        if ROUTES_MEASURE in self.measures and OURS in self.names:
+            total += ROUTES_SECONDS / len(self.directions)
         total *= len(self.directions) * self.rounds + self.profile / max(1, len(self.names))
         return total + RULES_SECONDS * self.rules
 
@@ -108,9 +113,8 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--measures",
         type=_subset(MEASURES),
-        default=MEASURES,
         metavar="LIST",
-        help=f"some of {','.join(MEASURES)}",
+        help=f"some of {','.join(MEASURES)} [all; with --quick not {ROUTES_MEASURE}]",
     )
     parser.add_argument("--direction", choices=(*DIRECTIONS, "both"), help="[both; with --quick ingress]")
     parser.add_argument(
@@ -134,9 +138,10 @@ def parse(argv: Sequence[str]) -> Options:
     given = parser.parse_args(argv)
     direction = given.direction or ("ingress" if given.quick else "both")
     directions = tuple(way for way in DIRECTIONS if direction in {way, "both"})
+    usual = tuple(each for each in MEASURES if each != ROUTES_MEASURE or not given.quick)
     return Options(
         names=() if given.rules == "only" else given.only,
-        measures=given.measures,
+        measures=given.measures or usual,
         directions=directions,
         rounds=given.rounds or (1 if given.quick else 3),
         seconds=given.seconds or (1 if given.quick else 4),

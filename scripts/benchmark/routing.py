@@ -1,13 +1,15 @@
-"""What routing costs: ``scripts/bench-routes``. Figures are in docs/benchmarks.md.
+"""What routing costs: ``scripts/bench --measures routes``, and in detail ``scripts/bench-routes``. Figures are in docs/benchmarks.md.
 
-wrk -> gateway (egress) -> nginx on one machine, the same connections with other documents in turn: none (passthrough), a
-DestinationRule, a VirtualService, and 5 000 services. Then the same load while the configuration is swapped again and again.
+wrk -> gateway (egress) -> nginx on one machine, with other documents: none (passthrough), a DestinationRule, a VirtualService
+and so on, each in a network namespace of its own; all are there at the same time, and asked in turn for a second. Then
+the same load while the configuration of 5 000 services is swapped again and again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,8 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from scripts.benchmark import lookup
 
 ADDRESS, PORT, UID = "10.8.0.1", 8080, 1337
 ADMIN = "http://127.0.0.1:15000"
@@ -61,7 +65,33 @@ spec:
   - route: [{{destination: {{host: {name}.example}}}}]
 """
 )
+WEIGHTS = (
+    HEAD
+    + """\
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.example]
+  http:
+  - route:
+    - {{destination: {{host: {name}.example}}, weight: 90}}
+    - {{destination: {{host: {name}.example, port: {{number: {port}}}}}, weight: 10}}
+"""
+)
+TIMEOUT = (
+    HEAD
+    + """\
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.example]
+  http:
+  - timeout: 15s
+    route: [{{destination: {{host: {name}.example}}}}]
+"""
+)
 MANY = 5000
+MORE = tuple(f"10.8.0.{number}" for number in range(2, 5))  # endpoints, beside the address that is dialled
 
 
 def service(name: str, endpoints: str, *kinds: str) -> str:
@@ -69,9 +99,20 @@ def service(name: str, endpoints: str, *kinds: str) -> str:
     return "---\n".join(kind.format(name=name, port=PORT, endpoints=endpoints) for kind in (ENTRY, *kinds))
 
 
-def shop(*kinds: str) -> str:
+def shop(*kinds: str, more: Sequence[str] = ()) -> str:
     """The service that is asked."""
-    return "\n---\n".join([SIDECAR, service("shop", f"{{address: {ADDRESS}}}", *kinds)])
+    endpoints = ", ".join(f"{{address: {address}}}" for address in (ADDRESS, *more))
+    return "\n---\n".join([SIDECAR, service("shop", endpoints, *kinds)])
+
+
+CASES = {
+    "passthrough": shop(),
+    "DestinationRule": shop(RULE),
+    "VirtualService": shop(ROUTES),
+    "four endpoints": shop(RULE, more=MORE),
+    "two weights": shop(WEIGHTS),
+    "a timeout": shop(TIMEOUT),
+}
 
 
 def fleet() -> list[str]:
@@ -146,10 +187,82 @@ def one(directory: Path, texts: Sequence[str], seconds: int, connections: int) -
     """One run with these documents."""
     with gateway(directory, *texts) as pid:
         load(1, connections)
-        before = cpu(pid)
-        found = load(seconds, connections)
-        found["cpu"] = (cpu(pid) - before) / (found["rate"] * seconds) * 1e6
+        return asked(pid, seconds, connections)
+
+
+def asked(pid: int, seconds: int, connections: int) -> dict[str, float]:
+    """A run, and microseconds of the proxy's CPU for a request of it."""
+    before = cpu(pid)
+    found = load(seconds, connections)
+    found["cpu"] = (cpu(pid) - before) / (found["rate"] * seconds) * 1e6
+    return found
+
+
+class Case:
+    """A gateway with documents of its own, in a namespace of its own, that is asked whenever it is told to."""
+
+    def __init__(self, name: str, seconds: int, connections: int) -> None:
+        command = (sys.executable, "-m", "scripts.benchmark.routing", "--serve", name)
+        options = ("--seconds", str(seconds), "--connections", str(connections))
+        script = 'mount -t tmpfs tmpfs /run; ip link set lo up; exec "$@"'
+        self._process = subprocess.Popen(
+            ["unshare", "--net", "--mount", "sh", "-ec", script, "sh", *command, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self) -> dict[str, float]:
+        """What came of one run."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("a gateway of the benchmark did not start: see above")
+        found: dict[str, float] = json.loads(line)
         return found
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(name: str, seconds: int, connections: int) -> None:
+    """Such a case, inside its namespace."""
+    with stage() as directory, gateway(directory, CASES[name]) as pid:
+        load(1, connections)
+        for _ in sys.stdin:
+            print(json.dumps(asked(pid, seconds, connections)), flush=True)
+
+
+def in_turn(names: Sequence[str], rounds: int, seconds: int, connections: int) -> dict[str, dict[str, float]]:
+    """Medians of each case, and its share of the first one's requests in the same round: a machine that is slow is slow for all."""
+    cases = {name: Case(name, seconds, connections) for name in names}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    try:
+        for _ in range(rounds):
+            runs = {name: case.ask() for name, case in cases.items()}
+            for name, each in runs.items():
+                found[name].append({**each, "share": each["rate"] / runs[names[0]]["rate"]})
+    finally:
+        for case in cases.values():
+            case.close()
+    return {
+        name: {key: statistics.median(each[key] for each in runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+
+
+def measure(seconds: int) -> Iterator[tuple[str, float]]:
+    """The rows of scripts/bench."""
+    found = in_turn(("passthrough", "DestinationRule", "VirtualService"), 8, min(seconds, 2), 50)
+    for key, name in (("routed-rule", "DestinationRule"), ("routed-routes", "VirtualService")):
+        yield key, found[name]["share"]
+    yield "lookup", lookup.microseconds(fleet(), PORT)
 
 
 def swaps(
@@ -184,9 +297,25 @@ def _other(number: int) -> str:
     return service("other", f"{{address: 10.99.{number // 250}.{number % 250 + 1}}}")
 
 
+@contextlib.contextmanager
+def stage() -> Iterator[Path]:
+    """Addresses of this namespace, one of them redirected to the proxy, and nginx behind them all; a directory."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        prepare(directory)
+        nginx = subprocess.Popen(["nginx", "-c", str(directory / "nginx.conf"), "-p", name])
+        try:
+            yield directory
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
 def prepare(directory: Path) -> None:
-    """An address of this namespace, redirected to the proxy, and nginx behind it."""
-    run("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo")
+    """The addresses, the rule and nginx's file."""
+    for address in (ADDRESS, *MORE):
+        run("ip", "address", "add", f"{address}/32", "dev", "lo")
     owner = ("-m", "owner", "!", "--uid-owner", str(UID))
     rule = ("-p", "tcp", "-d", ADDRESS, *owner, "-j", "REDIRECT", "--to-ports", "15001")
     run("iptables", "-t", "nat", "-A", "OUTPUT", *rule)
@@ -199,7 +328,7 @@ events {{ worker_connections 4096; }}
 http {{
   access_log off;
   keepalive_requests 100000000;
-  server {{ listen {ADDRESS}:{PORT} backlog=4096; location / {{ return 200 "hello\\n"; }} }}
+  server {{ listen {PORT} backlog=4096; location / {{ return 200 "hello\\n"; }} }}
 }}
 """
     (directory / "nginx.conf").write_text(configuration, encoding="ascii")
@@ -208,47 +337,39 @@ http {{
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=int, default=1, help="of each run")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--fleet", action="store_true", help="with 5 000 services, and swaps of them")
+    parser.add_argument("--serve", choices=CASES, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    cases = {"passthrough": shop(), "DestinationRule": shop(RULE), "VirtualService": shop(ROUTES)}
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        prepare(directory)
-        nginx = subprocess.Popen(["nginx", "-c", str(directory / "nginx.conf"), "-p", name])
-        try:
-            found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
-            for _ in range(given.rounds):
-                for case, text in cases.items():
-                    found[case].append(one(directory, [text], given.seconds, given.connections))
-            plain = statistics.median(each["rate"] for each in found["passthrough"])
-            for case, runs in found.items():
-                middle = {key: statistics.median(each[key] for each in runs) for key in runs[0]}
-                print(
-                    f"{case:<16} {middle['rate']:8.0f} requests/s ({middle['rate'] / plain:.2f}), "
-                    f"{middle['cpu']:5.1f} us of CPU, p50 {middle['p50']:.2f} ms, p99 {middle['p99']:.2f} ms"
-                    f"{', FAILURES' * bool(middle['failed'])}",
-                    flush=True,
-                )
-            _print_swaps(directory, 10, given.connections, [shop(ROUTES)], "one service")
-            if given.fleet:
-                texts = fleet()
-                with gateway(directory, SIDECAR) as pid:
-                    small = memory(pid)
-                with gateway(directory, *texts) as pid:
-                    large = memory(pid)
-                each = (large - small) * 1024 / MANY
-                print(
-                    f"{MANY} services, {10 * MANY} endpoints: {large:.0f} MB, {each:.1f} KB a service",
-                    flush=True,
-                )
-                _print_swaps(directory, 10, given.connections, texts, f"{MANY} services")
-        finally:
-            nginx.terminate()
-            nginx.wait()
+    if given.serve is not None:
+        serve(given.serve, given.seconds, given.connections)
+        return
+    for case, middle in in_turn(list(CASES), given.rounds, given.seconds, given.connections).items():
+        print(
+            f"{case:<16} {middle['rate']:8.0f} requests/s ({middle['share']:.2f}), {middle['cpu']:5.1f} us of CPU, "
+            f"p50 {middle['p50']:.2f} ms, p99 {middle['p99']:.2f} ms{', FAILURES' * bool(middle['failed'])}",
+            flush=True,
+        )
+    print(
+        f"a route among {MANY} virtual hosts is found in {lookup.microseconds(fleet(), PORT):.1f} us",
+        flush=True,
+    )
+    with stage() as directory:
+        _print_swaps(directory, 10, given.connections, [shop(ROUTES)], "one service")
+        if given.fleet:
+            texts = fleet()
+            with gateway(directory, SIDECAR) as pid:
+                small = memory(pid)
+            with gateway(directory, *texts) as pid:
+                large = memory(pid)
+            each = (large - small) * 1024 / MANY
+            print(
+                f"{MANY} services, {10 * MANY} endpoints: {large:.0f} MB, {each:.1f} KB a service",
+                flush=True,
+            )
+            _print_swaps(directory, 10, given.connections, texts, f"{MANY} services")
 
 
 def _print_swaps(directory: Path, seconds: int, connections: int, texts: Sequence[str], what: str) -> None:

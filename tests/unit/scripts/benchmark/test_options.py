@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark.measures import DIRECTIONS, MEASURES, NAMES
-from scripts.benchmark.options import DEFAULT_OUTPUT, Options, parse
+from scripts.benchmark.measures import DIRECTIONS, MEASURES, NAMES, ROUTES_MEASURE
+from scripts.benchmark.options import DEFAULT_OUTPUT, ROUTES_SECONDS, Options, parse
 
 
 def test_without_options_everything_is_measured_in_both_directions() -> None:
@@ -16,8 +16,9 @@ def test_without_options_everything_is_measured_in_both_directions() -> None:
 
 def test_quick_is_one_short_round_of_ingress_in_less_than_three_minutes() -> None:
     options = parse(["--quick"])
+    measures = tuple(each for each in MEASURES if each != ROUTES_MEASURE)
     assert options == Options(
-        NAMES, MEASURES, ("ingress",), 1, 1, 1000, 1, DEFAULT_OUTPUT, profile=False, rules=False
+        NAMES, measures, ("ingress",), 1, 1, 1000, 1, DEFAULT_OUTPUT, profile=False, rules=False
     )
     assert options.estimated_seconds() < 180
 
@@ -90,3 +91,11 @@ def test_the_rules_can_be_timed_alone() -> None:
     options = parse(["--rules", "only"])
     assert (list(options.visits()), options.rules) == ([], True)
     assert not parse(["--rules", "no"]).rules
+
+
+def test_routes_are_measured_where_they_are_asked_for_or_there_is_time() -> None:
+    assert ROUTES_MEASURE in parse([]).measures
+    assert ROUTES_MEASURE not in parse(["--quick"]).measures
+    asked = parse(["--quick", "--measures", "routes", "--only", "interceptor"])
+    assert asked.measures == (ROUTES_MEASURE,)
+    assert asked.estimated_seconds() == ROUTES_SECONDS
