@@ -45,6 +45,14 @@ def _timestamp(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    # What is no path is not repeated: it may be what a file holds, and that a secret.
+    if not value.isprintable() or "-----BEGIN" in value:
+        raise ValueError("is not the path of a file; give the path, not what the file holds")
+    return value
+
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_file)]
 Timestamp = Annotated[str, AfterValidator(_timestamp)]
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=86_400 * 30)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import host_name
-from interceptor.config.base import Document, Duration, Fault, Port, Strict, seconds
+from interceptor.config.base import Document, Duration, Fault, FilePath, Port, Strict, seconds
 from interceptor.config.load_balancer import LoadBalancer  # noqa: TC001 (pydantic reads it)
 from interceptor.config.route_words import Percent  # noqa: TC001 (pydantic reads it)
 from interceptor.model.identity import CertificateFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-File = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ClientTls(Strict):
@@ -27,10 +25,10 @@ class ClientTls(Strict):
     }
 
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
-    clientCertificate: File | None = None  # noqa: N815 (the document's spelling, here and below)
-    privateKey: File | None = None  # noqa: N815
-    caCertificates: File | None = None  # noqa: N815
-    caCrl: File | None = None  # noqa: N815
+    clientCertificate: FilePath | None = None  # noqa: N815 (the document's spelling, here and below)
+    privateKey: FilePath | None = None  # noqa: N815
+    caCertificates: FilePath | None = None  # noqa: N815
+    caCrl: FilePath | None = None  # noqa: N815
     subjectAltNames: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)  # noqa: N815
     sni: str | None = Field(default=None, min_length=1, max_length=253)
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from interceptor.config.base import Duration, Fault, Strict
+from interceptor.config.base import Duration, Fault, FilePath, Strict
 from interceptor.config.middleware_fields import (  # noqa: TC001 (pydantic reads them)
-    FilePath,
     HeaderName,
     HeaderValue,
     SettableHeader,

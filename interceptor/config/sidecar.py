@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import ip_address, is_loopback, socket_address
-from interceptor.config.base import Document, Duration, Fault, Name, Port, Strict
+from interceptor.config.base import Document, Duration, Fault, FilePath, Name, Port, Strict
 from interceptor.config.health_check import HealthCheck, faults as health_check_faults
 from interceptor.config.middleware import AnyItem, faults as middleware_faults
 from interceptor.config.xds import Xds  # noqa: TC001 (pydantic reads it)
@@ -182,10 +182,10 @@ class ProxyHeaders(Strict):
 class TlsFiles(Strict):
     """A certificate of ours and whom it believes: PEM files, which may be replaced at any time."""
 
-    certificate: str = Field(min_length=1)
-    privateKey: str = Field(min_length=1)  # noqa: N815 (the document's spelling, here and below)
-    trustBundle: str = Field(min_length=1)  # noqa: N815
-    revocationList: str | None = Field(default=None, min_length=1)  # noqa: N815
+    certificate: FilePath
+    privateKey: FilePath  # noqa: N815 (the document's spelling, here and below)
+    trustBundle: FilePath  # noqa: N815
+    revocationList: FilePath | None = None  # noqa: N815
 
     @property
     def files(self) -> CertificateFiles:
@@ -218,10 +218,10 @@ class Tls(Strict):
 
     sds: Sds | None = None
     workloadApi: WorkloadApi | None = None  # noqa: N815 (the document's spelling, here and below)
-    certificate: str | None = Field(default=None, min_length=1)
-    privateKey: str | None = Field(default=None, min_length=1)  # noqa: N815
-    trustBundle: str | None = Field(default=None, min_length=1)  # noqa: N815
-    revocationList: str | None = Field(default=None, min_length=1)  # noqa: N815
+    certificate: FilePath | None = None
+    privateKey: FilePath | None = None  # noqa: N815
+    trustBundle: FilePath | None = None  # noqa: N815
+    revocationList: FilePath | None = None  # noqa: N815
 
     @property
     def files(self) -> CertificateFiles:
@@ -276,7 +276,7 @@ class Push(Strict):
     """Whether documents may be pushed: to the admin endpoint by the token of a file, from elsewhere by mutual TLS."""
 
     enabled: bool = False
-    tokenFile: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling)
+    tokenFile: FilePath | None = None  # noqa: N815 (the document's spelling)
     remote: Remote | None = None
 
 

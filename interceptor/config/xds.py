@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from interceptor.config.base import Fault, Strict
+from interceptor.config.base import Fault, FilePath, Strict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,9 @@ def _target(value: str) -> str:
 class XdsTls(Strict):
     """PEM files: whom of the servers to believe, and what to present; without any the workload's own of ``spec.tls``."""
 
-    trustBundle: str | None = Field(default=None, min_length=1)  # noqa: N815 (the document's spelling, here and below)
-    certificate: str | None = Field(default=None, min_length=1)
-    privateKey: str | None = Field(default=None, min_length=1)  # noqa: N815
+    trustBundle: FilePath | None = None  # noqa: N815 (the document's spelling, here and below)
+    certificate: FilePath | None = None
+    privateKey: FilePath | None = None  # noqa: N815
 
     @property
     def of_workload(self) -> bool:

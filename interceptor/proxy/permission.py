@@ -122,7 +122,8 @@ def of_request(
     record.asked += ((decision.entry, None if facts is None else facts.keep()),)
     if verdict.shadows:  # so that the text is made only where it is wanted
         recorder.shadowed(record.flow, verdict.shadows)
-        _say(verdict, record.flow, f", {record.head.method!r} {record.head.target!r}")
+        path = record.head.path.partition(b"?")[0]  # what is compared; a token may stand behind it
+        _say(verdict, record.flow, f", {record.head.method!r} {path!r}")
     return reply
 
 

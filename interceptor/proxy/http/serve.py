@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from interceptor.model.http import get_all
@@ -32,8 +34,11 @@ _log: Final = logging.getLogger(__name__)
 
 # Who a peer is, as only the mesh's own proxies may say: from anybody else it is a lie, and outside it is a leak.
 _CLIENT_CERTIFICATE: Final = b"x-forwarded-client-cert"
+# An app behind CGI or WSGI reads the same name with any of its hyphens written as an underscore.
 _IDENTITY_HEADERS: Final = frozenset(
-    (_CLIENT_CERTIFICATE, b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
+    b"".join(made)
+    for name in (_CLIENT_CERTIFICATE, b"l5d-client-id", b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id")
+    for made in product(*((b"-", b"_") if part == b"-" else (part,) for part in re.split(rb"(-)", name)))
 )
 MOST_OTHERS: Final = 16  # upstreams of a connection's requests that are remembered
 MARK: Final = b"\0"  # where an id belongs: no head has it

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from interceptor.config.base import Duration, Metadata, Name, Timestamp
-from tests.support.documents import problems, service_entry, sidecar
+from interceptor.config.base import Duration, FilePath, Metadata, Name, Timestamp
+from tests.support.documents import SIDECAR, problems, service_entry, sidecar
 
 durations: TypeAdapter[float] = TypeAdapter(Duration)
 names: TypeAdapter[str] = TypeAdapter(Name)
 timestamps: TypeAdapter[str] = TypeAdapter(Timestamp)
+files: TypeAdapter[str] = TypeAdapter(FilePath)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,12 @@ def test_a_document_is_known_by_namespace_and_name() -> None:
 def test_labels_are_text() -> None:
     text = "apiVersion: interceptor/v1\nkind: Sidecar\nmetadata:\n  name: a\n  labels:\n    version: 1\n"
     assert problems(text) == ["6: metadata.labels.version: must be text, not 1; put it in quotes"]
+
+
+def test_a_path_is_no_file_and_what_a_file_holds_is_not_repeated() -> None:
+    assert files.validate_python("/run/tls.key") == "/run/tls.key"
+    for contents in ("-----BEGIN PRIVATE KEY-----SECRET", "SECRET\nSECRET", "a\0b"):
+        spec = {"tls": {"certificate": "/c", "privateKey": contents, "trustBundle": "/b"}}
+        [problem] = problems(f"{SIDECAR}spec: {json.dumps(spec)}\n")
+        assert problem.endswith("is not the path of a file; give the path, not what the file holds")
+        assert "SECRET" not in problem
