@@ -127,7 +127,8 @@ def _go_on(flow: Flow, met: Met, services: Services, tasks: trio.Nursery) -> boo
         if not permission.lets_through(flow, decision, services.snapshot().policies, services.recorder):
             return False
         try:
-            begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services))
+            local = flow.direction is Direction.INGRESS
+            begun = upstream.begin(decision.upstreams[0], reach.sources(flow, services), local=local)
         except DialError as failure:
             flow.upstream = failure.address
             raise

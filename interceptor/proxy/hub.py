@@ -42,7 +42,7 @@ import trio
 from interceptor.kernel import sockets
 from interceptor.kernel.splice import Pipe
 from interceptor.proxy.endings import Ended, Ending, Side
-from interceptor.proxy.loop import BUFFER, INTEREST, Loop
+from interceptor.proxy.loop import INTEREST, Loop
 from interceptor.proxy.pair import MESSAGE, End, Pair
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from interceptor.proxy.loop import Leg
     from interceptor.proxy.turns import Events
 
+WIDE: Final = (
+    512 * 1024
+)  # of one buffer where there is TLS: with 256 KiB a byte costs a tenth more of our CPU
 LITTLE: Final = 32 * 1024  # less than this at once is no bulk
 # A flow that lives so long has keepalive probes; most are over by then, and do not pay for setting the options.
 YOUNG: Final = 30.0
@@ -83,6 +86,7 @@ class Hub(Loop):
         self._young = min(YOUNG, idle)
         self._ends: dict[int, End] = {}
         self._pairs: dict[Flow, Pair] = {}
+        self._wide = memoryview(bytearray(WIDE))
         self._read: list[End] = []  # in this batch: to be written
         self._queue: deque[End] = deque()
         self._emptied = trio.Event()
@@ -325,8 +329,9 @@ class Hub(Loop):
 
     def _copy(self, end: End) -> None:
         """Pass on what is in the socket, by the large buffer, and keep what is not taken."""
+        view = self.view if end.pair.plain else self._wide
         try:
-            size = end.sock.recv_into(self.buffer)
+            size = end.sock.recv_into(view)
         except BlockingIOError:
             return
         except OSError as error:
@@ -341,17 +346,17 @@ class Hub(Loop):
         if size >= LITTLE:
             self._turns.sleep_next()
         try:
-            sent = end.other.sock.send(self.view[:size])
+            sent = end.other.sock.send(view[:size])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._broken(end.other, error.errno or 0)
             return
         if sent < size:
-            end.pending, end.stalled = memoryview(bytes(self.view[sent:size])), True
+            end.pending, end.stalled = memoryview(bytes(view[sent:size])), True
         if end.full:
             end.bulk = end.spliced
-        if end.pending is None and (size == BUFFER or end.drain):
+        if end.pending is None and (size == len(view) or end.drain):
             self._enqueue(end)
 
     def _enqueue(self, end: End) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from interceptor.kernel import sockets
@@ -81,7 +82,9 @@ async def _connect(
             services.hub,
             timeout=traffic.connect_timeout or services.connect_timeout,
             hint=decision.hint,
-            sources=sources(flow, services),
+            begin=partial(
+                upstream.begin, sources=sources(flow, services), local=flow.direction is Direction.INGRESS
+            ),
             begun=begun,
         )
     except DialError as failure:

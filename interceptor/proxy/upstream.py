@@ -14,7 +14,7 @@ from interceptor.proxy.endings import DialError, TlsDialError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from interceptor.model.address import SocketAddress, UpstreamAddress
     from interceptor.model.connection import Flow, ProtocolName
@@ -35,16 +35,21 @@ class Dial(NamedTuple):
     errno: int  # 0: it is there; EINPROGRESS or EALREADY: under way
 
 
-def begin(address: UpstreamAddress, sources: Iterator[SocketAddress] | None = None) -> Dial:
+def begin(
+    address: UpstreamAddress, sources: Iterator[SocketAddress] | None = None, *, local: bool = False
+) -> Dial:
     """Begin to connect, without waiting: within this machine the connection is mostly there at once.
 
-    With sources the app sees one of these addresses instead of ours, unless it listens on loopback. Raises DialError.
+    With sources the app sees one of these addresses instead of ours, unless it listens on loopback. Local: the upstream
+    is an app of this host. Raises DialError.
     """
     try:
         sock = _open(address, sources)
     except OSError as error:
         raise DialError(address, error.errno or 0) from error
     try:
+        if local:
+            sockets.stay_local(sock)
         return Dial(sock, address, sockets.start_connect(sock, address))
     except BaseException:
         sock.close()
@@ -57,7 +62,7 @@ async def dial(
     *,
     timeout: float,
     hint: str = "-",
-    sources: Iterator[SocketAddress] | None = None,
+    begin: Callable[[UpstreamAddress], Dial] = begin,
     begun: Dial | None = None,
 ) -> tuple[socket.socket, UpstreamAddress]:
     """Connect in order, going on only where one refused: any other failure says nothing about the next.
@@ -68,7 +73,7 @@ async def dial(
     deadline = trio.current_time() + timeout
     for left, address in zip(range(len(upstreams) - 1, -1, -1), upstreams, strict=True):
         try:
-            return await _complete(begun or begin(address, sources), hub, deadline), address
+            return await _complete(begun or begin(address), hub, deadline), address
         except DialError as failure:
             if failure.errno != errno.ECONNREFUSED:
                 raise

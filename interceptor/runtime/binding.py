@@ -39,7 +39,7 @@ def bind(sidecar: Sidecar, workers: int) -> Bound:
     transparent = spec.ingress.mode == "TPROXY"
     wanted: dict[str, Callable[[], list[socket.socket]]] = {
         "ingress": lambda: sockets.open_listeners(spec.ingress.port, workers, transparent=transparent),
-        "egress": lambda: sockets.open_listeners(spec.egress.port, workers),
+        "egress": lambda: sockets.open_listeners(spec.egress.port, workers, local=True),
         "admin": lambda: [sockets.open_endpoint(spec.admin.listen)],
         "telemetry": lambda: [sockets.open_endpoint(spec.telemetry.listen)],
     }

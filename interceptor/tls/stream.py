@@ -29,8 +29,8 @@ from interceptor.kernel import openssl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RAW: Final = 256 * 1024  # read from the kernel at once; one buffer serves every stream, in one thread
-PIECE: Final = 128 * 1024  # encrypted before the kernel is asked to take it; what it leaves is held
+RAW: Final = 512 * 1024  # read from the kernel at once; one buffer serves every stream, in one thread
+PIECE: Final = 256 * 1024  # encrypted before the kernel is asked to take it; what it leaves is held
 MOST_HELD: Final = 2 * PIECE  # a peer that asks for new keys and never reads must not fill our memory
 
 _raw: Final = bytearray(RAW)

@@ -7,12 +7,14 @@ import errno
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from interceptor.errors import KernelError
 from interceptor.kernel import sockets
 from interceptor.model.address import PeerAddress, SocketAddress, UpstreamAddress, from_sockaddr
+from interceptor.proxy import upstream
 from tests.support.flows import listening
 
 
@@ -55,6 +57,48 @@ def test_what_is_asked_of_keepalive_is_set_and_the_rest_left_to_the_kernel() -> 
         sockets.keep_alive(upstream, 7, None, 3)
         assert [upstream.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [7, usual, 3]
         assert upstream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def congestion(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+def usual_congestion() -> bytes:
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_bytes().strip()
+
+
+def test_the_systems_congestion_control_is_looked_at() -> None:
+    sockets._paces.cache_clear()
+    assert sockets._paces() == usual_congestion().startswith(b"bbr")
+
+
+@pytest.mark.parametrize("paces", [True, False])
+@pytest.mark.parametrize("local", [True, False])
+def test_only_what_is_local_is_not_paced(paces: bool, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "_paces", lambda: paces)
+    expected = b"reno" if paces and local else usual_congestion()
+    listener = sockets.open_listeners(0, 1, local=local)[0]
+    address = UpstreamAddress(SocketAddress("127.0.0.1", listener.getsockname()[1]))
+    begun = upstream.begin(address, local=local)
+    with listener, contextlib.closing(begun.sock):
+        assert begun.errno == 0
+        assert congestion(begun.sock) == expected
+        accepted, _ = listener.accept()
+        with accepted:
+            assert congestion(accepted) == expected
+
+
+def test_where_another_congestion_control_is_not_allowed_the_usual_one_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Strict(socket.socket):
+        def setsockopt(self, *_: object) -> None:
+            raise PermissionError
+
+    monkeypatch.setattr(sockets, "_paces", lambda: True)
+    with Strict() as sock:
+        sockets.stay_local(sock)
+        assert congestion(sock) == usual_congestion()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

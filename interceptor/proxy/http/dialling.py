@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from interceptor.kernel import sockets
 from interceptor.model.address import LocalAddress
+from interceptor.model.connection import Direction
 from interceptor.proxy import upstream
 from interceptor.proxy.http.client import Dialled
 from interceptor.proxy.http.pool import keepalive
@@ -20,7 +22,11 @@ async def dial(service: Service, timeout: float, protocol: ProtocolName) -> Dial
     every, flow, decision = service.all, service.flow, service.decision
     started = every.clock()
     sock, address = await upstream.dial(
-        decision.upstreams, every.hub, timeout=timeout, hint=decision.hint, sources=service.sources
+        decision.upstreams,
+        every.hub,
+        timeout=timeout,
+        hint=decision.hint,
+        begin=partial(upstream.begin, sources=service.sources, local=flow.direction is Direction.INGRESS),
     )
     if (asked := keepalive(service.key)) is not None:
         sockets.keep_alive(sock, *asked)
