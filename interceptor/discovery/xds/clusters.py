@@ -256,23 +256,51 @@ def _endpoints_of(kind: str, body: Body) -> Iterator[str]:
 
 
 def entries(name: str, body: Body, found: Sequence[Address], protocol: str) -> Iterator[dict[str, object]]:
-    """A service for each port of the endpoints."""
-    for port in sorted({each.port for each in found}):
+    """A service for each port of the endpoints; where they have several, one more of all of them together."""
+    several = sorted({each.port for each in found})
+    for port in several:
         ends = {each.host: each for each in sorted(found, reverse=True) if each.port == port}
         there = sorted(ends.values())
-        how: dict[str, object] = {"resolution": "STATIC"}
-        if str(body.get("type")) in DNS:
-            how = {"resolution": "DNS", "dnsLookupFamily": body.get("dns_lookup_family", "AUTO")}
+        how = _resolution(body)
         if _is_one_name(name, body, found):
             yield {"hosts": [each.host for each in there], **how, "ports": ports(port, protocol)}
         else:
             equal = len({each.weight for each in there}) == 1
             yield {
-                "hosts": [host_of(name), alias_of(name)],
+                "hosts": [host_of(name), *([] if len(several) > 1 else [alias_of(name)])],
                 **how,
                 "endpoints": [_endpoint(each, weighted=not equal) for each in there],
                 "ports": ports(port, protocol),
             }
+    if len(several) > 1:  # the last one: an address and a port are another one's first
+        yield _together(name, body, found, protocol)
+
+
+def _resolution(body: Body) -> dict[str, object]:
+    if str(body.get("type")) in DNS:
+        return {"resolution": "DNS", "dnsLookupFamily": body.get("dns_lookup_family", "AUTO")}
+    return {"resolution": "STATIC"}
+
+
+def _together(name: str, body: Body, found: Sequence[Address], protocol: str) -> dict[str, object]:
+    """The service that routes to endpoints of several ports lead to; nobody dials it by an address."""
+    [port] = ports(_port(found), protocol)
+    equal = len({each.weight for each in found}) == 1
+    ends = [
+        {**_endpoint(each, weighted=not equal), "ports": {port["name"]: each.port}} for each in sorted(found)
+    ]
+    return {"hosts": [alias_of(name)], **_resolution(body), "endpoints": ends, "ports": [port]}
+
+
+def _port(found: Sequence[Address]) -> int:
+    """The port of the service of all endpoints: one that each address has, else one that no app dials.
+
+    What is dialled at an endpoint's address and this port is the service's: it must not be another one's.
+    """
+    by_host: dict[str, set[int]] = {}
+    for each in found:
+        by_host.setdefault(each.host, set()).add(each.port)
+    return min(set.intersection(*by_host.values()), default=1)
 
 
 def _endpoint(each: Address, *, weighted: bool) -> dict[str, object]:
@@ -288,10 +316,8 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
     """Where a route to a cluster sends a request; or why it cannot."""
     if body.get("type") == "ORIGINAL_DST":
         return "it goes to the address that was dialled, which is honoured only as all that a virtual host '*' does"
-    if len({each.port for each in found}) > 1:
-        return "its endpoints have several ports, which is not honoured by this version"
-    if not _is_one_name(name, body, found):
-        port = found[0].port if found else 80  # without endpoints the port means nothing
+    if not _is_one_name(name, body, found) or len({each.port for each in found}) > 1:
+        port = _port(found) if found else 80  # without endpoints the port means nothing
         return {"host": alias_of(name), "port": {"number": port}}
     return {"host": found[0].host, "port": {"number": found[0].port}}
 

@@ -76,7 +76,7 @@ def test_domains_become_hosts_of_the_listeners_service() -> None:
         host(
             "v",
             to("a", "/v1"),
-            to("mixed"),
+            to("out"),
             domains=("a.example.com", "a.example.com:80", "a.example.com:81", "Short:80"),
         ),
         host("rest", to("b")),
@@ -96,8 +96,8 @@ def test_domains_become_hosts_of_the_listeners_service() -> None:
     assert routes[own,][0]["route"] == [{"destination": {"host": "_cluster.b", "port": {"number": 80}}}]
     assert made.left_out == {
         "listener l, domain a.example.com:81": "filter_chains[0].filters: requests come to the port 80 only",
-        "listener l, virtual host v": "filter_chains[0].filters: routes[1]: the cluster 'mixed': its endpoints have several "
-        "ports, which is not honoured by this version; its requests are answered with 503",
+        "listener l, virtual host v": "filter_chains[0].filters: routes[1]: the cluster 'out': it goes to the address that "
+        "was dialled, which is honoured only as all that a virtual host '*' does; its requests are answered with 503",
     }
 
 
@@ -237,3 +237,31 @@ def test_a_connection_that_may_not_last_is_refused() -> None:
     body = listener("10.9.0.1", 80, proxied("a", max_downstream_connection_duration="0s"))
     [said] = TRANSLATOR.judge(LISTENER, "l", body).problems
     assert "max_downstream_connection_duration: must be more than 0s" in said
+
+
+def test_a_cluster_of_several_ports_is_one_service_to_routes_and_one_of_each_port_to_who_dials_it() -> None:
+    made = made_of(listener("10.9.0.1", 80, NAMED), host("v", to("mixed")))
+    [virtual] = specs(made, "VirtualService")
+    there = {"host": "_cluster.mixed", "port": {"number": 1}}
+    assert virtual["http"][0]["route"] == [{"destination": there}]
+    one, two, together = (each for each in specs(made, "ServiceEntry") if "mixed" in each["hosts"][-1])
+    assert (together["hosts"], together["ports"][0]["number"]) == (["_cluster.mixed"], 1)
+    [name] = {each["name"] for each in together["ports"]}
+    ends = [{"address": "10.0.0.3", "ports": {name: port}} for port in (1, 2)]
+    assert together["endpoints"] == ends
+    assert [each["ports"][0]["number"] for each in (one, two)] == [1, 2]
+    assert "_cluster.mixed" not in one["hosts"]
+    assert [spec["host"] for spec in specs(made, "DestinationRule")] == ["_cluster.mixed"]
+    assert made.left_out == {}
+
+
+def test_the_port_of_several_is_one_that_no_app_dials_where_they_have_none_together() -> None:
+    given = [{"endpoint": address(f"10.0.0.{port}", 8000 + port)} for port in (1, 2)]
+    apart = {"load_assignment": {"endpoints": [{"lb_endpoints": given}]}}
+    body = {"virtual_hosts": [host("v", to("apart"))]}
+    made = TRANSLATOR.documents({"apart": apart}, {}, {"l": listener("10.9.0.1", 80, NAMED)}, {"r": body})
+    loaded = load([Source(key, text) for key, text in made.documents.items()], sidecar_required=False)
+    assert loaded.problems == ()
+    found = next(spec for spec in specs(made, "ServiceEntry") if spec["hosts"] == ["_cluster.apart"])
+    assert found["ports"][0]["number"] == 1
+    assert [list(each["ports"].values()) for each in found["endpoints"]] == [[8001], [8002]]

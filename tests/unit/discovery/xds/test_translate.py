@@ -170,15 +170,17 @@ def test_a_listener_of_any_address_has_the_ranges_of_its_chains() -> None:
 def test_what_only_shows_together_is_left_out_and_said() -> None:
     clusters: dict[str, Body] = {
         ISTIO: {"load_assignment": assignment(endpoint("10.0.0.1", 8080))},
-        "mixed": {"load_assignment": assignment(endpoint("10.0.0.1", 1), endpoint("10.0.0.1", 2))},
+        "out": {"type": "ORIGINAL_DST"},
     }
-    body = listener("10.9.0.1", 80, chain("mixed"))
+    shares = {"clusters": [{"name": name, "weight": 1} for name in ("out", ISTIO)]}
+    config = {"@type": TCP_PROXY, "stat_prefix": "x", "weighted_clusters": shares}
+    body = listener("10.9.0.1", 80, {"filters": [{"name": "tcp", "typed_config": config}]})
     gone = listener("10.9.0.2", 80, chain("gone"))
     made = TRANSLATOR.documents(clusters, {}, {"l": body, "m": gone}, {})
     assert not any(key.startswith("VirtualService") for key in made.documents)
     assert made.left_out == {
-        "listener l": "filter_chains[0].filters.cluster: the cluster 'mixed': its endpoints have several ports, which is "
-        "not honoured by this version",
+        "listener l": "filter_chains[0].filters.cluster: the cluster 'out': it goes to the address that was dialled, "
+        "which is honoured only as all that a virtual host '*' does",
         "listener m": "filter_chains[0].filters.cluster: there is no cluster 'gone'",
     }
 
