@@ -16,6 +16,9 @@ from interceptor.config.base import Name, Strict
 T = TypeVar("T")
 
 _OPERATOR: Final = re.compile(r"\{[^/{}]*\}")
+_NOT_IN_PATHS: Final = re.compile(r"[\x00-\x20\x7f#\\]")
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ACCOUNT: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?(?:/[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?)?")
 
 
@@ -59,6 +62,7 @@ def path(value: str) -> str:
         raise ValueError(
             f"'{value}' would never match: a path begins with '/'; write '/{value}' or '*{value}'"
         )
+    _in_one_form(value)
     if "{" not in value and "}" not in value:
         return pattern(value)
     operators = _OPERATOR.findall(value)
@@ -76,6 +80,22 @@ def path(value: str) -> str:
             "for any number, as in /users/{*}/files/{**}"
         )
     return value
+
+
+def _in_one_form(value: str) -> None:
+    """Refuse what no path holds once it was put into its one form (``policy.paths``)."""
+    text, open_end = value.removesuffix("*"), value.endswith("*")
+    segments = text.split("/")
+    whole = segments[:-1] if open_end else segments
+    why = None
+    if _NOT_IN_PATHS.search(text):
+        why = "no path that is let through holds a space, a control character, '#' or a backslash"
+    elif any(segment in {".", ".."} for segment in whole):
+        why = "the segments '.' and '..' are taken out of paths before they are compared"
+    elif any(chr(int(digits, 16)) in _UNRESERVED for digits in _ESCAPE.findall(text)):
+        why = "escapes of letters, digits and -._~ are decoded before paths are compared"
+    if why is not None:
+        raise ValueError(f"{value!r} would never match: {why}")
 
 
 def port(value: str) -> str:

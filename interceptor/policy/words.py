@@ -63,8 +63,17 @@ def _networks(values: Sequence[str], _: Scope) -> Matcher:
     return Networks(map(ip_address_or_network, values))
 
 
+def _octets(value: str) -> str:
+    """A text as the bytes of a request are read: one character for each."""
+    return value.encode().decode("latin-1")
+
+
 def _paths(values: Sequence[str], _: Scope) -> Matcher:
-    return Paths(values)
+    return Paths([*map(_octets, values)])
+
+
+def _headers(values: Sequence[str], _: Scope) -> Matcher:
+    return Texts(map(_octets, values))
 
 
 def _accounts(values: Sequence[str], scope: Scope) -> Matcher:
@@ -136,7 +145,7 @@ def condition(key: str) -> Word:
     if header := _HEADER.fullmatch(key):
         name = header.group(1).lower()
         lower = name.encode()
-        return Word(f"request.headers[{name}]", lambda _, r: r.header(lower), _texts, http_only=True)
+        return Word(f"request.headers[{name}]", lambda _, r: r.header(lower), _headers, http_only=True)
     path = tuple(_NAME.findall(key))
     return Word(key, lambda _, r: _claim(r, path), _texts, http_only=True)
 

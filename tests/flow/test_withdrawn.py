@@ -9,10 +9,10 @@ import trio
 
 from interceptor.model.connection import ResponseFlag
 from interceptor.policy.policies import Policies
-from interceptor.protocol.http2.codes import PREFACE
+from interceptor.protocol.http2.codes import DATA, INTERNAL_ERROR, PREFACE, RST_STREAM
 from tests.flow.test_policy import answered, app_answers, asked, assert_reset, policies, receive
 from tests.support.flows import FixedView, Running, listening, running_proxy
-from tests.support.http2 import GET, GRPC, Wire, settings as frame_settings
+from tests.support.http2 import GET, GRPC, OK, Wire, settings as frame_settings
 from tests.support.policies import policy_text
 
 WITHDRAWN = "permission was withdrawn by configuration: rbac_access_denied_matched_policy"
@@ -169,11 +169,17 @@ async def test_of_the_streams_of_a_connection_those_end_that_lost_permission() -
             assert (await client.fields(3))[b"grpc-status"] == b"7"
             await app.answer(1)
             assert await client.body(1) == b"hello"
+            await client.ask(5, GET)
+            await app.fields(5)
+            await app.say(app.peer.headers(5, OK), app.peer.data(5, b"half"))
+            assert (await client.hear(DATA, 5)).payload == b"half"
             view.policies = open_at("/pkg.Svc/Do")
-            assert running.proxy.reconsider() == 0
+            assert running.proxy.reconsider() == 1
+            assert (await client.hear(RST_STREAM, 5)).code == INTERNAL_ERROR
             app.sock.close()
         await running.records.wait_closed()
-    first, second = running.records.requests
+    first, second, third = running.records.requests
+    assert (third.status, third.flag, third.details) == (200, ResponseFlag.DENY, f"{WITHDRAWN}[none]")
     assert (first.policy, first.flag, first.details) == (
         "AuthorizationPolicy none",
         ResponseFlag.DENY,

@@ -13,7 +13,24 @@ from interceptor.config.patterns import path, pattern, port, principal, service_
         (pattern, ["a", "a*", "*a", "*", "a{b}"]),
         (principal, ["mesh/ns/a/sa/b", "*/sa/b"]),
         (service_account, ["a", "a/b", "a-b.c/d"]),
-        (path, ["/", "/a*", "*/a", "*", "/a/{*}", "/{*}/b/{**}", "/{**}", "/{**}/a", "/{*}/{**}/"]),
+        (
+            path,
+            [
+                "/",
+                "/a*",
+                "*/a",
+                "*",
+                "/a/{*}",
+                "/{*}/b/{**}",
+                "/a/..*",
+                "/a%2Fb",
+                "/a%",
+                "/...",
+                "/{**}",
+                "/{**}/a",
+                "/{*}/{**}/",
+            ],
+        ),
         (port, ["1", "65535"]),
     ],
 )
@@ -29,6 +46,13 @@ def test_what_can_match_is_taken(judge: Callable[[str], str], good: list[str]) -
         (service_account, ["*", "a/*", "a/b/c", "A", ""], "is not a service account"),
         (path, ["a", ""], "a path begins with '/'; write '/"),
         (path, ["/a?b"], "compared without its query"),
+        (
+            path,
+            ["/a b", "/a#b", "/a\\b", "/a\n", "*/a b", "/{*}/a b"],
+            "would never match: no path that is let through",
+        ),
+        (path, ["/a/../b", "/./a", "/a/..", "*/../a", "/{*}/../a"], "'.' and '..' are taken out"),
+        (path, ["/%61dmin", "/a%2e", "/%7E*"], "are decoded before paths are compared"),
         (
             path,
             [

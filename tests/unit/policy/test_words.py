@@ -159,3 +159,14 @@ def test_a_condition_with_both_lists_needs_both() -> None:
     rule = "when: [{key: 'request.headers[x]', values: ['a*'], notValues: [ab]}]"
     for text, matches in ((b"aa", True), (b"ab", False), (b"b", False)):
         assert allows(rule, connection(), request(headers=[(b"x", text)])) is matches
+
+
+def test_what_is_not_ascii_is_compared_byte_by_byte() -> None:
+    """A path and a header have bytes; the document has text, and means its UTF-8."""
+    octets = "/café".encode().decode("latin-1")
+    assert allows(operation("paths: ['/café']"), connection(), request(path=octets))
+    assert allows(operation("paths: ['/caf*']"), connection(), request(path=octets))
+    assert allows(operation("paths: ['/{*}']"), connection(), request(path=octets))
+    rule = "when: [{key: 'request.headers[x]', values: ['*é']}]"
+    assert allows(rule, connection(), request(headers=[(b"x", "café".encode())]))
+    assert not allows(rule, connection(), request(headers=[(b"x", "café".encode("latin-1"))]))
