@@ -355,7 +355,8 @@ class Assembly:
         if known.problem is not None or known.body.get("type") == "ORIGINAL_DST":
             return
         for spec in of_clusters.entries(name, known.body, known.found, protocol):
-            yield Made("ServiceEntry", resource, json.dumps(spec["ports"]), spec)
+            together = "together " if spec["hosts"] == [alias_of(name)] else ""
+            yield Made("ServiceEntry", resource, f"{together}{json.dumps(spec['ports'])}", spec)
         if name in used and isinstance(known.place, dict) and known.found:
             times = dict(self._relayed.get(name, ()))
             policy = of_clusters.rule(known.body, self._routed.get(name), known.tls, times)

@@ -92,9 +92,12 @@ def test_a_cluster_of_eds_needs_its_endpoints_and_has_those() -> None:
     assert TRANSLATOR.judge(CLUSTER, "a", named).needs == ((ENDPOINT, "other"),)
     assert TRANSLATOR.judge(CLUSTER, "a", named).problems == ()
     given = {"other": assignment(endpoint("10.0.0.2", 80), endpoint("fd00::1", 80), endpoint("10.0.0.2", 81))}
-    first, second = specs(TRANSLATOR.documents({"a": named}, given, {}, {}))
+    first, second, together = specs(TRANSLATOR.documents({"a": named}, given, {}, {}))
     assert first["endpoints"] == [{"address": "10.0.0.2"}, {"address": "fd00::1"}]
     assert second["endpoints"] == [{"address": "10.0.0.2"}]
+    assert together["hosts"] == ["_cluster.a"]
+    ends = [("10.0.0.2", 80), ("10.0.0.2", 81), ("fd00::1", 80)]
+    assert together["endpoints"] == [{"address": host, "ports": {"tcp-80": port}} for host, port in ends]
 
 
 def test_endpoints_that_are_down_are_left_out_and_a_cluster_without_any_is_nothing() -> None:
@@ -136,8 +139,9 @@ def test_a_cluster_of_names_becomes_a_service_that_is_resolved(
         "load_assignment": assignment(endpoint("API.example.com", 80), endpoint("api.example.com", 443)),
     }
     assert judged(CLUSTER, body) == ()
-    first, second = specs(TRANSLATOR.documents({"a": body}, {}, {}, {}))
+    first, second, together = specs(TRANSLATOR.documents({"a": body}, {}, {}, {}))
     assert second["hosts"] == first["hosts"]
+    assert (together["hosts"], together["dnsLookupFamily"]) == (["_cluster.a"], family)
     taken = {"hosts": ["api.example.com"], "resolution": "DNS", "dnsLookupFamily": family}
     assert first == {**taken, "ports": PORTS}
 
