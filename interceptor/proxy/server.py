@@ -14,6 +14,7 @@ from interceptor.model.connection import Direction
 from interceptor.proxy import permission
 from interceptor.proxy.clusters import ClusterStates
 from interceptor.proxy.course import Courses
+from interceptor.proxy.http.deadlines import Deadlines
 from interceptor.proxy.http.metadata import metadata_of
 from interceptor.proxy.http.pool import Pool
 from interceptor.proxy.http.request_ids import request_ids
@@ -88,6 +89,7 @@ class Proxy:
                 request_id=request_ids(),
                 wall_clock=wall_clock,
                 clock=trio.current_time,
+                deadlines=Deadlines(trio.current_time),
                 connect_timeout=timeouts.connect,
                 head_timeout=timeouts.requestHead,
                 idle_timeout=timeouts.idle,
@@ -130,10 +132,12 @@ class Proxy:
         # As trio.current_time, without finding out each time which clock that is.
         clock = trio.lowlevel.current_clock().current_time
         self._services.http.clock = self._services.tracker.clock = clock
+        self._services.http.deadlines.clock = clock
         self._services.hub.use_clock(clock)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._services.hub.run)
+                nursery.start_soon(self._services.http.deadlines.run)
                 with self._flowing:
                     async with trio.open_nursery() as flows:
                         self._flows = flows

@@ -51,7 +51,8 @@ class Plan(NamedTuple):
     taken: Taken | None
     ways: tuple[Way, ...]
     again: frozenset[int] = frozenset()  # statuses below 500 after which there may be another attempt
-    timed: bool = False  # it may not take as long as it likes
+    timeout: float | None = None
+    tries_timed: bool = False  # an attempt may not take as long as it likes
 
 
 class _Known(NamedTuple):

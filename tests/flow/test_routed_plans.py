@@ -221,3 +221,38 @@ async def test_a_connection_says_now_this_and_now_that() -> None:
             await answered(client)
         records = await bed.requests(6)
     assert [by_plan(record) for record in records] == [False] * 4 + [True] * 2
+
+
+async def test_a_route_has_its_time_limit_each_time() -> None:
+    text = f"- timeout: 0.3s\n  {TO}"
+    async with routed_bed(routes(text), versions=ONE) as bed:
+        client, wire = await planned(bed, ask())
+        for _ in range(3):
+            await client.send(ask())
+            await wire.head()
+            await wire.send(OK)
+            assert (await answered(client))[0] == 200
+        await client.send(ask())
+        await wire.head()
+        assert (await answered(client))[0] == 504
+        records = await bed.requests(6)
+        assert counted(bed) == ((0, 0, 0), 0)
+    assert [record.flag.value for record in records] == ["-"] * 5 + ["UT"]
+    assert by_plan(records[5])
+    assert records[5].ended - records[5].began >= 0.29
+
+
+async def test_the_time_limit_holds_for_all_attempts_together() -> None:
+    text = f"- timeout: 0.5s\n  retries: {{attempts: 3, retryOn: '503', backoff: 0.001s}}\n  {TO}"
+    async with routed_bed(routes(text), versions=ONE) as bed:
+        client, wire = await planned(bed, ask())
+        began = trio.current_time()
+        await client.send(ask())
+        await wire.head()
+        await wire.send(response("503 Busy", "Content-Length: 0"))
+        await (await bed.at("127.0.0.2")).head()
+        assert (await answered(client))[0] == 504
+        assert trio.current_time() - began >= 0.49
+        records = await bed.requests(3)
+        assert counted(bed) == ((0, 0, 0), 0)
+    assert records[2].flag.value == "UT"

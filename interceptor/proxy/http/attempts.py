@@ -132,7 +132,7 @@ class Attempts:
         self._state = state
         state.requests += 1
         if timeout is not None:
-            self._deadline = self._timer(timeout, self._is_late)
+            self.limit(timeout)
         self._mirrored = mirrored
         if self._policy.attempts or mirrored:
             exchange.keep()
@@ -280,7 +280,12 @@ class Attempts:
             self._attempt()
             self._exchange.catch_up()
 
-    def _is_late(self) -> None:
+    def limit(self, seconds: float) -> None:
+        """It may not take longer from now on."""
+        self._deadline = self._timer(seconds, self.is_late)
+
+    def is_late(self) -> None:
+        """It took as long as it may."""
         if not self._exchange.over:
             if self._address is not None and self._state is not None:
                 self._state.note(self._address, Outcome.LOCAL_FAILURE, self._means.serving.clock())

@@ -76,12 +76,14 @@ class Planned:
         if state is None or state.cluster is not cluster or not state.there:
             state = self._state = self._means.states.of(cluster, now)
         address = None
-        if not plan.timed:
+        if not plan.tries_timed:
             address = state.enter(now, exchange.flow.peer.host.encode() if keyed.by_peer else keyed.key)
         if address is None:
             Routed(self._means, exchange, plan.question).start_by(plan, way)
             return
         self._exchange, self._address = exchange, address
+        if plan.timeout is not None:
+            every.deadlines.add(self, plan.timeout)
         if way is not self._way:
             self._way, self.changes = way, way.changes
         self.indifferent = way.plain and not state.watches
@@ -127,8 +129,21 @@ class Planned:
     def finished(self) -> None:
         """The exchange is over, however it ended."""
         self._exchange = None
+        if self._plan.timeout is not None:
+            self._means.serving.deadlines.remove(self, self._plan.timeout)
         if self._state is not None:
             self._state.leave(self._address)
+
+    # What the deadlines call
+
+    def late(self) -> None:
+        """The request under way has taken as long as it may."""
+        exchange = self._exchange
+        assert exchange is not None
+        try:
+            self._as_any_other().is_late()
+        except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
+            self._means.serving.fault(exchange)
 
     def _as_any_other(self) -> Routed:
         """The request under way, with all that may become of it."""
@@ -138,4 +153,8 @@ class Planned:
         assert self._state is not None
         routed = exchange.routed = Routed(self._means, exchange, self._plan.question)
         routed.take_over(self._plan, self._way, self._state, self._address)
+        timeout, deadlines = self._plan.timeout, self._means.serving.deadlines
+        due = None if timeout is None else deadlines.remove(self, timeout)
+        if due is not None:
+            routed.limit(due - deadlines.clock())
         return routed

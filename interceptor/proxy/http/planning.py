@@ -36,8 +36,14 @@ def make(
     if taken is None:
         return Plan(question, None, tuple(ways))
     retries = taken.route.retries
-    timed = (taken.route.spec.timeout, retries.per_try_timeout) != (None, None)
-    return Plan(question, taken, tuple(ways), retry.retried_below_500(retries), timed)
+    return Plan(
+        question,
+        taken,
+        tuple(ways),
+        retry.retried_below_500(retries),
+        taken.route.spec.timeout,
+        retries.per_try_timeout is not None,
+    )
 
 
 def _way(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interceptor.model.forwarding import Presented
     from interceptor.model.http import LocalReply, RequestHead
     from interceptor.model.request import RequestRecord
+    from interceptor.proxy.http.deadlines import Deadlines
     from interceptor.proxy.http.metadata import Metadata
     from interceptor.proxy.http.pool import Pool
     from interceptor.proxy.http.roles import Filters, Judge, Live, Planned, Router, Served, Shared
@@ -55,6 +56,7 @@ class Serving:
     request_id: Callable[[], bytes]
     wall_clock: Callable[[], float]
     clock: Callable[[], float]
+    deadlines: Deadlines
     connect_timeout: float
     head_timeout: float
     idle_timeout: float

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,21 +14,24 @@ if TYPE_CHECKING:
 class Timer:
     """Does something after some seconds, unless it is stopped before."""
 
+    __slots__ = ("_action", "_exchange", "_seconds", "_serving")
+
     def __init__(
         self, exchange: Exchange, serving: Serving, seconds: float, action: Callable[[], None]
     ) -> None:
-        self._scope = trio.CancelScope()
-
-        async def wait() -> None:
-            with self._scope:
-                try:
-                    await trio.sleep(seconds)
-                    action()
-                except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
-                    serving.fault(exchange)
-
-        serving.spawn(wait)
+        self._exchange = exchange
+        self._serving = serving
+        self._seconds = seconds
+        self._action = action
+        serving.deadlines.add(self, seconds)
 
     def stop(self) -> None:
         """Do not do it."""
-        self._scope.cancel()
+        self._serving.deadlines.remove(self, self._seconds)
+
+    def late(self) -> None:
+        """Do it."""
+        try:
+            self._action()
+        except Exception:  # noqa: BLE001 (a fault while one request is served must not end the others)
+            self._serving.fault(self._exchange)
