@@ -15,7 +15,7 @@ from interceptor.proxy.transport import Transport
 from interceptor.routing.security import UpstreamTls
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings, wait_until
 from tests.support.identities import DB, WEB, Root
-from tests.support.mesh import Gateways, ask, call, client, echo, server, shake, view
+from tests.support.mesh import Gateways, ask, call, client, echo, server, shake, view, wrap
 
 MESH = UpstreamTls("DestinationRule a/b", "mesh", None, "outbound_.80_._.db.shop", (str(DB),))
 
@@ -81,7 +81,7 @@ async def test_a_proxy_that_drains_waits_for_who_is_proving_himself(tmp_path: Pa
         await wait_until(lambda: has_set_out(running))
         running.proxy.stop_accepting()
         context = client(tmp_path, root.issue(WEB), root)
-        with await trio.to_thread.run_sync(lambda: context.wrap_socket(raw)) as peer:
+        with await trio.to_thread.run_sync(lambda: wrap(context, raw)) as peer:
             assert await ask(peer) == b"QUESTION"
         (flow,) = await running.records.wait_closed()
         with trio.fail_after(10):

@@ -29,7 +29,7 @@ from interceptor.tls.rotation import Keeper
 from tests.support.documents import SIDECAR, configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings
 from tests.support.identities import DB, WEB, Root, write
-from tests.support.mesh import Gateways, Server, ask, call, client, echo, server, shake, view
+from tests.support.mesh import Gateways, Server, ask, call, client, echo, server, shake, view, wrap
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +383,7 @@ async def test_a_new_pair_is_used_at_once_and_who_is_in_stays_in(tmp_path: Path,
             half = running.connect()  # in the middle of its handshake while the pair changes
             write(tmp_path, root.issue(DB), root)
             assert gateway.keeper.reload()
-            during = await trio.to_thread.run_sync(lambda: context.wrap_socket(half))
+            during = await trio.to_thread.run_sync(lambda: wrap(context, half))
             with during, await shake(running, context) as after:
                 assert after.getpeercert(binary_form=True) != first
                 for peer in (before, during, after):
@@ -612,7 +612,7 @@ async def test_an_authority_between_is_judged_too_also_where_the_session_was_res
     async with echo() as app, running_proxy(view(app, Mode.STRICT), transport=gateway) as running:
         with await shake(running, context) as first:
             assert await ask(first) == b"QUESTION"
-            resume = partial(context.wrap_socket, running.connect(), session=first.session)
+            resume = partial(wrap, context, running.connect(), session=first.session)
             with await trio.to_thread.run_sync(resume) as second:
                 assert await ask(second) == b"QUESTION"
                 assert second.session_reused

@@ -105,9 +105,11 @@ async def remote(directory: Path, root: Root, keeper: Keeper | None = None) -> A
     made = Remote(directory, root, keeper)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.serve)
-        yield made
-        for stream in made.opened:
-            stream.socket.close()
+        try:
+            yield made
+        finally:
+            for stream in made.opened:
+                stream.socket.close()
         nursery.cancel_scope.cancel()
 
 

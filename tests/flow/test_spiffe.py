@@ -24,7 +24,7 @@ from interceptor.tls import spiffe
 from tests.support.documents import SIDECAR, configuration
 from tests.support.flows import FixedView, Running, running_proxy
 from tests.support.identities import DB, WEB, Root
-from tests.support.mesh import ask, call, client, echo, server, shake, view
+from tests.support.mesh import ask, call, client, echo, server, shake, view, wrap
 from tests.support.until import until
 from tests.support.workload_api import Agent, answer, bundle_of, svid_of
 
@@ -232,7 +232,7 @@ async def test_a_foreign_trust_domain_is_vouched_for_by_its_own_authorities_alon
                 with await shake(running, context) as peer:
                     assert await ask(peer) == b"QUESTION"
                     session = peer.session
-                resume = functools.partial(context.wrap_socket, running.connect(), session=session)
+                resume = functools.partial(wrap, context, running.connect(), session=session)
                 with await trio.to_thread.run_sync(resume) as peer:
                     assert await ask(peer) == b"QUESTION"
                     assert not peer.session_reused

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -65,10 +67,21 @@ def client(directory: Path, pair: Pair | None, root: Root, alpn: tuple[str, ...]
     return made
 
 
+def wrap(context: ssl.SSLContext, sock: socket.socket, **options: Any) -> ssl.SSLSocket:
+    """As ``wrap_socket``, which forgets to close the socket of a connection that was reset before it began."""
+    try:
+        return context.wrap_socket(sock, **options)
+    except OSError as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(made := frame.f_locals.get("self"), ssl.SSLSocket):
+                made.close()
+        raise
+
+
 async def shake(running: Running, context: ssl.SSLContext, name: str | None = None) -> ssl.SSLSocket:
     raw = running.connect()
     return await trio.to_thread.run_sync(
-        lambda: context.wrap_socket(raw, server_hostname=name, suppress_ragged_eofs=False)
+        lambda: wrap(context, raw, server_hostname=name, suppress_ragged_eofs=False)
     )
 
 
@@ -113,7 +126,7 @@ class Server:
     def serve(self) -> None:
         accepted, _ = self.listener.accept()
         try:
-            with self.context.wrap_socket(accepted, server_side=True) as tls:
+            with wrap(self.context, accepted, server_side=True) as tls:
                 certificate = tls.getpeercert() or {}
                 names = certificate.get("subjectAltName", ())
                 self.peers.append((str(names), tls.session_reused, tls.selected_alpn_protocol()))
