@@ -7,6 +7,9 @@ Each is worth its line (measured with OpenSSL 3.0 and P-256, CPU of a full hands
 - Sessions are kept here, the newest ones, and their tickets are only names of them. To make a ticket that holds the session
   OpenSSL parses the peer's certificate once more, and twice when it comes back.
 - AES-128-GCM comes first in TLS 1.3, as Envoy has it, and as it is in our list for TLS 1.2.
+- A certificate that an authority of the bundle vouches for itself is not verified again for some minutes, by the same
+  context: that is less than what a session is resumed for. Its owner proves at each handshake that he has its key, and who
+  asked for the context judges its time, names and revocation each time.
 - A client's session is copied by OpenSSL. Python's is written as DER and parsed again at each use, with the peer's
   certificate in it, for the sake of OpenSSL 1.1.0: 250 us to keep it, and as much to resume it.
 
@@ -21,10 +24,14 @@ import ctypes
 import functools
 import ssl
 import sys
+import time
+from collections import OrderedDict
 from contextvars import ContextVar
 from typing import Final, TypeAlias
 
 SESSIONS: Final = 1024  # of a server's context, one less is kept, some 12 KB each; the oldest goes
+VERIFIED: Final = 512  # certificates that a context does not verify again, for
+VERIFIED_FOR: Final = 600.0  # seconds
 SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 # openssl/ssl.h, openssl/crypto.h
@@ -34,6 +41,7 @@ _CTRL_SET_SESS_CACHE_SIZE: Final = 42
 _CTRL_SET_SESS_CACHE_MODE: Final = 44
 _MODE_NO_AUTO_CHAIN: Final = 8
 _EX_INDEX_SSL_CTX: Final = 1
+_DIGEST_SIZE: Final = 32
 
 _newest: Final[ContextVar[int | None]] = ContextVar(
     "_newest"
@@ -52,7 +60,40 @@ def _tell_connection(connection: int, *_: object) -> None:
     _newest_connection.set(connection)
 
 
+_Asked: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _tellers: Final = _Told(_tell), _Told(_tell_connection)  # for as long as the library is there
+
+
+class _Context(ssl.SSLContext):
+    """One that has verified certificates; OpenSSL asks by ``asked``."""
+
+    asked: object
+
+
+class _Verified:
+    """The certificates that a context has verified lately. Whatever goes wrong here, OpenSSL takes for a bad one."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._sha256 = library.EVP_sha256()
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def verify(self, store: int, _: object) -> int:
+        """In X509_verify_cert's place: 1 where it stands."""
+        library = self._library
+        digest = ctypes.create_string_buffer(_DIGEST_SIZE)
+        if not library.X509_digest(library.X509_STORE_CTX_get0_cert(store), self._sha256, digest, None):
+            return 0
+        if self._until.get(digest.raw, 0.0) > time.monotonic():
+            return 1
+        found: int = library.X509_verify_cert(store)
+        # Of a longer chain who asked for the context wants to see what stands between.
+        if found == 1 and library.OPENSSL_sk_num(library.X509_STORE_CTX_get0_chain(store)) == 2:
+            self._until[digest.raw] = time.monotonic() + VERIFIED_FOR
+            self._until.move_to_end(digest.raw)
+            if len(self._until) > VERIFIED:
+                self._until.popitem(last=False)
+        return found
 
 
 class Session:
@@ -116,16 +157,23 @@ class Connection:
         return None if found is None else Session(library, library.SSL_SESSION_dup(found))
 
 
-def make_context(*, server: bool, resumption: bool = True) -> ssl.SSLContext:
-    """A new context; without what is told above where that is not possible."""
+def make_context(*, server: bool, resumption: bool = True, check_host: bool = False) -> ssl.SSLContext:
+    """A new context; without what is told above where that is not possible.
+
+    Without resumption, or where the host is checked, each handshake verifies, and shows by whom.
+    """
     library = _library()
     _newest.set(None)
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    made = _Context(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = check_host
     pointer = _newest.get()
     if library is None or pointer is None:
         return made
     library.SSL_CTX_ctrl(pointer, _CTRL_MODE, _MODE_NO_AUTO_CHAIN, None)
     library.SSL_CTX_set_ciphersuites(pointer, SUITES)
+    if resumption and not check_host:
+        made.asked = asked = _Asked(_Verified(library).verify)
+        library.SSL_CTX_set_cert_verify_callback(pointer, asked, None)
     if server:
         if resumption:
             library.SSL_CTX_ctrl(pointer, _CTRL_SET_SESS_CACHE_SIZE, SESSIONS, None)
@@ -136,7 +184,7 @@ def make_context(*, server: bool, resumption: bool = True) -> ssl.SSLContext:
 
 
 def verified_chain(tls: ssl.SSLObject) -> list[bytes]:
-    """A peer's certificate, those that it was verified by up to the root, in DER; none where a session was resumed."""
+    """A peer's certificate, those that it was verified by up to the root, in DER; none where it was verified before."""
     if sys.version_info >= (3, 13):
         return tls.get_verified_chain()
     found = tls._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]  # noqa: SLF001 (public from 3.13 on)
@@ -144,7 +192,7 @@ def verified_chain(tls: ssl.SSLObject) -> list[bytes]:
 
 
 def verified_root(tls: ssl.SSLObject) -> bytes | None:
-    """The authority that a peer's certificate was verified by, in DER; None where a session was resumed."""
+    """The authority that a peer's certificate was verified by, in DER; None where it was verified before."""
     return next(reversed(verified_chain(tls)), None)
 
 
@@ -165,6 +213,13 @@ def _library() -> ctypes.CDLL | None:
             ("SSL_SESSION_has_ticket", ctypes.c_int, [pointer]),
             ("SSL_SESSION_get_time", number, [pointer]),
             ("SSL_SESSION_get_timeout", number, [pointer]),
+            ("SSL_CTX_set_cert_verify_callback", None, [pointer, _Asked, pointer]),
+            ("X509_STORE_CTX_get0_cert", pointer, [pointer]),
+            ("X509_STORE_CTX_get0_chain", pointer, [pointer]),
+            ("X509_verify_cert", ctypes.c_int, [pointer]),
+            ("X509_digest", ctypes.c_int, [pointer, pointer, ctypes.c_char_p, pointer]),
+            ("OPENSSL_sk_num", ctypes.c_int, [pointer]),
+            ("EVP_sha256", pointer, []),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments

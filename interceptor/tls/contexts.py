@@ -90,7 +90,9 @@ class Contexts:
         return found
 
     def _make(self, *, server: bool, check_host: bool, alpn: tuple[str, ...]) -> ssl.SSLContext:
-        made = openssl.make_context(server=server, resumption=not self.material.anchors)
+        made = openssl.make_context(
+            server=server, resumption=not self.material.anchors, check_host=check_host
+        )
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         made.maximum_version = ssl.TLSVersion.TLSv1_3
         made.set_ciphers(CIPHERS)
@@ -98,7 +100,6 @@ class Contexts:
         made.options &= (
             ~ssl.OP_IGNORE_UNEXPECTED_EOF
         )  # Python's default takes a cut connection for an orderly end
-        made.check_hostname = check_host
         made.verify_mode = ssl.CERT_REQUIRED
         if server:
             made.num_tickets = 0 if self.material.anchors else TICKETS

@@ -25,6 +25,7 @@ APP: Final = "10.9.1.2"
 HTTP: Final = 8080
 BULK: Final = 5201
 UID: Final = 1337
+LOADS: Final = 8  # at once: with two, which wait for every answer, a quarter of the machine had nothing to do
 SIDES: Final = {"mesh-app": ("db", APP), "mesh-peer": ("web", "10.9.1.1")}
 BODY: Final = "thirty-four bytes make this answer"
 RULES: Final = f"""\
@@ -257,7 +258,8 @@ def handshakes(seconds: int) -> float:
             "-connect", f"{APP}:{HTTP}", "-new", "-time", str(seconds), *pair]  # fmt: skip
     began = time.monotonic()
     both = [
-        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(LOADS)
     ]
     total = 0
     for each in both:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from interceptor.kernel import openssl
+from interceptor.tls.authority import Pair
 from interceptor.tls.contexts import Contexts
 from tests.support.identities import WEB, Root, contexts
 
@@ -25,10 +26,13 @@ def _anew() -> Iterator[None]:
 
 
 def shake(
-    made: Contexts, session: ssl.SSLSession | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    made: Contexts,
+    session: ssl.SSLSession | None = None,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    by: Contexts | None = None,
 ) -> tuple[ssl.SSLObject, int]:
     """A handshake in memory that the server ends properly: the client's side, and how many bytes the server sent."""
-    context = made.client(())
+    context = (by or made).client(())
     context.maximum_version = version
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(to_client, to_server, session=session)
@@ -156,6 +160,50 @@ def test_before_a_handshake_there_is_no_session(tmp_path: Path) -> None:
     bios = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = contexts(tmp_path, root.issue(WEB), root).client(())
     assert openssl.Connection(context, bios, server_side=False).session is None
+
+
+def below(root: Root) -> Pair:
+    """A pair of an authority between; ours sign none."""
+    root.pair = root.odd((), is_authority=True, self_signed=True, purposes=())
+    between = root.odd(uris=(), purposes=(), is_authority=True)
+    leaf = root.odd(uris=(str(WEB),), issuer=between)
+    return Pair(leaf.certificate + between.certificate, leaf.key)
+
+
+@pytest.mark.parametrize(
+    "case", ["the root's own", "of an authority between", "long ago", "too many", "no library"]
+)
+def test_a_certificate_is_verified_again_after_a_while_and_where_somebody_stands_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(openssl, "VERIFIED_FOR", 0.0 if case == "long ago" else 600.0)
+    monkeypatch.setattr(openssl, "VERIFIED", 0 if case == "too many" else 1)
+    if case == "no library":
+        without(monkeypatch)
+    root = Root()
+    made = contexts(tmp_path, below(root) if "between" in case else root.issue(WEB), root)
+    for number in range(3):
+        client, _ = shake(made)
+        shown = number == 0 or case != "the root's own"
+        assert (openssl.verified_root(client) is not None) is shown
+        assert client.getpeercert(binary_form=True)
+
+
+def test_one_certificate_that_stands_is_no_word_for_another(tmp_path: Path) -> None:
+    """Nor is it by another context, whose bundle is another one."""
+    root, other = Root(), Root()
+    for name in ("good", "bad", "late", "stranger"):
+        (tmp_path / name).mkdir()
+    good = contexts(tmp_path / "good", root.issue(WEB), root)
+    bad = contexts(tmp_path / "bad", other.issue(WEB), other, root)
+    late = contexts(tmp_path / "late", root.issue(WEB), root)
+    stranger = contexts(tmp_path / "stranger", root.issue(WEB), other)
+    for _ in range(2):
+        shake(good)
+        for server, client in ((bad, good), (good, stranger)):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                shake(server, by=client)
+    shake(good, by=late)
 
 
 class Nameless:
