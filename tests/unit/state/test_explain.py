@@ -166,7 +166,12 @@ def test_names_that_were_looked_up_have_their_addresses() -> None:
 
 def test_a_name_that_is_answered_here_is_dialled_at_what_it_is_answered_with() -> None:
     spec = "{hosts: ['*.dns.example'], resolution: STATIC, endpoints: [{address: 10.8.0.9}], ports: [{number: 443, name: x}]}"
-    made = take(configuration(SIDECAR.replace("spec: {", "spec: {dns: {}, "), service_entry_text(spec)))
+    fixed = (
+        "{hosts: [vip.example], addresses: [10.6.0.1], ports: [{number: 443, name: x}], resolution: STATIC}"
+    )
+    texts = (service_entry_text(spec), service_entry_text(fixed, named("vip")))
+    made = take(configuration(SIDECAR.replace("spec: {", "spec: {dns: {}, "), *texts))
+    assert asked(made, to="vip.example:443").notes == ()
     found = asked(made, to="api.dns.example:443")
     assert found.route.cluster == "outbound|443||*.dns.example"
     assert any(
