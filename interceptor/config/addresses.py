@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 DnsLookupFamily = Literal["ALL", "AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED"]  # Envoy's words
 BOTH: Final = frozenset({4, 6})  # versions of IP
 
+_CANONICAL_V4: Final = re.compile(
+    r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4}", re.ASCII
+)
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 
 def ip_address(text: str) -> str:
     """An IP address in canonical form; a v4-mapped one as the plain IPv4 address that connections are seen with."""
+    if _CANONICAL_V4.fullmatch(text):  # as nearly all of 50 000 endpoints are
+        return text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -65,9 +70,14 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
-@lru_cache(maxsize=1024)  # asked about the same few hosts with every request
 def is_ip_address(text: str) -> bool:
     """Whether a host is an IP address and not a name."""
+    # Asked of thousands of names, which mostly end in a letter.
+    return (text[-1:].isdigit() or ":" in text) and _reads_as_address(text)
+
+
+@lru_cache(maxsize=1024)  # asked about the same few hosts with every request
+def _reads_as_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:

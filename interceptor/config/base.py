@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -77,6 +77,10 @@ class Strict(BaseModel):
     unsupported: ClassVar[frozenset[str]] = frozenset()
     refused: ClassVar[Mapping[str, str]] = {}  # the same, each with what to do
     unsupported_values: ClassVar[dict[str, frozenset[str]]] = {}
+
+    def __deepcopy__(self, _memo: dict[int, Any] | None = None) -> Self:
+        """Itself, for it never changes: pydantic copies defaults for each of thousands of documents."""
+        return self
 
 
 class Metadata(Strict):

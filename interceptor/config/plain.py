@@ -44,7 +44,12 @@ def plain_document(document: Document) -> Document:
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
-        attributes = {name: _plain(getattr(value, name)) for name in _names(type(value))}
+        defaults = _defaults(type(value))
+        attributes: dict[str, object] = {}
+        for name in _names(type(value)):
+            given = getattr(value, name)
+            default = defaults.get(name)
+            attributes[name] = default[1] if default is not None and default[0] is given else _plain(given)
         return Plain(
             **attributes, json=value.model_dump(mode="json") if isinstance(value, Document) else None
         )
@@ -53,6 +58,13 @@ def _plain(value: object) -> object:
     if type(value) is dict:
         return {key: _plain(each) for key, each in value.items()}
     return value
+
+
+@lru_cache
+def _defaults(model: type[BaseModel]) -> dict[str, tuple[object, object]]:
+    """Models that are defaults of fields, and the plain data that all documents share in their place."""
+    found = ((name, field.default) for name, field in model.model_fields.items())
+    return {name: (default, _plain(default)) for name, default in found if isinstance(default, BaseModel)}
 
 
 @lru_cache  # thousands of documents are of a handful of models

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from interceptor.config.addresses import is_ip_address
 from interceptor.model.work import Kept, Work, done, steps
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def needs_virtual(entry: ServiceEntry) -> tuple[str, ...]:
     """
     if entry.spec.resolution == "NONE" or any("/" not in address for address in entry.spec.addresses):
         return ()
-    return tuple(host for host in entry.spec.hosts if not _is_address(host))
+    return tuple(host for host in entry.spec.hosts if not is_ip_address(host))
 
 
 class Names:
@@ -144,17 +145,7 @@ def _answers(entry: ServiceEntry, places: Mapping[str, int]) -> tuple[Answer, ..
         if host in virtual:
             v4, v6 = virtual_addresses(places[host])
             made.append(Answer(host, (v4,), (v6,)))
-        elif given and not _is_address(host):
+        elif given and not is_ip_address(host):
             v4s = tuple(address for address in given if ":" not in address)
             made.append(Answer(host, v4s, tuple(address for address in given if ":" in address)))
     return tuple(made)
-
-
-def _is_address(host: str) -> bool:
-    if not host[-1:].isdigit() and ":" not in host:  # asked of thousands of hosts, of which few are any
-        return False
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

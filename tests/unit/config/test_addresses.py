@@ -117,3 +117,15 @@ def test_host_names_are_made_canonical(text: str, name: str) -> None:
 def test_what_is_no_host_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"write it like|name hosts"):
         host_name(text)
+
+
+@given(st.lists(st.integers(0, 300).map(str) | st.sampled_from(["00", "07", ""]), min_size=3, max_size=5))
+def test_what_looks_like_ipv4_is_taken_where_it_is(parts: list[str]) -> None:
+    for text in (".".join(parts), ".".join(parts) + "\n"):
+        try:
+            expected = str(ipaddress.ip_address(text))
+        except ValueError:
+            with pytest.raises(ValueError, match="is not an IP address"):
+                ip_address(text)
+        else:
+            assert ip_address(text) == expected

@@ -42,3 +42,13 @@ def test_properties_are_there_and_nothing_can_be_set() -> None:
 def test_reading_it_needs_no_models() -> None:
     code = "import pickle, sys; pickle.load(sys.stdin.buffer); sys.exit('pydantic' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], input=pickle.dumps(plain(WHOLE)), check=True)
+
+
+def test_a_default_is_one_object_in_all_documents() -> None:
+    routes = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: NAME}\nspec:\n" + (
+        "  hosts: [NAME.example]\n  http: [{route: [{destination: {host: NAME.example}}]}]\n"
+    )
+    made = plain(configuration(*(routes.replace("NAME", name) for name in ("a", "b"))))
+    one, other = (each.spec.http[0].route[0] for each in made.virtual_services)
+    assert one.headers is other.headers
+    assert one.destination is not other.destination
