@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.control_plane import CLUSTER, LISTENER, ControlPlane, static_cluster
 from tests.support.gateways import Gateway, connect, gateway, server
 from tests.support.netns import Topology
 from tests.support.processes import wait_until
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 PORT = 7001
 SWAPS = 100
+BY_FILE, BY_CONTROL_PLANE = 5, 5  # of them; the others are pushed
 CLIENTS = 4
 TOKEN = "0123456789abcdef0123"
 
@@ -39,6 +41,9 @@ kind: ServiceEntry
 metadata: {name: e, namespace: demo}
 spec: {hosts: [e.example], addresses: [192.0.2.%d], ports: [{number: 80, name: http}]}
 """
+FILED = (
+    ENTRY.replace("name: e,", "name: filed,").replace("e.example", "filed.example").replace(".2.%d", ".3.%d")
+)
 
 
 @pytest.fixture
@@ -69,10 +74,10 @@ def write(file: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def pushable(bed: Topology, tmp_path: Path, workers: int) -> Iterator[Gateway]:
+def pushable(bed: Topology, tmp_path: Path, workers: int, more: str = "") -> Iterator[Gateway]:
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    given = f"{{push: {{enabled: true, tokenFile: {token}}}}}"
+    given = f"{{push: {{enabled: true, tokenFile: {token}}}, {more}}}"
     with gateway(bed, tmp_path, workers=workers, discovery=given) as proxy:
         yield proxy
 
@@ -121,7 +126,13 @@ class Client(threading.Thread):
 def test_no_request_fails_while_the_configuration_is_swapped_again_and_again(
     bed: Topology, tmp_path: Path, workers: int
 ) -> None:
-    with pushable(bed, tmp_path, workers) as proxy, contextlib.ExitStack() as stack:
+    plane = bed.peer.call(lambda: ControlPlane(host=bed.peer.v4))
+    plane.put(CLUSTER)
+    plane.put(LISTENER)
+    follow = f"xds: {{servers: [{{address: '{bed.peer.v4}:{plane.port}'}}]}}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(plane.stop)
+        proxy = stack.enter_context(pushable(bed, tmp_path, workers, follow))
         app = bed.app.call(lambda: http.server.ThreadingHTTPServer((bed.app.v4, PORT), App))
         stack.callback(app.server_close)
         serving = threading.Thread(target=app.serve_forever)
@@ -131,11 +142,19 @@ def test_no_request_fails_while_the_configuration_is_swapped_again_and_again(
         clients = [Client(bed) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
-        versions = set()
-        for number in range(SWAPS):
+        versions: set[object] = set()
+        for number in range(SWAPS - BY_FILE - BY_CONTROL_PLANE):
             status, told = push(proxy, ENTRY % number)
             assert status == 200, told
             versions.add(told["version"])
+        file = tmp_path / "sidecar.yaml"
+        sidecar = file.read_text()
+        for number in range(BY_FILE):
+            write(file, f"{sidecar}---\n{FILED % number}")
+            versions.add(another(proxy, workers, versions))
+        for number in range(BY_CONTROL_PLANE):
+            plane.put(CLUSTER, static_cluster("outbound|80||xds.example", f"192.0.2.{200 + number}"))
+            versions.add(another(proxy, workers, versions))
         for client in clients:
             client.stop.set()
             client.join()
@@ -146,6 +165,18 @@ def test_no_request_fails_while_the_configuration_is_swapped_again_and_again(
         assert times[len(times) * 99 // 100] < 1, "no swap holds requests up"
         served = wait_until(lambda: of_one_version(proxy, workers), "every process serves by one version")
         assert served in versions
+
+
+def another(proxy: Gateway, workers: int, before: set[object]) -> str:
+    """The version that comes into force next."""
+
+    def new() -> str | None:
+        found = of_one_version(proxy, workers)
+        return None if found in before else found
+
+    found = wait_until(new, "another version is in force")
+    assert found is not None
+    return found
 
 
 def of_one_version(proxy: Gateway, workers: int) -> str | None:

@@ -45,9 +45,12 @@ def test_reading_it_needs_no_models() -> None:
 
 
 def test_a_default_is_one_object_in_all_documents() -> None:
-    routes = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: NAME}\nspec:\n" + (
-        "  hosts: [NAME.example]\n  http: [{route: [{destination: {host: NAME.example}}]}]\n"
-    )
+    routes = """
+    apiVersion: networking.istio.io/v1
+    kind: VirtualService
+    metadata: {name: NAME}
+    spec: {hosts: [NAME.example], http: [{route: [{destination: {host: NAME.example}}]}]}
+    """
     made = plain(configuration(*(routes.replace("NAME", name) for name in ("a", "b"))))
     one, other = (each.spec.http[0].route[0] for each in made.virtual_services)
     assert one.headers is other.headers
