@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from interceptor.config.addresses import host_name
 from interceptor.config.base import Document, Duration, Fault, FilePath, Port, Strict, seconds
+from interceptor.config.health_check import Check  # noqa: TC001 (pydantic reads it)
 from interceptor.config.load_balancer import LoadBalancer  # noqa: TC001 (pydantic reads it)
 from interceptor.config.route_words import Percent  # noqa: TC001 (pydantic reads it)
 from interceptor.model.identity import CertificateFiles
@@ -180,6 +181,7 @@ class TrafficPolicy(Strict):
     outlierDetection: OutlierDetection | None = None  # noqa: N815
     tls: ClientTls | None = None
     retryBudget: RetryBudget | None = None  # noqa: N815
+    healthCheck: Check | None = None  # noqa: N815 (ours, as spec.healthChecks of the Sidecar, which count first)
     portLevelSettings: tuple[PortPolicy, ...] = Field(default=(), strict=False)  # noqa: N815
 
 
@@ -223,9 +225,9 @@ class DestinationRule(Document):
                 message = f"'{subset.name}' is given twice, first in spec.subsets[{first}]"
                 yield Fault((*place, "name"), message)
             balancers.append(((*place, "trafficPolicy"), subset.trafficPolicy.loadBalancer))
-        if policy.tls is not None:
-            for fault in policy.tls.faults():
-                yield Fault((*at, "tls", *fault.location), fault.message)
+        for name, given in (("tls", policy.tls), ("healthCheck", policy.healthCheck)):
+            for fault in given.faults() if given else ():
+                yield Fault((*at, name, *fault.location), fault.message)
         seen: dict[int, int] = {}
         for index, each in enumerate(policy.portLevelSettings):
             here = (*at, "portLevelSettings", index)

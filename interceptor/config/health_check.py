@@ -74,11 +74,9 @@ class GrpcCheck(Strict):
     authority: Authority | None = None
 
 
-class HealthCheck(Strict):
-    """One service's. Intervals are from the end of a check to the next one."""
+class Check(Strict):
+    """How endpoints are asked. Intervals are from the end of a check to the next one."""
 
-    host: Annotated[str, AfterValidator(host_name)]
-    port: Port | None = None  # of the service; None: all of its ports
     interval: Duration = 10.0
     unhealthyInterval: Duration | None = None  # noqa: N815 (of an endpoint that is unhealthy)
     intervalJitter: Duration | None = None  # noqa: N815 (at most so much more, by chance)
@@ -98,6 +96,13 @@ class HealthCheck(Strict):
             if each.end <= each.start:
                 message = "must be more than start: it is the first status that is not expected any more"
                 yield Fault(("http", "expectedStatuses", index, "end"), message)
+
+
+class HealthCheck(Check):
+    """One service's."""
+
+    host: Annotated[str, AfterValidator(host_name)]
+    port: Port | None = None  # of the service; None: all of its ports
 
 
 def faults(checks: Sequence[HealthCheck], at: tuple[str | int, ...]) -> Iterator[Fault]:

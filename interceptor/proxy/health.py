@@ -33,7 +33,7 @@ from interceptor.routing import health
 from interceptor.routing.health import Health
 
 if TYPE_CHECKING:
-    from interceptor.config.health_check import HealthCheck
+    from interceptor.config.health_check import Check
     from interceptor.model.address import UpstreamAddress
     from interceptor.model.chance import Chance
     from interceptor.model.connection import ProtocolName
@@ -78,7 +78,7 @@ class Target:
     """One endpoint that is checked."""
 
     cluster: Cluster
-    check: HealthCheck
+    check: Check
     address: UpstreamAddress
     health: Health = field(default_factory=Health)
     due: float = 0.0
@@ -310,7 +310,7 @@ def _why(error: DialError) -> str:
     )
 
 
-def _spoken(check: HealthCheck, decision: Decision) -> ProtocolName:
+def _spoken(check: Check, decision: Decision) -> ProtocolName:
     if check.grpc is not None:
         return "grpc"
     if check.http is not None:
@@ -318,7 +318,7 @@ def _spoken(check: HealthCheck, decision: Decision) -> ProtocolName:
     return "tcp"
 
 
-def conversation(check: HealthCheck, decision: Decision, cluster: Cluster) -> Conversation:
+def conversation(check: Check, decision: Decision, cluster: Cluster) -> Conversation:
     """What is said to an endpoint."""
     if check.tcp is not None:
         tcp = check.tcp

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from interceptor.config.destination_rule import DestinationRule, Subset
-    from interceptor.config.health_check import HealthCheck
+    from interceptor.config.health_check import Check, HealthCheck
     from interceptor.config.service_entry import ServiceEntry, ServicePort
     from interceptor.routing.locality import Locality
     from interceptor.routing.security import Security
@@ -89,6 +89,7 @@ class Clusters:
         self._checks = {(check.host, check.port): check for check in checks}
         self._by_host: dict[str, list[ServiceEntry]] = {}
         self._rules: dict[str, DestinationRule] = {}
+        self._ruled = False  # a rule has a health check
         self._resolved = resolved
         self._security = security
         self._made: dict[Key, Cluster | None] = {}
@@ -110,6 +111,7 @@ class Clusters:
             yield
             for rule in others:
                 self._rules.setdefault(rule.spec.host, rule)
+                self._ruled |= rule.spec.trafficPolicy.healthCheck is not None
         for few in steps(() if before is None else before.made):
             yield
             for key, cluster, basis in few:
@@ -149,18 +151,25 @@ class Clusters:
             return None
         return self.find(host, dialled, None, dialled)
 
-    def check(self, host: str, port: int) -> HealthCheck | None:
-        """The active check of a service's port: its host's, else that of the longest ``*.`` that it ends in."""
+    def check(self, host: str, port: int) -> Check | None:
+        """The active check of a service's port: the Sidecar's, of its host or of the longest ``*.``, else the rule's."""
+        rule = self.rule(host) if self._ruled else None
+        own = None if rule is None else rule.spec.trafficPolicy.healthCheck
         if not self._checks:
-            return None
+            return own
         labels = host.split(".")
         names = (host, *(f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels))))
         tried = (self._checks.get((name, number)) for name in names for number in (port, None))
-        return next(filter(None, tried), None)
+        return next(filter(None, tried), own)
+
+    @property
+    def are_checked(self) -> bool:
+        """Whether any document asks for active checks."""
+        return bool(self._checks) or self._ruled
 
     def checked(self) -> Iterator[Cluster]:
         """Every cluster whose endpoints are checked actively; not its subsets, which have the same endpoints."""
-        for host, entries in self._by_host.items() if self._checks else ():
+        for host, entries in self._by_host.items() if self.are_checked else ():
             for number in dict.fromkeys(each.number for entry in entries for each in entry.spec.ports):
                 cluster = None if self.check(host, number) is None else self.find(host, number, None, number)
                 if cluster is not None and not cluster.original:

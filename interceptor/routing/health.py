@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.model.health import Outcome
 
 if TYPE_CHECKING:
-    from interceptor.config.health_check import HealthCheck
+    from interceptor.config.health_check import Check
     from interceptor.model.chance import Chance
     from interceptor.model.health import Result
 
@@ -28,7 +28,7 @@ class Health:
     streak: int = 0  # checks in a row that speak for the other
     details: str = "-"  # of the last check
 
-    def note(self, result: Result, check: HealthCheck) -> bool:
+    def note(self, result: Result, check: Check) -> bool:
         """Take one result in; whether the endpoint is now what it was not before. One nobody checked was healthy."""
         self.details = result.details
         good = result.outcome is Outcome.SUCCESS
@@ -43,7 +43,7 @@ class Health:
         return good if before is False else not good
 
 
-def pause(check: HealthCheck, health: Health, rng: Chance) -> float:
+def pause(check: Check, health: Health, rng: Chance) -> float:
     """Seconds until an endpoint is checked again."""
     seconds = check.interval
     if health.healthy is False and check.unhealthyInterval is not None:
@@ -51,6 +51,6 @@ def pause(check: HealthCheck, health: Health, rng: Chance) -> float:
     return seconds + (rng.uniform(0, check.intervalJitter) if check.intervalJitter else 0.0)
 
 
-def first_pause(check: HealthCheck, number: int, rng: Chance) -> float:
+def first_pause(check: Check, number: int, rng: Chance) -> float:
     """Seconds until the first check of one of so many endpoints: at once, but of many spread over half an interval."""
     return 0.0 if number <= AT_ONCE else rng.uniform(0, check.interval / 2)

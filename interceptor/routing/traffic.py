@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Subset,
         TrafficPolicy,
     )
-    from interceptor.config.health_check import HealthCheck
+    from interceptor.config.health_check import Check
     from interceptor.config.load_balancer import ConsistentHash, LoadBalancer
     from interceptor.model.connection import ProtocolName
     from interceptor.routing.locality import Locality
@@ -79,7 +79,7 @@ class Traffic:
     near: Nearness | None = None
     slow_start: SlowStart | None = None
     reuse: Reuse | None = None  # of connections
-    check: HealthCheck | None = None  # by which endpoints are found to be healthy
+    check: Check | None = None  # by which endpoints are found to be healthy
 
 
 DEFAULT: Final = Traffic()
@@ -109,7 +109,7 @@ def of(
     port: int,
     own: Locality,
     labels: Mapping[str, str],  # our own
-    check: HealthCheck | None,
+    check: Check | None,
 ) -> Traffic:
     """How the endpoints of a port, or of a subset of them, are used."""
     panic = None if check is None else check.healthyPanicThreshold

@@ -226,7 +226,7 @@ class Gateway:
     async def _check_health(self) -> None:
         """Check endpoints, once a configuration says that any are to be checked."""
         store = self._serving.store
-        while not store.current.configuration.sidecar.spec.healthChecks:
+        while (routing := store.current.routing) is None or not routing.clusters.are_checked:
             await store.wait_changed(store.current.version)
         from interceptor.proxy.health import Prober  # noqa: PLC0415 (for those who have such checks)
         from interceptor.proxy.waits import TrioWaits  # noqa: PLC0415 (as above)

@@ -227,7 +227,10 @@ def manages(rule: DestinationRule) -> bool:
     said += [
         (each.loadBalancer, each.connectionPool, each.outlierDetection) for each in policy.portLevelSettings
     ]
-    return policy.retryBudget is not None or any(each is not None for all_of_it in said for each in all_of_it)
+    ours = (policy.retryBudget, policy.healthCheck)
+    return any(each is not None for each in ours) or any(
+        each is not None for all_of_it in said for each in all_of_it
+    )
 
 
 def stands_for_others(entry: ServiceEntry, *, answers_names: bool) -> bool:

@@ -359,7 +359,7 @@ class Assembly:
             yield Made("ServiceEntry", resource, f"{together}{json.dumps(spec['ports'])}", spec)
         if name in used and isinstance(known.place, dict) and known.found:
             times = dict(self._relayed.get(name, ()))
-            policy = of_clusters.rule(known.body, self._routed.get(name), known.tls, times)
+            policy = of_clusters.rule(name, known.body, self._routed.get(name), known.tls, times)
             spec = {"host": known.place["host"], "trafficPolicy": policy}
             yield Made("DestinationRule", resource, alias_of(name), spec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, get_args
 
 from interceptor.config.addresses import DnsLookupFamily
-from interceptor.discovery.xds import balancers, observed, protocols, transport_sockets
+from interceptor.discovery.xds import balancers, health_checks, observed, protocols, transport_sockets
 from interceptor.discovery.xds.endpoints import in_use, judge_assignment
 from interceptor.discovery.xds.reading import (
     ISTIO,
@@ -44,7 +44,7 @@ _CLUSTER: Final = observed.CLUSTER | frozenset(
         *("dns_lookup_family", "dns_refresh_rate", "respect_dns_ttl"),
         *("circuit_breakers", "outlier_detection", "typed_extension_protocol_options"),
         *("transport_socket", "transport_socket_matches", "upstream_connection_options"),
-        *("filters", "upstream_bind_config", "cleanup_interval"),
+        *("filters", "upstream_bind_config", "cleanup_interval", "health_checks"),
     }
 )
 _KEEPALIVE: Final = {  # the field, Istio's name of it, and the most that Linux takes
@@ -109,6 +109,7 @@ def judge(body: Body, connect: float, own: Own = None, trusted: tuple[str, ...] 
         yield "dns_refresh_rate: names hold for their TTL, from 5 s to 5 minutes; send respect_dns_ttl: true"
     yield from balancers.judge(body)
     yield from protocols.judge(kind, body)
+    yield from health_checks.judge(kind, body)
     yield from _transport_faults(kind, body, own, trusted)
     yield from _istio_faults(kind, body)
     yield from _keepalive_faults(kind, body)
@@ -322,7 +323,9 @@ def destination(name: str, body: Body, found: Sequence[Address]) -> dict[str, ob
     return {"host": found[0].host, "port": {"number": found[0].port}}
 
 
-def rule(body: Body, hash_on: Body | None, tls: Body | None, times: Mapping[str, str]) -> dict[str, object]:
+def rule(
+    name: str, body: Body, hash_on: Body | None, tls: Body | None, times: Mapping[str, str]
+) -> dict[str, object]:
     """The traffic policy of a cluster that was judged; ``times``: how long the connections last that are relayed to it."""
     thresholds = next(iter(mappings(mapping(body, "circuit_breakers"), "thresholds")), {})
     bounds = {
@@ -354,6 +357,8 @@ def rule(body: Body, hash_on: Body | None, tls: Body | None, times: Mapping[str,
         }
     if tls is not None:
         made["tls"] = tls
+    if (check := health_checks.written(name, body)) is not None:
+        made["healthCheck"] = check
     if outliers := mapping(body, "outlier_detection"):
         made["outlierDetection"] = _outliers(outliers, balancers.panic(body))
     return made

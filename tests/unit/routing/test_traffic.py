@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from interceptor.config.health_check import HealthCheck
 from interceptor.config.plain import plain
 from interceptor.model.http import RequestHead
 from interceptor.routing import traffic
@@ -77,3 +78,19 @@ def test_keys() -> None:
     assert traffic.hash_key(HashOn(cookie=HashCookie(b"c", None, 0)), question, "x") == ("cookie c", b"2")
     assert traffic.hash_key(HashOn(), question, "10.0.0.9") == ("source address", b"10.0.0.9")
     assert traffic.hash_key(HashOn(b"x-user"), None, "10.0.0.9") == ("source address", b"10.0.0.9")
+
+
+def test_a_rule_has_its_endpoints_checked_where_the_sidecar_says_nothing_of_the_host() -> None:
+    text = "host: shop.example\ntrafficPolicy: {healthCheck: {interval: 3s, tcp: {}}}"
+    given = configuration(shop(80, ("10.1.0.1", "v1")), document("DestinationRule", text))
+    made = plain(given)
+    found = Clusters(made.service_entries, made.destination_rules, {}, None)
+    assert found.are_checked
+    [checked] = found.checked()
+    assert checked.traffic.check is not None
+    assert (checked.name, checked.traffic.check.interval) == ("outbound|80||shop.example", 3.0)
+    assert found.managed("shop.example", 80) is checked
+    assert found.check("other.example", 80) is None
+    own = HealthCheck.model_validate({"host": "shop.example", "interval": "9s", "tcp": {}})
+    both = Clusters(made.service_entries, made.destination_rules, {}, None, checks=[own])
+    assert both.check("shop.example", 80) is own
