@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ class Flow:
         None  # by the certificate of the peer, verified; on egress our app has none
     )
     upstream_identity: SpiffeId | None = None  # the same of the upstream
+    proved_until: float = (
+        inf  # monotonic; when a certificate expires by which the connection is secured that faces the network
+    )
     peer_workload: Workload | None = (
         None  # what a peer of the mesh said of itself; None: it was not asked yet
     )

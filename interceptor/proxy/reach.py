@@ -94,7 +94,7 @@ async def _connect(
         sockets.keep_alive(sock, *asked)
     dialled = note_dialled(flow, sock, address, started, services)
     leg = await upstream.secured(sock, address, flow, decision, services.http.transport, protocol=protocol)
-    return dialled._replace(sock=leg)
+    return dialled if decision.tls is None else dialled._replace(sock=leg, until=flow.proved_until)
 
 
 def note_dialled(

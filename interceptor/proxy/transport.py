@@ -115,6 +115,7 @@ class Transport:
             refusal = self._again(judged, contexts.material)
             if refusal is not None:
                 raise HandshakeError(refusal.reason, refusal.sentence, ResponseFlag.DENY)
+        flow.proved_until = _until(judged, contexts, keeper)
         flow.peer_certificate = Issued(judged.issuer, judged.serial, judged.authority, judged.above)
         flow.peer_presented = self.forwarding.proved(partial(_forwarded, stream, contexts))
 
@@ -168,6 +169,7 @@ class Transport:
                 raise HandshakeError(refused.reason, refused.sentence.replace("peer", "upstream"))
         if keeper.on_change is None and self.on_change is not None:
             keeper.on_change = partial(self.on_change, keeper)
+        flow.proved_until = _until(presented, contexts, keeper)
         self.believed.note(stream, flow, keeper, presented)
         assert upstream is not None
         if not (stream.resumed and contexts.serves_on(upstream, keeper.now())):
@@ -273,6 +275,12 @@ def _presented(stream: TlsStream, contexts: Contexts) -> tuple[PeerCertificate, 
     assert der is not None  # OpenSSL asked for it
     peer, uris = certificates.peer(der)
     return contexts.vouching.traced(peer, der, stream.chain), uris
+
+
+def _until(presented: PeerCertificate, contexts: Contexts, keeper: Keeper) -> float:
+    """When the first of both sides' certificates expires, by the clock of the path."""
+    expires = min(presented.not_after, contexts.material.expires)
+    return trio.current_time() + expires - keeper.now()
 
 
 def _forwarded(stream: TlsStream, contexts: Contexts, details: CertificateDetails) -> bytes:

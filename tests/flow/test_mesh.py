@@ -28,7 +28,7 @@ from interceptor.tls.authority import Pair
 from interceptor.tls.rotation import Keeper
 from tests.support.documents import SIDECAR, configuration
 from tests.support.flows import FixedView, Running, listening, running_proxy, settings
-from tests.support.identities import DB, WEB, Root, write
+from tests.support.identities import DB, HOUR, WEB, Root, write
 from tests.support.mesh import Gateways, Server, ask, call, client, echo, server, shake, view, wrap
 
 
@@ -591,6 +591,78 @@ async def test_an_upstream_that_is_no_longer_believed_is_left(
                 served.close()
             (flow,) = await outer.records.wait_closed()
     assert flow.denied == (how if ended else None)
+
+
+LEFT = 0.8  # seconds of a certificate
+
+
+@pytest.mark.parametrize("whose", ["the peer's", "ours"])
+async def test_a_connection_carries_no_further_request_once_a_certificate_has_expired(
+    tmp_path: Path, root: Root, whose: str
+) -> None:
+    """What it carries is answered first."""
+    mine, theirs = (2 * HOUR, HOUR) if whose == "the peer's" else (HOUR, 2 * HOUR)
+    gateway = Gateways(tmp_path, root.issue(DB, lifetime=mine), root)
+    gateway.now = int(root.now + HOUR) - LEFT
+    server, address = listening()
+    context = client(tmp_path / "peer", root.issue(WEB, lifetime=theirs), root, ("istio", "http/1.1"))
+    question = b"GET / HTTP/1.1\r\nHost: db\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    async with running_proxy(view(address, Mode.STRICT), transport=gateway) as running:
+        with server, await shake(running, context) as idle, await shake(running, context) as busy:
+            apps = []
+            for peer in (idle, busy):
+                peer.sendall(question)
+                apps.append((await trio.to_thread.run_sync(server.accept))[0])
+                await trio.to_thread.run_sync(apps[-1].recv, 4000)
+            with apps[0], apps[1]:
+                apps[0].sendall(answer)
+                head = await trio.to_thread.run_sync(idle.recv, 4000)
+                assert b"connection: close" not in head.lower()
+                assert await trio.to_thread.run_sync(idle.recv, 1) == b""  # at the end of its time
+                apps[1].sendall(answer)
+                head = await trio.to_thread.run_sync(busy.recv, 4000)
+                assert b"connection: close" in head.lower()
+                assert head.endswith(b"ok")
+                assert await trio.to_thread.run_sync(busy.recv, 1) == b""
+        assert [flow.denied for flow in await running.records.wait_closed(2)] == [None, None]
+
+
+async def test_no_request_goes_by_a_connection_whose_certificate_has_expired(
+    tmp_path: Path, root: Root
+) -> None:
+    web = Gateways(tmp_path / "web", root.issue(WEB), root)
+    web.now = int(root.now + HOUR) - LEFT
+    db = Gateways(tmp_path / "db", root.issue(DB, lifetime=2 * HOUR), root)
+    db.now = root.now
+    listener, app = listening()
+    listener.settimeout(10)
+    async with running_proxy(view(app, Mode.STRICT), transport=db) as inner:
+        fixed = FixedView((SocketAddress("127.0.0.1", inner.address.port),), tls=MESH, protocol="http")
+        async with running_proxy(fixed, transport=web, direction=Direction.EGRESS) as outer:
+            with listener, outer.connect() as caller:
+                caller.settimeout(10)
+
+                async def once() -> bytes:
+                    caller.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+                    served, _ = await trio.to_thread.run_sync(listener.accept)
+                    with served:
+                        await trio.to_thread.run_sync(served.recv, 4000)
+                        served.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                        return await trio.to_thread.run_sync(caller.recv, 4000)
+
+                assert (await once()).endswith(b"ok")
+                [[waiting]] = outer.proxy._services.http.pool._idle.values()
+                assert waiting.until <= trio.current_time() + LEFT
+                await trio.sleep_until(waiting.until)
+                assert (await once()).endswith(b"ok"), "the clock of certificates stands still here"
+                assert len(inner.records.opened_flows) == 2
+                await trio.sleep_until(trio.current_time() + LEFT)
+                web.now += 1
+                caller.sendall(b"GET / HTTP/1.1\r\nHost: db\r\n\r\n")
+                head = await trio.to_thread.run_sync(caller.recv, 4000)
+                assert head.startswith(b"HTTP/1.1 503 ")
+                assert b"expired" in head
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

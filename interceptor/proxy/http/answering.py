@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import outcome
 
 from interceptor.kernel import sockets
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import RequestHead
 from interceptor.protocol import http1
 from interceptor.protocol.chunks import chunk, last_chunk
@@ -83,7 +83,7 @@ class Answering(Half):
             or not self._complete  # the client still sends: what comes is not the next request
             or body == UNTIL_CLOSE
             or (body == CHUNKED and old)
-            or self._service.all.draining
+            or self._draining
         )
         if not self._chunked and body < 0:
             sockets.reset_on_close(self.sock)  # its end is the close: not one of a killed process
@@ -224,13 +224,21 @@ class Answering(Half):
             self._wake(result)
         self._task = None
 
+    @property
+    def _draining(self) -> bool:
+        """Whether no further request is taken."""
+        flow = self._flow
+        return self._service.all.draining or (
+            self._hub.now >= flow.proved_until and flow.direction is Direction.INGRESS
+        )
+
     def _between(self) -> None:
         """The response has been sent."""
         if self._closing:
             self._finish()
         elif self._buffer:
             self._advance()
-        elif self._service.all.draining:
+        elif self._draining:
             self._finish()
         elif self._unread:
             self._unread = False
@@ -272,6 +280,7 @@ class Answering(Half):
         self._let_go()
         self._hub.unschedule(self)
         self._service.all.live.discard(self)
+        self._service.all.expiring.discard(self)
 
     def _wake(self, result: outcome.Outcome[Tunnel | bytes | None]) -> None:
         task, self._task = self._task, None

@@ -6,6 +6,7 @@ on, and a connection that says more than was asked for is not used again.
 
 from __future__ import annotations
 
+import math
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -41,6 +42,7 @@ class Dialled(NamedTuple):
     address: UpstreamAddress
     local: LocalAddress
     identity: SpiffeId | None = None  # that it proved
+    until: float = math.inf  # when a certificate expires by which it did
 
 
 class Home(Protocol):
@@ -79,19 +81,17 @@ class Connection(Half):
 
     __slots__ = (
         "_before", "_buffer", "_chunked", "_chunks", "_exchange", "_home", "_keep_alive", "_left", "_looked", "_paused",
-        "_replay", "_started", "_taken", "_unread", "address", "carried", "identity", "idle_since", "key", "local", "made", "waits",
+        "_replay", "_started", "_taken", "_unread", "address", "carried", "identity", "idle_since", "key", "local", "made", "until", "waits",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, home: Home, key: object, dialled: Dialled) -> None:
         super().__init__(hub, dialled.sock)
         self._home = home
-        self.address = dialled.address
-        self.local = dialled.local
-        self.identity = dialled.identity
+        self.address, self.local, self.identity = dialled.address, dialled.local, dialled.identity
         self.key = key
         self.waits = False  # in the pool, since
         self.idle_since = 0.0
-        self.made = hub.now
+        self.made, self.until = hub.now, dialled.until
         self.carried = 0  # exchanges
         self._exchange: Carried | None = None
         self._keep_alive = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,4 +34,5 @@ async def dial(service: Service, timeout: float, protocol: ProtocolName) -> Dial
     flow.connect_seconds = every.clock() - started
     local = LocalAddress(sockets.local_address(sock))
     leg = await upstream.secured(sock, address, flow, decision, every.transport, protocol=protocol)
-    return Dialled(leg, address, local, service.flow.upstream_identity)
+    until = math.inf if decision.tls is None else flow.proved_until
+    return Dialled(leg, address, local, flow.upstream_identity, until)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import outcome
 import trio
 
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.model.http import RequestHead
 from interceptor.protocol import http1
 from interceptor.protocol.chunks import Chunks
@@ -69,6 +69,8 @@ class Session(Answering):
         self._task = task
         self._idle_at = self._service.all.clock()
         self._service.all.live.add(self)
+        if self._flow.direction is Direction.INGRESS:
+            self._service.all.expiring.add(self, self._flow.proved_until)
         self._hub.watch(self.sock, self)
         self._schedule(self._idle_at)
 

@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from interceptor.kernel import sockets
-from interceptor.model.connection import ResponseFlag
+from interceptor.model.connection import Direction, ResponseFlag
 from interceptor.protocol.http2.bridge import Bridge
 from interceptor.protocol.http2.writer import MARK
 from interceptor.proxy.endings import DialError
@@ -99,6 +99,8 @@ class Session(Gathering):
             self._hub, downstream, self._bridge.downstream.writer, self._receive_downstream, self
         )
         every.live.add(self)
+        if service.flow.direction is Direction.INGRESS:
+            every.expiring.add(self, service.flow.proved_until)
         self._hub.schedule(self, now + self._tick)
         if service.multiplexed and not (every.router is not None and every.router.active(service.flow)):
             self._requests.wanted.set()
@@ -331,6 +333,7 @@ class Session(Gathering):
         flow.bytes_received, flow.bytes_sent = self._down.moved, self._down.sent
         self._hub.unschedule(self)
         self._service.all.live.discard(self)
+        self._service.all.expiring.discard(self)
         self._hub.forget(self._down.fd)
         if reset:
             sockets.reset(self._down.sock)

@@ -64,7 +64,7 @@ class Pool:
         idle = self._idle.get(key)
         if not idle:
             return None
-        if isinstance(key, Bounded) and key.reuse.longest is not None:
+        if self._hub.now >= idle[-1].until or (isinstance(key, Bounded) and key.reuse.longest is not None):
             self._close_old(key, idle)
             if not idle:
                 return None
@@ -73,8 +73,8 @@ class Pool:
         connection.waits = False
         return connection
 
-    def _close_old(self, key: Bounded, idle: deque[Connection]) -> None:
-        for connection in [each for each in idle if self._hub.now >= expiry(key, each.made)]:
+    def _close_old(self, key: object, idle: deque[Connection]) -> None:
+        for connection in [each for each in idle if self._hub.now >= min(expiry(key, each.made), each.until)]:
             connection.close()
 
     def adopt(self, key: object, dialled: Dialled) -> Connection:
@@ -87,9 +87,8 @@ class Pool:
             connection.close()
             return
         connection.carried += 1
-        if worn(connection.key, connection.carried) or self._hub.now >= expiry(
-            connection.key, connection.made
-        ):
+        until = min(expiry(connection.key, connection.made), connection.until)
+        if worn(connection.key, connection.carried) or self._hub.now >= until:
             connection.close()
             return
         connection.idle_since = self._hub.now

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from interceptor.model.http import get_all
 from interceptor.protocol import http1
 from interceptor.proxy.http import replies
+from interceptor.proxy.http.expiring import Expiring
 from interceptor.proxy.http.pool import Bounded
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Serving:
     trunks: Shared | None = None  # once a request needs one
     live: set[Live] = field(default_factory=set)  # connections that no relay has
     draining: bool = False  # no connection is kept for another request
+    expiring: Expiring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.expiring = Expiring(self.hub)
 
     def drain(self) -> None:
         """Let every connection end: at once where it is idle, after the request that it carries where not."""

@@ -178,7 +178,7 @@ class Trunk(Gathering):
         self.address, self.local = dialled.address, dialled.local
         self.identity = dialled.identity
         self.idle_since = self._hub.now
-        self.expires = expiry(key, self._hub.now)
+        self.expires = min(expiry(key, self._hub.now), dialled.until)
         asked = key.reuse.streams if isinstance(key, Bounded) else None
         self._streams = min(asked or STREAMS, STREAMS)
         self._carried = 0  # requests
