@@ -26,6 +26,14 @@ HTTP: Final = 8080
 BULK: Final = 5201
 UID: Final = 1337
 LOADS: Final = 8  # at once: with two, which wait for every answer, a quarter of the machine had nothing to do
+# Linux's default, cubic, sends without a timer, and so does reno, which may be chosen in a namespace everywhere: a machine's
+# BBR would spend a quarter of the CPU of both contestants on its timers.
+SYSCTLS: Final = {
+    "ipv4/ip_local_port_range": "1024 65535",
+    "ipv4/tcp_tw_reuse": "1",
+    "ipv4/tcp_congestion_control": "reno",
+    "core/somaxconn": "8192",
+}
 SIDES: Final = {"mesh-app": ("db", APP), "mesh-peer": ("web", "10.9.1.1")}
 BODY: Final = "thirty-four bytes make this answer"
 RULES: Final = f"""\
@@ -71,7 +79,7 @@ def network() -> Iterator[None]:
             name,
             "sh",
             "-c",
-            "echo '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse; echo 8192 > /proc/sys/net/core/somaxconn",
+            "; ".join(f"echo '{value}' > /proc/sys/net/{key}" for key, value in SYSCTLS.items()),
         )
         run("nsenter", f"--net=/run/netns/{name}", "iptables-legacy-restore", input=RULES)
     try:
