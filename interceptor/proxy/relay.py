@@ -166,7 +166,7 @@ class Relay(Loop):
                 continue
             if end.last:
                 self._end_of_stream(end)
-            elif end.full:
+            elif end.full and end.least:  # a TLS stream tells by drain
                 self._enqueue(end)
             elif end.drain and not end.queued:
                 self._read_from(end)
@@ -196,7 +196,7 @@ class Relay(Loop):
             self._enqueue(end)
 
     def _copy(self, end: End) -> None:
-        """Pass on what is in the socket, by the large buffer, and keep what is not taken."""
+        """Pass on what is in the socket, by the large buffer."""
         view = self.view if end.pair.plain else self._wide
         try:
             size = end.sock.recv_into(view)
@@ -211,6 +211,14 @@ class Relay(Loop):
         end.moved += size
         end.full = size >= end.least
         end.pair.active = self.now
+        if size < LITTLE and not end.pair.plain:  # a message: to be written at the end of the batch
+            end.pending = bytes(view[:size])
+            self._read.append(end)
+        else:
+            self._pass_on(end, view, size)
+
+    def _pass_on(self, end: End, view: memoryview, size: int) -> None:
+        """Send what is in the large buffer, and keep what is not taken."""
         if size >= LITTLE:
             self._turns.sleep_next()
         try:
