@@ -221,9 +221,11 @@ class Loop:
 
     async def _watch_time(self) -> None:
         """Look at what is scheduled when its time has come."""
-        self._wheel.turn(self.clock())
+        tick = self._wheel.tick
+        self._wheel.turn(now := self.clock())
         while True:
-            await trio.sleep(self._wheel.tick)
+            # Until the next slot is reached: a whole tick from anywhere would make what is due late by two.
+            await trio.sleep(tick - now % tick)
             now = self.clock()
             for timed in self._wheel.turn(now):
                 timed.check_time(now)

@@ -361,3 +361,29 @@ async def test_a_half_closed_flow_may_be_silent_for_the_linger_timeout_only(
             assert not pair.over.is_set()
         await advance(mock_clock, 12)
         assert pair.result == Ended(first, Ending.LINGER)
+
+
+class Timer:
+    def __init__(self) -> None:
+        self.slot = 0
+        self.called = trio.Event()
+
+    def check_time(self, _now: float) -> None:
+        self.called.set()
+
+
+@pytest.mark.parametrize("began", [0.0, 0.05, 0.5, 0.95])
+@pytest.mark.parametrize("wait", [0.04, 0.06, 1.0, 2.2])
+async def test_what_is_timed_is_late_by_a_tick_at_most(
+    autojump_clock: MockClock, began: float, wait: float
+) -> None:
+    hub, timer = Hub(idle=60, linger=60), Timer()
+    await trio.sleep(began)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub._watch_time)
+        due = trio.current_time() + wait
+        hub.schedule(timer, due)
+        await timer.called.wait()
+        assert due <= trio.current_time() <= due + hub._wheel.tick + 0.001
+        nursery.cancel_scope.cancel()
+    hub.close()
