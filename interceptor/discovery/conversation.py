@@ -44,8 +44,8 @@ class Held(NamedTuple):
 
     files: tuple[Source, ...] = ()
     pushed: dict[str, str] = {}  # noqa: RUF012 (never changed, here and below)
-    supplied: dict[str, str] = {}  # noqa: RUF012
-    written: dict[bytes, str] = {}  # noqa: RUF012
+    supplied: dict[str, str] = {}  # noqa: RUF012 (as above)
+    written: dict[bytes, str] = {}  # noqa: RUF012 (as above)
     order: tuple[Place, ...] = ()
     keys: dict[str, str] = {}  # noqa: RUF012 (as above; in each question: they are few)
 

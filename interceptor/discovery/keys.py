@@ -60,8 +60,8 @@ def places(documents: Iterable[Placed]) -> Places:
 def fetch(url: str, seconds: float, clock: Callable[[], float]) -> str:
     """The text that is there. Raises FetchError; blocks."""
     import http.client  # noqa: PLC0415 (for who has such keys, and so are the others)
-    import urllib.error  # noqa: PLC0415
-    from urllib import request  # noqa: PLC0415
+    import urllib.error  # noqa: PLC0415 (as above)
+    from urllib import request  # noqa: PLC0415 (as above)
 
     opener = request.OpenerDirector()  # nothing but HTTP: a redirect to a file of ours is none
     for handler in (

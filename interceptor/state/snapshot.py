@@ -191,12 +191,12 @@ def _routing(
     from interceptor.routing.clusters import Clusters  # noqa: PLC0415 (for those who have such documents)
 
     yield  # each may be loaded now
-    from interceptor.routing.flow_routes import FlowTable  # noqa: PLC0415
+    from interceptor.routing.flow_routes import FlowTable  # noqa: PLC0415 (as above)
 
     yield
-    from interceptor.routing.routes import RouteTable  # noqa: PLC0415
-    from interceptor.routing.sources import Source  # noqa: PLC0415
-    from interceptor.routing.table import Routing  # noqa: PLC0415
+    from interceptor.routing.routes import RouteTable  # noqa: PLC0415 (as above)
+    from interceptor.routing.sources import Source  # noqa: PLC0415 (as above)
+    from interceptor.routing.table import Routing  # noqa: PLC0415 (as above)
 
     known = None if before is None else before.routing
     metadata = configuration.sidecar.metadata

@@ -52,7 +52,7 @@ RULE = HEAD + (
     "kind: DestinationRule\nmetadata: {{name: {name}}}\n"
     "spec: {{host: {name}.example, trafficPolicy: {{loadBalancer: {{simple: LEAST_REQUEST}}}}}}\n"
 )
-ROUTES = (
+ROUTED = (
     HEAD
     + """\
 kind: VirtualService
@@ -60,32 +60,27 @@ metadata: {{name: {name}}}
 spec:
   hosts: [{name}.example]
   http:
+"""
+)
+ROUTES = (
+    ROUTED
+    + """\
   - match: [{{uri: {{prefix: /v2}}, headers: {{x-user: {{exact: me}}}}}}]
     route: [{{destination: {{host: {name}.example}}}}]
   - route: [{{destination: {{host: {name}.example}}}}]
 """
 )
 WEIGHTS = (
-    HEAD
+    ROUTED
     + """\
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: [{name}.example]
-  http:
   - route:
     - {{destination: {{host: {name}.example}}, weight: 90}}
     - {{destination: {{host: {name}.example, port: {{number: {port}}}}}, weight: 10}}
 """
 )
 TIMEOUT = (
-    HEAD
+    ROUTED
     + """\
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: [{name}.example]
-  http:
   - timeout: 15s
     route: [{{destination: {{host: {name}.example}}}}]
 """
